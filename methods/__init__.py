@@ -1,0 +1,1 @@
+"""One leaf a method; reached through ``sunbench.registry`` only."""

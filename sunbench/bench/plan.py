@@ -1,0 +1,97 @@
+"""From a request to cells: what will be sampled, at what cost."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from sunbench import prompts, registry
+from sunbench.bench.request import Request
+from sunbench.models import ModelCard, find
+from sunbench.reference_sets import FLOOR_OFFSET, recipe_for
+from sunbench.sampling import Cell, Method, SampleSettings
+
+if TYPE_CHECKING:
+    from sunbench.models import LoadedModel
+    from sunbench.prompts import PromptSet
+
+ROLES = ("reference", "floor", "candidate")
+
+
+@dataclass(frozen=True)
+class Planned:
+    """One cell with its part in the run, or the reason why it cannot be run."""
+
+    role: str
+    cell: Cell
+    skip: str | None = None
+
+    @property
+    def settings(self) -> SampleSettings:
+        """What its sampler is told."""
+        return SampleSettings(self.cell.steps, self.cell.guidance_scale, self.cell.task)
+
+    @property
+    def planned_nfe(self) -> int:
+        """U-Net evaluations that its images are expected to take; the run counts the real ones."""
+        per_step = 2 if self.cell.guidance_scale > 1 else 1
+        return 0 if self.skip else self.cell.images * self.cell.steps * per_step
+
+
+def prompt_set(card: ModelCard, request: Request) -> PromptSet:
+    """The run's prompts for one model."""
+    return prompts.load(
+        request.prompts or card.prompts,
+        column=request.column,
+        negatives=request.negatives,
+        default_negative=card.default_negative,
+        limit=request.n_prompts,
+    )
+
+
+def cards(request: Request) -> list[ModelCard]:
+    """The cards of the request's models."""
+    return [find(name) for name in request.models]
+
+
+def plan_model(loaded: LoadedModel, rows: PromptSet, request: Request) -> list[Planned]:
+    """Reference, floor, then every method at every number of steps."""
+    recipe = recipe_for(loaded.card.name)
+    reference = _cell(loaded, rows, request, registry.method(recipe.method), recipe.steps)
+    out = [Planned("reference", reference)]
+    if request.floor:
+        shifted = tuple(s + FLOOR_OFFSET for s in request.seeds)
+        out.append(Planned("floor", replace(reference, seeds=shifted)))
+    for name in request.methods:
+        made = registry.method(name)
+        for steps in request.steps:
+            cell = _cell(loaded, rows, request, made, steps)
+            settings = SampleSettings(steps, cell.guidance_scale, cell.task)
+            out.append(Planned("candidate", cell, made.skip(loaded.pipeline, settings)))
+    return out
+
+
+def _cell(
+    loaded: LoadedModel, rows: PromptSet, request: Request, method: Method, steps: int
+) -> Cell:
+    card = loaded.card
+    guidance = card.guidance_scale if request.guidance_scale is None else request.guidance_scale
+    return Cell(
+        model=card.name,
+        weights=tuple(sorted(loaded.hashes.items())),
+        method=method.name,
+        method_content=_items(method.content()),
+        steps=steps,
+        guidance_scale=guidance,
+        task=request.task,
+        prompts=rows.name,
+        prompts_hash=rows.hash,
+        n_prompts=len(rows),
+        seeds=request.seeds,
+        resolution=request.resolution or card.resolution,
+        dtype=request.dtype,
+    )
+
+
+def _items(table: dict[str, Any]) -> tuple[tuple[str, Any], ...]:
+    return tuple(sorted(table.items()))

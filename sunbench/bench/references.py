@@ -1,0 +1,71 @@
+"""Reference sets as things of their own: build, list, verify."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from sunbench.bench.request import Request
+from sunbench.bench.run import Outcome, Watcher, execute
+from sunbench.bench.verify import verify_store
+from sunbench.paths import cache_root
+from sunbench.reference_sets import FLOOR_OFFSET, recipe_for
+from sunbench.store import CellStore
+
+
+def request_for(model: str, **overrides: Any) -> Request:
+    """The request that makes a model's reference set and nothing else."""
+    recipe = recipe_for(model)
+    settings: dict[str, Any] = {
+        "models": (model,),
+        "methods": (recipe.method,),
+        "steps": (recipe.steps,),
+        "images": recipe.images,
+        "seeds": recipe.seeds,
+        "prompts": recipe.prompts,
+        "negatives": recipe.negatives,
+        "guidance_scale": recipe.guidance_scale,
+        "floor": False,
+    }
+    return Request(**{**settings, **{k: v for k, v in overrides.items() if v is not None}})
+
+
+def build(model: str, watcher: Watcher | None = None, **overrides: Any) -> Outcome:
+    """Make a model's reference set in the cache, or find it there."""
+    request = request_for(model, **overrides)
+    return execute(request, cache_root() / "reference_runs" / model, watcher, only="reference")
+
+
+def _stores() -> list[CellStore]:
+    root = cache_root() / "reference_sets"
+    return [CellStore.open(p.parent) for p in sorted(root.glob("*/cell.json"))]
+
+
+def listing() -> list[dict[str, Any]]:
+    """What is in the cache: model, steps, images, shards, key and whether it is a floor."""
+    out = []
+    for store in _stores():
+        c = store.content
+        out.append(
+            {
+                "key": store.key,
+                "model": c["model"],
+                "method": c["method"],
+                "steps": c["steps"],
+                "guidance_scale": c["guidance_scale"],
+                "prompts": c["prompts"]["name"],
+                "images": c["prompts"]["n"] * len(c["seeds"]),
+                "role": "floor" if min(c["seeds"]) >= FLOOR_OFFSET else "reference",
+                "shards": len(store.shards()),
+            }
+        )
+    return out
+
+
+def verify(models: tuple[str, ...] = ()) -> tuple[int, list[str]]:
+    """Check every shard of the cached sets (of these models): sets checked and problems."""
+    problems: list[str] = []
+    chosen = [s for s in _stores() if not models or s.content["model"] in models]
+    for store in chosen:
+        problems += verify_store(Path(store.folder), store.content)
+    return len(chosen), problems

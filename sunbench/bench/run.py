@@ -1,0 +1,283 @@
+"""A run from request to results: plan, make what is missing, reduce, write."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import torch
+
+from sunbench.bench.environment import environment
+from sunbench.bench.execute import COST, Clock, Executor, Made
+from sunbench.bench.plan import Planned, cards, plan_model, prompt_set
+from sunbench.bench.probes import Probes
+from sunbench.bench.reduce import Reducer, cost, result_row
+from sunbench.bench.request import Request
+from sunbench.models import ModelCard, load
+from sunbench.paths import cache_root
+from sunbench.store import CellStore, ResultRow, RunFolder, ensure_space, key
+
+if TYPE_CHECKING:
+    from sunbench.models import LoadedModel
+    from sunbench.prompts import PromptSet
+
+log = logging.getLogger(__name__)
+
+#: Metrics of a model whose card asks for no others, by its feature network and scorer.
+PAIRED = ("ssim", "psnr")
+
+
+class Watcher(Protocol):
+    """Who is told how a run goes."""
+
+    def planned(self, plans: list[ModelPlan], bytes_needed: int) -> None:
+        """The whole plan, before anything is made."""
+
+    def cell(self, planned: Planned) -> None:
+        """A cell begins."""
+
+    def advance(self, nfe: int) -> None:
+        """So many U-Net evaluations of the plan are done."""
+
+
+class Silent:
+    """A watcher that says nothing."""
+
+    def planned(self, plans: list[ModelPlan], bytes_needed: int) -> None:
+        """Ignore."""
+
+    def cell(self, planned: Planned) -> None:
+        """Ignore."""
+
+    def advance(self, nfe: int) -> None:
+        """Ignore."""
+
+
+@dataclass
+class ModelPlan:
+    """One model with its prompts and cells; its weights are held only while it is at work."""
+
+    card: ModelCard
+    rows: PromptSet
+    cells: list[Planned]
+    provenance: dict[str, Any]
+    loaded: LoadedModel | None = None
+
+    @property
+    def nfe(self) -> int:
+        """Planned U-Net evaluations."""
+        return sum(c.planned_nfe for c in self.cells)
+
+    @property
+    def images(self) -> int:
+        """Pictures to be made."""
+        return sum(c.cell.images for c in self.cells if c.skip is None)
+
+
+@dataclass
+class Outcome:
+    """What a run found."""
+
+    rows: list[ResultRow] = field(default_factory=list)
+    pairs: list[dict[str, Any]] = field(default_factory=list)
+    times: list[dict[str, Any]] = field(default_factory=list)
+    black: int = 0
+    new_shards: int = 0
+
+
+def default_metrics(card: ModelCard) -> tuple[str, ...]:
+    """The metrics of a model by default: its feature network's distances, its scorer, the pairs."""
+    net = card.extractor
+    fd = "fid" if net == "inception" else f"fd[{net}]"
+    lpips = "lpips[zoo-clip]" if net == "zoo-clip" else "lpips[alex]"
+    return (
+        fd,
+        f"kid[{net}]",
+        f"clip_score[{card.scorer}]",
+        lpips,
+        *PAIRED,
+        f"cos[{card.scorer}]",
+    )
+
+
+def plan(request: Request) -> list[ModelPlan]:
+    """Load the models and lay out their cells."""
+    out: list[ModelPlan] = []
+    for card in cards(request):
+        rows = prompt_set(card, request)
+        loaded = _load(card, request)
+        cells = plan_model(loaded, rows, request)
+        for earlier in out:
+            earlier.loaded = None
+        out.append(ModelPlan(card, rows, cells, _provenance(loaded, rows, cells), loaded))
+    return out
+
+
+def _load(card: ModelCard, request: Request) -> LoadedModel:
+    dtype = getattr(torch, request.dtype)
+    return load(card, device=request.device, dtype=dtype, task=request.task)
+
+
+def bytes_needed(plans: list[ModelPlan], keep_images: bool) -> int:
+    """A generous guess of the disk that the run fills: lossless pictures and 8 KB of features."""
+    total = 0
+    for p in plans:
+        for c in p.cells:
+            picture = 3 * c.cell.resolution**2 * (keep_images or c.role == "reference")
+            total += c.cell.images * (picture + 8192) * (c.skip is None)
+    return total
+
+
+def cell_folder(planned: Planned, run: RunFolder) -> Path:
+    """References and floors are shared between runs and live in the cache; the rest in the run."""
+    name = key(planned.cell.content())
+    if planned.role == "candidate":
+        return run.path / "cells" / name
+    return cache_root() / "reference_sets" / name
+
+
+def execute(
+    request: Request, out: Path, watcher: Watcher | None = None, only: str | None = None
+) -> Outcome:
+    """Run a request into a folder; whatever is there already and whole is not made again.
+
+    only: a role (``reference``) to which the plan is cut.
+    """
+    watcher = watcher or Silent()
+    run = RunFolder(out)
+    ensure_space(out, 0)
+    with run.lock():
+        began, clock = time.time(), Clock()
+        with clock.phase("loading models"):
+            plans = plan(request)
+        for model in plans:
+            model.cells = [c for c in model.cells if only in (None, c.role)]
+        needed = bytes_needed(plans, request.keep_images)
+        ensure_space(out, needed)
+        watcher.planned(plans, needed)
+        outcome = Outcome()
+        for model in plans:
+            with clock.phase("loading models"):
+                model.loaded = model.loaded or _load(model.card, request)
+            _run_model(model, request, run, clock, watcher, outcome)
+            model.loaded = None
+        _write(request, run, plans, clock, outcome, time.time() - began)
+        shutil.rmtree(out / "texts", ignore_errors=True)
+    return outcome
+
+
+def _run_model(
+    model: ModelPlan,
+    request: Request,
+    run: RunFolder,
+    clock: Clock,
+    watcher: Watcher,
+    outcome: Outcome,
+) -> None:
+    assert model.loaded is not None
+    metrics = request.metrics or default_metrics(model.card)
+    with clock.phase("loading feature networks"):
+        probes = Probes.load(metrics, request.device)
+    executor = Executor(
+        model.loaded,
+        model.rows,
+        probes,
+        run.path / "texts",
+        batch=request.batch,
+        keep_images=request.keep_images,
+        clock=clock,
+        advance=watcher.advance,
+    )
+    made: list[Made] = []
+    for planned in model.cells:
+        if planned.skip is None:
+            watcher.cell(planned)
+            store = CellStore(cell_folder(planned, run), planned.cell.content())
+            reference = None if planned.role != "candidate" else made[0]
+            one = Made(planned, store)
+            outcome.new_shards += executor.make(one, reference)
+            made.append(one)
+    with clock.phase("statistics and intervals"):
+        _reduce(model, probes, made, outcome)
+
+
+def _reduce(model: ModelPlan, probes: Probes, made: list[Made], outcome: Outcome) -> None:
+    reducer = Reducer(probes, made[0], [p.text for p in model.rows.rows])
+    by_cell = {id(m.planned): m for m in made}
+    for planned in model.cells:
+        if id(planned) in by_cell:
+            outcome.rows += reducer.rows(by_cell[id(planned)])
+            outcome.times.append(_time_row(by_cell[id(planned)]))
+            outcome.black += _black(by_cell[id(planned)])
+        else:
+            outcome.rows += [
+                result_row(planned, c, None, planned.skip, None, "") for c in probes.choices
+            ]
+    candidates = [m for m in made if m.planned.role == "candidate"]
+    for choice in probes.choices:
+        if choice.metric.compares == "pairs" and choice.label not in probes.reasons:
+            outcome.pairs += reducer.pairs(candidates, choice)
+
+
+def _black(made: Made) -> int:
+    return sum(r.black for k in range(made.cell.shards) for r in made.store.read_rows(k))
+
+
+def _time_row(made: Made) -> dict[str, Any]:
+    spent, cell = cost(made), made.cell
+    return {
+        "model": cell.model,
+        "method": cell.method,
+        "role": made.planned.role,
+        "steps": cell.steps,
+        **{name: spent[name] for name in COST},
+    }
+
+
+def _write(
+    request: Request,
+    run: RunFolder,
+    plans: list[ModelPlan],
+    clock: Clock,
+    outcome: Outcome,
+    seconds: float,
+) -> None:
+    from sunbench.report.tables import write_tables
+
+    document = {
+        "request": request.to_json(),
+        "environment": environment(),
+        "seconds": seconds,
+        "phases": dict(clock.seconds),
+        "black_images": outcome.black,
+        "new_shards": outcome.new_shards,
+        "models": [p.provenance for p in plans],
+    }
+    if outcome.new_shards or not run.results_file.exists():
+        run.write_run(document)
+    run.write_results(outcome.rows, {"pairs": outcome.pairs, "times": outcome.times})
+    write_tables(run)
+
+
+def _provenance(loaded: LoadedModel, rows: PromptSet, cells: list[Planned]) -> dict[str, Any]:
+    return {
+        "card": loaded.card.content,
+        "vae": loaded.vae,
+        "revision": loaded.revision,
+        "weights": loaded.hashes,
+        "prompts": {"name": rows.name, "hash": rows.hash, "n": len(rows), "source": rows.source},
+        "cells": [
+            {
+                "role": c.role,
+                "key": key(c.cell.content()),
+                "label": c.cell.label,
+                "content": c.cell.content(),
+                "skip": c.skip,
+            }
+            for c in cells
+        ],
+    }

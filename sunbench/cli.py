@@ -1,0 +1,346 @@
+"""The command line: each command a few lines over the library."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.logging import RichHandler
+from rich.markup import escape
+from rich.table import Table
+
+from sunbench import __version__
+from sunbench.errors import UserError, unknown
+
+if TYPE_CHECKING:
+    from sunbench.bench import Request
+
+app = typer.Typer(
+    name="sunbench",
+    help="How much time does an accelerator gain on your model, and how far do the pictures move?",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+reference_app = typer.Typer(help="The 25-step sets that methods are compared with.")
+zoo_app = typer.Typer(help="The built-in models.")
+app.add_typer(reference_app, name="reference")
+app.add_typer(zoo_app, name="zoo")
+
+out = Console()
+err = Console(stderr=True)
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(t.strip() for t in text.split(",") if t.strip())
+
+
+def _numbers(text: str, what: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(t) for t in _names(text))
+    except ValueError:
+        raise UserError(f"given {what} {text!r}, expected whole numbers like 4,8") from None
+
+
+def _seeds(text: str) -> tuple[int, ...]:
+    """``3`` means seeds 0, 1, 2; ``0,7`` means those two."""
+    given = _numbers(text, "seeds")
+    return given if "," in text else tuple(range(given[0])) if given else ()
+
+
+def _table(title: str, head: list[str], lines: list[list[str]]) -> Table:
+    table = Table(title=title, title_justify="left", header_style="bold")
+    for i, column in enumerate(head):
+        name = escape(column.replace("[", "\n["))
+        table.add_column(name, overflow="fold", justify="right" if i else "left")
+    for line in lines:
+        table.add_row(*(escape(c) for c in line))
+    return table
+
+
+# ------------------------------------------------------------------------------ run
+
+
+@app.command()
+def run(
+    methods: Annotated[str, typer.Option(help="Methods, by commas.")] = "ddim,dpm++",
+    models: Annotated[
+        str, typer.Option(help="Cards, hub ids (owner/name@revision), folders or .safetensors.")
+    ] = "emoji-3d",
+    steps: Annotated[str, typer.Option(help="Numbers of steps, by commas.")] = "4,8",
+    images: Annotated[int, typer.Option(help="Images a cell: prompts x seeds.")] = 1000,
+    seeds: Annotated[str, typer.Option(help="How many seeds, or a list: 0,1,2.")] = "1",
+    prompts: Annotated[
+        str | None, typer.Option(help="Prompt set, file or hub data set; default: the card's.")
+    ] = None,
+    column: Annotated[str | None, typer.Option(help="Column of the prompts.")] = None,
+    negatives: Annotated[str, typer.Option(help="none, default or sampled.")] = "none",
+    guidance: Annotated[
+        float | None, typer.Option(help="Guidance scale; default: the card's.")
+    ] = None,
+    metrics: Annotated[str, typer.Option(help="Metrics; default: the card's.")] = "",
+    resolution: Annotated[int | None, typer.Option(help="Pixels a side.")] = None,
+    task: Annotated[str, typer.Option(help="text2image.")] = "text2image",
+    device: Annotated[str | None, typer.Option(help="cpu, cuda, mps; default: the best.")] = None,
+    dtype: Annotated[str, typer.Option(help="float32, float16 or bfloat16.")] = "float32",
+    batch: Annotated[int, typer.Option(help="Images sampled at once.")] = 64,
+    keep_images: Annotated[bool, typer.Option(help="Store every picture, losslessly.")] = True,
+    floor: Annotated[
+        bool, typer.Option(help="Also compare the reference with itself at other seeds.")
+    ] = True,
+    folder: Annotated[Path, typer.Option("--out", help="Folder of the run.")] = Path("runs/latest"),
+) -> None:
+    """Sample every method, compare it with 25-step DPM-Solver++, print and write the tables."""
+    from sunbench.bench import Request
+
+    request = Request(
+        models=_names(models),
+        methods=_names(methods),
+        steps=_numbers(steps, "steps"),
+        images=images,
+        seeds=_seeds(seeds),
+        prompts=prompts,
+        column=column,
+        negatives=negatives,
+        guidance_scale=guidance,
+        task=task,
+        metrics=_names(metrics),
+        resolution=resolution,
+        dtype=dtype,
+        device=device or _best_device(),
+        batch=batch,
+        keep_images=keep_images,
+        floor=floor,
+    )
+    _execute(request, folder)
+
+
+def _best_device() -> str:
+    import torch
+
+    if torch.cuda.is_available():
+        return "cuda"
+    return "mps" if torch.backends.mps.is_available() else "cpu"
+
+
+def _execute(request: Request, folder: Path) -> None:
+    from sunbench.bench.run import execute
+    from sunbench.progress import RichWatcher
+
+    with RichWatcher(out) as watcher:
+        outcome = execute(request, folder, watcher)
+    _print_tables(folder)
+    if outcome.black:
+        out.print(f"[yellow]{outcome.black} all-black pictures[/] (counted, not dropped)")
+    out.print(f"Tables: {folder / 'tables'}", highlight=False)
+
+
+def _print_tables(folder: Path) -> None:
+    from sunbench.report.tables import FLOOR, headline, models, short_text, time_table
+    from sunbench.store import RunFolder
+
+    finished = RunFolder(folder)
+    rows = finished.read_results()
+    times = finished.read_results_document().get("times", [])
+    for model in models(rows):
+        out.print(_table(f"{model}, {rows[0].n} images a row", *headline(rows, model, short_text)))
+        if any(r.method == FLOOR for r in rows):
+            out.print("Under the candidates, the floor: the reference with other seeds.\n")
+        out.print(
+            _table("time of an image", *time_table([t for t in times if t["model"] == model]))
+        )
+
+
+@app.command()
+def report(folder: Annotated[Path, typer.Argument(help="Folder of a finished run.")]) -> None:
+    """Write the tables again from results.json, and print them."""
+    from sunbench.report.tables import write_tables
+    from sunbench.store import RunFolder
+
+    finished = RunFolder(folder)
+    finished.read_results()
+    write_tables(finished)
+    _print_tables(folder)
+
+
+@app.command()
+def verify(folder: Annotated[Path, typer.Argument(help="Folder of a finished run.")]) -> None:
+    """Check every checksum, key and pairing of a run."""
+    from sunbench.bench.verify import verify_run
+
+    _say_verified(*verify_run(folder), "cells")
+
+
+def _say_verified(checked: int, problems: list[str], what: str) -> None:
+    for problem in problems:
+        err.print(escape(problem), style="red", highlight=False)
+    if problems:
+        raise typer.Exit(1)
+    out.print(f"{checked} {what} checked: every checksum, key and pairing is right")
+
+
+# ------------------------------------------------------------------------------ list
+
+_LISTS = ("methods", "models", "prompts", "metrics", "reference-sets")
+
+
+@app.command("list")
+def list_(what: Annotated[str, typer.Argument(help=", ".join(_LISTS))]) -> None:
+    """What can be asked for."""
+    if what not in _LISTS:
+        raise unknown("list", what, _LISTS)
+    out.print(_listing(what))
+
+
+def _listing(what: str) -> Table:
+    if what == "methods":
+        from sunbench.registry import methods
+
+        rows = [[n, e.summary, e.paper] for n, e in methods().items()]
+        return _table("methods", ["name", "what", "paper"], rows)
+    if what == "models":
+        from sunbench.models import cards
+
+        rows = [[n, c.source, c.id, f"{c.guidance_scale:g}"] for n, c in cards().items()]
+        return _table("models", ["name", "source", "id", "guidance"], rows)
+    if what == "prompts":
+        from sunbench import prompts
+
+        return _table("prompts", ["name", "what"], [[n, s] for n, s in prompts.names().items()])
+    if what == "metrics":
+        from sunbench.metrics.registry import METRICS
+
+        rows = [[m.name, m.summary, m.protocol] for m in METRICS.values()]
+        return _table("metrics", ["name", "what", "protocol"], rows)
+    return _references()
+
+
+def _references() -> Table:
+    from sunbench.bench.references import listing
+    from sunbench.reference_sets import recipes
+
+    rows = [
+        [r["model"], r["role"], f"{r['method']} {r['steps']}", str(r["images"]), r["key"]]
+        for r in listing()
+    ]
+    held = {r[0] for r in rows}
+    rows += [
+        [m, "reference", f"{r.method} {r.steps}", str(r.images), "not built"]
+        for m, r in recipes().items()
+        if m not in held
+    ]
+    return _table("reference sets", ["model", "role", "sampler", "images", "key"], rows)
+
+
+# ------------------------------------------------------------------------------ reference
+
+
+@reference_app.command("build")
+def reference_build(
+    models: Annotated[list[str], typer.Argument(help="Models.")],
+    images: Annotated[int | None, typer.Option(help="Images; default: the recipe's.")] = None,
+    device: Annotated[str | None, typer.Option(help="cpu, cuda, mps.")] = None,
+    dtype: Annotated[str, typer.Option(help="float32, float16 or bfloat16.")] = "float32",
+    batch: Annotated[int, typer.Option(help="Images sampled at once.")] = 64,
+) -> None:
+    """Make the 25-step DPM-Solver++ set of each model in the cache."""
+    from sunbench.bench.references import build
+    from sunbench.progress import RichWatcher
+
+    for model in models:
+        with RichWatcher(out) as watcher:
+            made = build(
+                model,
+                watcher,
+                images=images,
+                device=device or _best_device(),
+                dtype=dtype,
+                batch=batch,
+            )
+        out.print(f"{model}: {made.new_shards} shards made")
+
+
+@reference_app.command("list")
+def reference_list() -> None:
+    """The reference sets in the cache, and the recipes without one."""
+    out.print(_references())
+
+
+@reference_app.command("verify")
+def reference_verify(
+    models: Annotated[list[str] | None, typer.Argument(help="Models; default: all.")] = None,
+) -> None:
+    """Check every shard of the cached sets."""
+    from sunbench.bench.references import verify as check
+
+    _say_verified(*check(tuple(models or ())), "reference sets")
+
+
+# ------------------------------------------------------------------------------ zoo
+
+
+@zoo_app.command("build")
+def zoo_build(
+    folder: Annotated[Path, typer.Option("--out", help="Where to build.")] = Path("build/zoo"),
+    stages: Annotated[str, typer.Option(help="Some stages only, by commas.")] = "",
+    device: Annotated[str | None, typer.Option(help="cpu or cuda.")] = None,
+) -> None:
+    """Make the whole zoo again from the art packages; resumes where it stopped."""
+    from sunbench.zoo.build import build
+
+    logging.getLogger("sunbench").setLevel(logging.INFO)
+    build(folder, _names(stages), device or _best_device())
+
+
+@zoo_app.command("check")
+def zoo_check(
+    images: Annotated[int, typer.Option(help="Pictures a figure.")] = 256,
+    sprites: Annotated[
+        Path | None, typer.Option(help="sprites.safetensors of a build, for what needs real art.")
+    ] = None,
+    folder: Annotated[Path, typer.Option("--out", help="Where figures go.")] = Path("reports/zoo"),
+) -> None:
+    """Measure the zoo's quality and draw its sample sheets."""
+    from sunbench.zoo.check import check
+
+    check(folder, images, sprites)
+
+
+@zoo_app.command("path")
+def zoo_path(name: Annotated[str, typer.Argument(help="A zoo model.")]) -> None:
+    """The plain diffusers folder of a zoo model."""
+    from sunbench.zoo import folder
+
+    typer.echo(str(folder(name)))
+
+
+# ------------------------------------------------------------------------------ doctor
+
+
+@app.command()
+def doctor() -> None:
+    """Device, memory, disk, versions, and what is reachable offline."""
+    from sunbench.doctor import examine
+
+    out.print(_table("doctor", ["what", "found"], examine()))
+
+
+@app.command()
+def version() -> None:
+    """The version."""
+    typer.echo(__version__)
+
+
+def main() -> None:
+    """Entry point: a user's mistake is one line and exit code 2."""
+    handler = RichHandler(console=err, show_path=False, show_time=False)
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[handler])
+    try:
+        app()
+    except UserError as error:
+        err.print(f"[bold red]sunbench:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
+        sys.exit(2)

@@ -1,0 +1,60 @@
+"""What this machine can do, in a table."""
+
+from __future__ import annotations
+
+import shutil
+from importlib.util import find_spec
+from pathlib import Path
+
+from sunbench import __version__
+from sunbench.bench.environment import environment
+from sunbench.models import cards
+from sunbench.paths import cache_root
+from sunbench.store.files import human
+
+
+def _network(name: str) -> str:
+    from sunbench.errors import UserError
+    from sunbench.metrics import extractor
+
+    try:
+        extractor(name)
+    except UserError as error:
+        return str(error)
+    return "at hand"
+
+
+def _model(name: str) -> str:
+    from huggingface_hub import try_to_load_from_cache
+
+    card = cards()[name]
+    if card.source == "zoo":
+        return "built in"
+    repo = card.id.partition(":")[0]
+    held = try_to_load_from_cache(repo, "model_index.json", revision=card.revision)
+    return f"{repo}: " + ("in the hub's cache" if isinstance(held, str) else "not in the cache")
+
+
+def examine() -> list[list[str]]:
+    """Rows (what, found)."""
+    env = environment()
+    root = cache_root()
+    free = shutil.disk_usage(next(p for p in (root, *root.parents) if p.exists())).free
+    rows = [
+        ["sunbench", f"{__version__}, Python {env['python']} on {env['system']}"],
+        ["processor", f"{env['processor']}, {env['cores']} cores, {env['threads']} threads"],
+        ["memory", human(env["memory_bytes"])],
+        ["GPU", ", ".join(env["gpus"]) or "none"],
+        ["cache", f"{_home(root)}, {human(free)} free"],
+        *([f"package {k}", v] for k, v in env["packages"].items()),
+    ]
+    rows += [
+        [f"package {p}", "at hand" if find_spec(p) else "absent"] for p in ("open_clip", "ray")
+    ]
+    rows += [[f"network {n}", _network(n)] for n in ("zoo-clip", "inception")]
+    rows += [[f"model {n}", _model(n)] for n in cards()]
+    return rows
+
+
+def _home(path: Path) -> str:
+    return str(path).replace(str(Path.home()), "~")

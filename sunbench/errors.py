@@ -1,0 +1,18 @@
+"""The one error that a user is meant to read."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class UserError(ValueError):
+    """Bad input: one clear line saying what was given and what was expected (exit code 2)."""
+
+
+def unknown(kind: str, name: str, known: Iterable[str]) -> UserError:
+    """An unknown name, with its nearest match."""
+    names = sorted(known)
+    near = difflib.get_close_matches(name.lower(), names, n=1, cutoff=0.4)
+    hint = f"did you mean {near[0]!r}?" if near else "known: " + ", ".join(names)
+    return UserError(f"unknown {kind} {name!r}; {hint}")

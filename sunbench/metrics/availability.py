@@ -1,0 +1,30 @@
+"""What cannot be had offline says so in one line."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from sunbench.errors import UserError
+
+
+class NotAvailable(UserError):
+    """A network's weights, or its package, are not at hand; the cell shows this line."""
+
+
+def _out_of_reach(error: Exception) -> bool:
+    """Whether an error means that a file could not be fetched."""
+    modules = {kind.__module__.split(".")[0] for kind in type(error).__mro__}
+    return isinstance(error, OSError) or bool(modules & {"httpx", "httpx2", "requests", "urllib3"})
+
+
+@contextmanager
+def fetching(what: str) -> Iterator[None]:
+    """Turn a failed fetch of `what` into NotAvailable; every other error passes."""
+    try:
+        yield
+    except Exception as error:
+        if not _out_of_reach(error):
+            raise
+        reason = type(error).__name__
+        raise NotAvailable(f"weights not available offline: {what} ({reason})") from error

@@ -1,0 +1,22 @@
+"""Models: cards that name them, and the one way to load them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from .card import ModelCard, read_card, to_toml
+from .catalogue import cards, find
+
+if TYPE_CHECKING:
+    from .loading import LoadedModel, load
+
+__all__ = ["LoadedModel", "ModelCard", "cards", "find", "load", "read_card", "to_toml"]
+
+
+def __getattr__(name: str) -> Any:
+    """Give `load` and `LoadedModel` on first use, so that listing models imports no torch."""
+    if name in ("load", "LoadedModel"):
+        from . import loading
+
+        return getattr(loading, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,15 @@
+"""Where sunbench keeps what outlives a run."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+
+def cache_root() -> Path:
+    """``SUNBENCH_CACHE``, or ``sunbench`` in the user's cache folder."""
+    given = os.environ.get("SUNBENCH_CACHE")
+    if given:
+        return Path(given).expanduser()
+    base = os.environ.get("XDG_CACHE_HOME")
+    return (Path(base) if base else Path.home() / ".cache") / "sunbench"

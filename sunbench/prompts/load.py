@@ -1,0 +1,125 @@
+"""From a name, a file or a hub data set to a prompt set."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import lru_cache
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from sunbench.errors import UserError, unknown
+from sunbench.prompts import files, hub, records
+from sunbench.prompts.negatives import Vocabulary, real_vocabulary, sampled, zoo_vocabulary
+from sunbench.prompts.rows import Prompt, PromptSet
+
+NEGATIVES = ("none", "default", "sampled")
+VOCABULARIES = {"real": real_vocabulary, "zoo": zoo_vocabulary}
+
+
+@lru_cache
+def table() -> dict[str, dict[str, Any]]:
+    """The named sets of ``sets.toml``."""
+    return tomllib.loads(
+        resources.files("sunbench.prompts").joinpath("sets.toml").read_text("utf-8")
+    )
+
+
+def names() -> dict[str, str]:
+    """Name and one-line summary of each named set."""
+    return {name: entry["summary"] for name, entry in table().items()}
+
+
+def load(
+    spec: str,
+    *,
+    column: str | None = None,
+    negatives: str = "none",
+    limit: int | None = None,
+    default_negative: str = "",
+    vocabulary: str | None = None,
+) -> PromptSet:
+    """The prompts that a spec names.
+
+    spec: a named set; a .txt, .csv, .tsv, .jsonl or .parquet file; or a hub data set
+    ``owner/name[@revision][:split]``. column: where its prompts are. limit: the first so many.
+    negatives: ``none``; ``default``, the rows' own ``negative`` or ``negative_prompt`` column, or
+    else default_negative; ``sampled`` from a vocabulary, ``zoo`` or ``real`` (by default zoo for
+    the zoo's captions). Errors: UserError, one line, for anything that is not a prompt set.
+    """
+    if negatives not in NEGATIVES:
+        raise unknown("negatives", negatives, NEGATIVES)
+    if vocabulary is not None and vocabulary not in VOCABULARIES:
+        raise unknown("vocabulary", vocabulary, VOCABULARIES)
+    if limit is not None and limit < 1:
+        raise UserError(f"given limit {limit}, expected at least 1")
+    found, own = _find(spec, column, limit)
+    found = found if limit is None else found.take(limit)
+    rows = _with_negatives(found.rows, negatives, own, default_negative, vocabulary or _usual(spec))
+    return replace(found, rows=rows)
+
+
+def _usual(spec: str) -> str:
+    return "zoo" if spec == "zoo" else "real"
+
+
+def _with_negatives(
+    rows: tuple[Prompt, ...], negatives: str, own: bool, default: str, vocabulary: str
+) -> tuple[Prompt, ...]:
+    """own: whether the rows came with a negative column."""
+    if negatives == "sampled":
+        chosen: Vocabulary = VOCABULARIES[vocabulary]()
+        return sampled(rows, chosen)
+    if negatives == "default" and own:
+        return rows
+    negative = default if negatives == "default" else ""
+    return tuple(replace(r, negative=negative) for r in rows)
+
+
+def _find(spec: str, column: str | None, limit: int | None) -> tuple[PromptSet, bool]:
+    """The set, and whether its negatives are its own."""
+    if spec == "zoo":
+        return _zoo(column), False
+    if spec in table():
+        entry = table()[spec]
+        there = hub.from_table(entry)
+        return _from_hub(spec, there, column or entry["column"], limit, entry)
+    if Path(spec).suffix.lower() in files.READERS:
+        return _from_file(Path(spec), column)
+    if elsewhere := hub.parse(spec):
+        return _from_hub(spec, elsewhere, column, limit, {})
+    if Path(spec).suffix:
+        raise UserError(f"given prompts {spec}, expected {', '.join(files.READERS)}")
+    raise unknown("prompt set", spec, table())
+
+
+def _zoo(column: str | None) -> PromptSet:
+    if column is not None:
+        raise UserError(f"given column {column!r} for the set zoo, expected none")
+    from sunbench.zoo.data import scenes
+
+    entry = table()["zoo"]
+    rows = tuple(Prompt(scene.id, scene.caption) for scene in scenes()[1])
+    return PromptSet("zoo", rows, entry["source"], entry["licence"])
+
+
+def _from_file(path: Path, column: str | None) -> tuple[PromptSet, bool]:
+    found, chosen = files.read(path, column)
+    negative = records.negative_column([c for c in found.columns if c != chosen])
+    ids = "id" in found.columns and chosen != "id"
+    rows = records.prompts(found.records, chosen, negative=negative, ids=ids)
+    return PromptSet(path.stem, rows, f"file {path.name}", "not stated"), negative is not None
+
+
+def _from_hub(
+    name: str, there: hub.HubSet, column: str | None, limit: int | None, entry: Mapping[str, Any]
+) -> tuple[PromptSet, bool]:
+    """Ids are of the texts: a data set's ``id`` column need not be one per caption."""
+    found, chosen = hub.read(there, column, limit)
+    negative = records.negative_column([c for c in found.columns if c != chosen])
+    rows = records.prompts(found.records, chosen, negative=negative)
+    source = f"{entry['source']} ({there.name})" if entry else there.name
+    licence = entry.get("licence", "see the data set's page")
+    return PromptSet(name, rows, source, licence), negative is not None

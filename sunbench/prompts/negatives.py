@@ -1,0 +1,94 @@
+"""Sampled negative prompts: some phrases of a vocabulary, chosen by the row's id alone."""
+
+from __future__ import annotations
+
+import hashlib
+import random
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from importlib import resources
+from typing import TypeVar
+
+from sunbench.prompts.rows import Prompt
+
+_SILENT = "a an and at background by for from in no not of on or over the to with"
+_STOP = frozenset(_SILENT.split())
+_TRIES = 50  # draws per wanted phrase before a row that forbids nearly all gets fewer
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """Phrases in kinds, drawn kind first so that few phrases of a kind weigh as much as many.
+
+    most: a row gets 1 to most phrases, uniformly.
+    """
+
+    kinds: tuple[tuple[str, ...], ...]
+    most: int
+
+
+@lru_cache
+def phrases() -> tuple[str, ...]:
+    """The project's own 832 negative phrases for real models."""
+    file = resources.files("sunbench.prompts").joinpath("data/negative_phrases.txt")
+    return tuple(file.read_text("utf-8").splitlines())
+
+
+@lru_cache
+def real_vocabulary() -> Vocabulary:
+    """832 phrases, 1 to 25 a row."""
+    return Vocabulary((phrases(),), 25)
+
+
+@lru_cache
+def zoo_vocabulary() -> Vocabulary:
+    """What the zoo's captions can say: things, colours, patterns, sizes, styles; 1 to 4 a row.
+
+    Four phrases of two words and their commas fit the zoo's 24 tokens.
+    """
+    from sunbench.zoo import data
+
+    things = tuple(name for name, _, _ in data.things())
+    colours = tuple(f"{name} background" for name, _ in data.colours())
+    grounds = tuple(f"{name} background" for name in data.GROUNDS[1:])
+    sizes = tuple(words.split()[1] for words in data.SIZE_WORDS if " " in words)
+    styles = tuple(f"{s['words']} style" for s in data.recipe()["styles"] if s.get("words"))
+    return Vocabulary((things, colours, grounds, sizes, styles), 4)
+
+
+def content_words(text: str) -> frozenset[str]:
+    """Words of a text that say something, in lower case."""
+    return frozenset(re.findall(r"[^\W_]+", text.lower())) - _STOP
+
+
+def _pick(rng: random.Random, choices: tuple[T, ...]) -> T:
+    """Uniform choice by ``random()``, the one stream that Python keeps between versions."""
+    return choices[int(rng.random() * len(choices))]
+
+
+def sample(row_id: str, text: str, vocabulary: Vocabulary) -> str:
+    """Negative prompt of a row: distinct phrases that share no content word with its text.
+
+    It depends on the row alone, so that it stays when other rows come and go.
+    """
+    seed = hashlib.sha256(f"negative prompt of {row_id}".encode()).digest()[:8]
+    rng = random.Random(int.from_bytes(seed, "big"))
+    wanted = 1 + int(rng.random() * vocabulary.most)
+    own = content_words(text)
+    chosen: dict[str, None] = {}
+    for _ in range(_TRIES * wanted):
+        phrase = _pick(rng, _pick(rng, vocabulary.kinds))
+        if not content_words(phrase) & own:
+            chosen[phrase] = None
+        if len(chosen) == wanted:
+            break
+    return ", ".join(chosen)
+
+
+def sampled(rows: Iterable[Prompt], vocabulary: Vocabulary) -> tuple[Prompt, ...]:
+    """The rows, each with its sampled negative prompt."""
+    return tuple(replace(r, negative=sample(r.id, r.text, vocabulary)) for r in rows)

@@ -1,0 +1,77 @@
+"""Names of everything that can be asked for; imports no torch.
+
+Methods are one explicit table; packages outside join by the entry-point group ``sunbench.methods``,
+whose entries are callables without arguments that return a ``sunbench.sampling.Method``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib import import_module
+from importlib.metadata import entry_points
+from typing import TYPE_CHECKING
+
+from sunbench.errors import unknown
+
+if TYPE_CHECKING:
+    from sunbench.sampling import Method
+
+
+@dataclass(frozen=True)
+class MethodEntry:
+    """A row of the table of methods."""
+
+    target: str  # "module:callable"
+    paper: str
+    summary: str
+
+
+METHODS: dict[str, MethodEntry] = {
+    "ddim": MethodEntry(
+        "sunbench.methods.ddim:ddim",
+        "arXiv 2010.02502",
+        "DDIM, trailing timesteps: starts where the noise does (t = 999)",
+    ),
+    "ddim-leading": MethodEntry(
+        "sunbench.methods.ddim:ddim_leading",
+        "arXiv 2010.02502",
+        "DDIM, leading timesteps: Stable Diffusion's own default",
+    ),
+    "dpm-solver": MethodEntry(
+        "sunbench.methods.dpm_solver:dpm_solver",
+        "arXiv 2206.00927",
+        "DPM-Solver of order 2, multistep, noise prediction",
+    ),
+    "dpm++": MethodEntry(
+        "sunbench.methods.dpm_solver:dpm_solver_pp",
+        "arXiv 2211.01095",
+        "DPM-Solver++(2M); at 25 steps the reference",
+    ),
+    "unipc": MethodEntry(
+        "sunbench.methods.unipc:unipc", "arXiv 2302.04867", "UniPC of order 2, bh2"
+    ),
+}
+
+
+def methods() -> dict[str, MethodEntry]:
+    """All methods by name, those of other packages included."""
+    outside = {
+        e.name: MethodEntry(e.value, "", f"from {e.dist.name if e.dist else 'elsewhere'}")
+        for e in entry_points(group="sunbench.methods")
+    }
+    return {**outside, **METHODS}
+
+
+def method_entry(name: str) -> MethodEntry:
+    """The method's row in the table; ``UserError`` with the nearest match for an unknown name."""
+    table = methods()
+    if name not in table:
+        raise unknown("method", name, table)
+    return table[name]
+
+
+def method(name: str) -> Method:
+    """The method of that name, made."""
+    module, _, attribute = method_entry(name).target.partition(":")
+    made: Method = getattr(import_module(module), attribute)()
+    return made

@@ -1,0 +1,223 @@
+"""Tables of a run: Markdown, CSV and LaTeX, from results.json alone."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from sunbench.metrics.registry import find
+from sunbench.store import ResultRow, RunFolder, write_atomic
+
+FLOOR = "reference (other seeds)"
+ARROWS = {"lower": "↓", "higher": "↑"}
+
+
+def number(value: float) -> str:
+    """Four significant digits, never in exponent form for everyday sizes."""
+    if value != 0 and abs(value) < 1e-3:
+        return f"{value:.2e}"
+    digits = max(0, min(4, 3 - len(str(int(abs(value)))) + 1))
+    return f"{value:.{digits}f}"
+
+
+def cell_text(row: ResultRow | None) -> str:
+    """A value with its interval, or why there is none."""
+    if row is None:
+        return "–"
+    if row.value is None:
+        return str(row.reason)
+    if row.low is None or row.high is None:
+        return number(row.value)
+    return f"{number(row.value)} [{number(row.low)}, {number(row.high)}]"
+
+
+def short_text(row: ResultRow | None) -> str:
+    """A value with half its interval's width below it, for narrow screens."""
+    if row is None or row.value is None or row.low is None or row.high is None:
+        return cell_text(row)
+    return f"{number(row.value)}\n±{number((row.high - row.low) / 2)}"
+
+
+def models(rows: Iterable[ResultRow]) -> list[str]:
+    """Models in the order of the run."""
+    return list(dict.fromkeys(r.model for r in rows))
+
+
+def _is_reference(row: ResultRow) -> bool:
+    return row.method.startswith("reference")
+
+
+def headline(
+    rows: list[ResultRow], model: str, text: Callable[[ResultRow | None], str] = cell_text
+) -> tuple[list[str], list[list[str]]]:
+    """Header and lines of one model's table: a line a method and step count, a column a metric."""
+    mine = sorted((r for r in rows if r.model == model), key=_is_reference)
+    metrics = list(dict.fromkeys(r.metric for r in mine))
+    lines: dict[tuple[str, int], dict[str, ResultRow]] = {}
+    for r in mine:
+        lines.setdefault((r.method, r.steps), {})[r.metric] = r
+    table = []
+    for (method, steps), found in lines.items():
+        nfe = next((r.nfe for r in found.values() if r.nfe is not None), None)
+        cells = [text(found.get(m)) for m in metrics]
+        table.append([method, str(steps), "–" if nfe is None else str(nfe), *cells])
+    head = [f"{m} {ARROWS[find(m).metric.better]}" for m in metrics]
+    return ["method", "steps", "NFE", *head], table
+
+
+def markdown_table(head: list[str], lines: list[list[str]]) -> str:
+    """A GitHub table; bars inside cells are escaped."""
+    clean = [[c.replace("|", "\\|").replace("\n", " ") for c in line] for line in [head, *lines]]
+    rule = ["---"] * 3 + ["---:"] * (len(head) - 3)
+    return "\n".join("| " + " | ".join(line) + " |" for line in [clean[0], rule, *clean[1:]])
+
+
+def _floor_line(rows: list[ResultRow], model: str) -> str:
+    floors = [r for r in rows if r.model == model and r.method == FLOOR and r.value is not None]
+    sets = [r for r in floors if find(r.metric).metric.compares == "sets"]
+    if not sets:
+        return "No floor was measured."
+    values = ", ".join(f"{r.metric} {cell_text(r)}" for r in sets)
+    return (
+        f"Floor (reference against reference with other seeds, same N): {values}. "
+        "Candidates share the reference's noise, so they can lie below it."
+    )
+
+
+def markdown(
+    rows: list[ResultRow], times: list[dict[str, Any]], pairs: list[dict[str, Any]]
+) -> str:
+    """All tables of a run as one Markdown page."""
+    parts = []
+    for model in models(rows):
+        mine = [r for r in rows if r.model == model]
+        n, prompts = mine[0].n, mine[0].prompts
+        parts += [
+            f"## {model}",
+            f"{n} images a row, prompts `{prompts}`; 95 % intervals by bootstrap over prompts.",
+            markdown_table(*headline(rows, model)),
+            _floor_line(rows, model),
+        ]
+        seconds = [t for t in times if t["model"] == model]
+        if seconds:
+            parts += ["### Time", markdown_table(*time_table(seconds))]
+        closer = [p for p in pairs if p["model"] == model]
+        if closer:
+            parts += [
+                "### Which is closer to the reference",
+                "Share of prompts on which A is closer than B (ties count half).",
+                markdown_table(*pair_table(closer)),
+            ]
+    return "\n\n".join(parts) + "\n"
+
+
+def time_table(times: list[dict[str, Any]]) -> tuple[list[str], list[list[str]]]:
+    """Milliseconds an image, and how much less than the reference; measured during the run."""
+    reference = next((t for t in times if t["role"] == "reference"), None)
+    head = ["method", "steps", "NFE", "U-Net ms", "sampler ms", "VAE ms", "U-Net speed-up"]
+    lines = []
+    for t in times:
+        if t["role"] == "floor":
+            continue
+        gain = "–" if reference is None else f"{reference['unet_seconds'] / t['unet_seconds']:.2f}x"
+        name = "reference" if t["role"] == "reference" else t["method"]
+        ms = [f"{1000 * t[k]:.2f}" for k in ("unet_seconds", "sample_seconds", "decode_seconds")]
+        lines.append([name, str(t["steps"]), f"{t['nfe']:.0f}", *ms, gain])
+    return head, lines
+
+
+def pair_table(pairs: list[dict[str, Any]]) -> tuple[list[str], list[list[str]]]:
+    """Head and lines of "A is closer than B"."""
+    head = ["metric", "A", "B", "steps", "A closer"]
+    lines = [
+        [
+            p["metric"],
+            p["a"],
+            p["b"],
+            str(p["steps"]),
+            f"{p['a_closer']:.3f} [{p['low']:.3f}, {p['high']:.3f}]",
+        ]
+        for p in pairs
+    ]
+    return head, lines
+
+
+def csv_text(rows: list[ResultRow]) -> str:
+    """Every result row, full precision."""
+    out = io.StringIO()
+    names = list(ResultRow.__dataclass_fields__)
+    writer = csv.DictWriter(out, names, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows({n: getattr(r, n) for n in names} for r in rows)
+    return out.getvalue()
+
+
+_LATEX = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"} | {
+    c: "\\" + c for c in "&%$#_{}"
+}
+
+
+def _latex(text: str) -> str:
+    escaped = "".join(_LATEX.get(c, c) for c in text)
+    return escaped.replace("↓", r"$\downarrow$").replace("↑", r"$\uparrow$").replace("–", "--")
+
+
+def latex(rows: list[ResultRow]) -> str:
+    """One booktabs tabular a model."""
+    parts = []
+    for model in models(rows):
+        head, lines = headline(rows, model)
+        body = [" & ".join(_latex(c) for c in line) + r" \\" for line in lines]
+        parts.append(
+            "\n".join(
+                [
+                    f"% {model}",
+                    rf"\begin{{tabular}}{{l{'r' * (len(head) - 1)}}}",
+                    r"\toprule",
+                    " & ".join(_latex(c) for c in head) + r" \\",
+                    r"\midrule",
+                    *body,
+                    r"\bottomrule",
+                    r"\end{tabular}",
+                ]
+            )
+        )
+    return "\n\n".join(parts) + "\n"
+
+
+def write_tables(run: RunFolder) -> None:
+    """Write ``tables/results.{md,csv,tex}``, ``times.csv`` and ``pairs.csv`` of a finished run.
+
+    results.* hold nothing that varies between equal runs; times do, and stand apart.
+    """
+    document = run.read_results_document()
+    rows = [ResultRow.from_json(r, str(run.results_file)) for r in document["rows"]]
+    times, pairs = document.get("times", []), document.get("pairs", [])
+    folder = run.path / "tables"
+    folder.mkdir(parents=True, exist_ok=True)
+    files = {
+        "results.md": markdown(rows, [], pairs),
+        "results.csv": csv_text(rows),
+        "results.tex": latex(rows),
+        "times.md": "\n\n".join(
+            f"## {m}\n\n" + markdown_table(*time_table([t for t in times if t["model"] == m]))
+            for m in models(rows)
+        )
+        + "\n",
+        "times.csv": _records_csv(times),
+        "pairs.csv": _records_csv(pairs),
+    }
+    for name, text in files.items():
+        write_atomic(folder / name, text.encode())
+
+
+def _records_csv(records: list[dict[str, Any]]) -> str:
+    if not records:
+        return ""
+    out = io.StringIO()
+    writer = csv.DictWriter(out, list(records[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(records)
+    return out.getvalue()

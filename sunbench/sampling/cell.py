@@ -1,0 +1,74 @@
+"""A cell: one row of one table, and the content that makes its key."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import diffusers
+
+SHARD_SIZE = 256
+
+#: Changes whenever the pictures of an unchanged cell would change.
+VERSION = 1
+
+
+@dataclass(frozen=True)
+class Cell:
+    """(model, method, steps, task, prompt set, seeds, size, guidance, dtype).
+
+    Image ``i`` shows prompt ``i // len(seeds)`` with seed ``seeds[i % len(seeds)]``.
+    """
+
+    model: str
+    weights: tuple[tuple[str, str], ...]  # component -> sha256
+    method: str
+    method_content: tuple[tuple[str, Any], ...]
+    steps: int
+    guidance_scale: float
+    task: str
+    prompts: str
+    prompts_hash: str
+    n_prompts: int
+    seeds: tuple[int, ...]
+    resolution: int
+    dtype: str
+    batch: int = 0  # kept out of the key: batches do not change an image beyond tolerance
+
+    @property
+    def images(self) -> int:
+        """How many images the cell holds."""
+        return self.n_prompts * len(self.seeds)
+
+    @property
+    def shards(self) -> int:
+        """How many shards they fill."""
+        return -(-self.images // SHARD_SIZE)
+
+    def shard(self, k: int) -> range:
+        """Image indices of shard k."""
+        return range(k * SHARD_SIZE, min((k + 1) * SHARD_SIZE, self.images))
+
+    def content(self) -> dict[str, Any]:
+        """All that shapes the cell's pictures, JSON-able; its hash is the cell's key."""
+        return {
+            "version": VERSION,
+            "diffusers": diffusers.__version__,
+            "model": self.model,
+            "weights": dict(self.weights),
+            "method": self.method,
+            "settings": dict(self.method_content),
+            "steps": self.steps,
+            "guidance_scale": self.guidance_scale,
+            "task": self.task,
+            "prompts": {"name": self.prompts, "hash": self.prompts_hash, "n": self.n_prompts},
+            "seeds": list(self.seeds),
+            "resolution": self.resolution,
+            "dtype": self.dtype,
+            "shard_size": SHARD_SIZE,
+        }
+
+    @property
+    def label(self) -> str:
+        """For people: model, method and steps."""
+        return f"{self.model} · {self.method} · {self.steps} steps"

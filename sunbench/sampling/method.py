@@ -1,0 +1,66 @@
+"""The interface that every method implements."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Protocol, runtime_checkable
+
+from torch import Tensor
+
+from sunbench.sampling.batch import SampleBatch
+
+
+@dataclass(frozen=True)
+class SampleSettings:
+    """How to sample: diffusers' words and meanings.
+
+    ``guidance_scale`` g is that of e_n + g (e_p - e_n): 1 means one conditional pass.
+    """
+
+    steps: int
+    guidance_scale: float
+    task: str = "text2image"
+
+
+class Sampler(Protocol):
+    """A method made ready for one pipeline and one setting."""
+
+    def sample(self, batch: SampleBatch) -> Tensor:
+        """Denoise a batch: (B, channels, h, w) scaled latents, as the VAE's decoder side wants."""
+        ...
+
+    @property
+    def nfe(self) -> float:
+        """U-Net evaluations an image of the last batch, counted."""
+        ...
+
+    @property
+    def unet_seconds(self) -> float:
+        """Seconds inside the U-Net during the last batch."""
+        ...
+
+
+@runtime_checkable
+class Method(Protocol):
+    """A network patch, a guidance rule and a solver, by name."""
+
+    @property
+    def name(self) -> str:
+        """The name in the registry."""
+        ...
+
+    def content(self) -> dict[str, Any]:
+        """Everything that shapes its pictures, for the cell's key."""
+        ...
+
+    def skip(self, pipeline: Any, settings: SampleSettings) -> str | None:
+        """Why this method cannot run here; None when it can."""
+        ...
+
+    def prepare(self, pipeline: Any, settings: SampleSettings) -> Sampler:
+        """Make it ready; may patch the pipeline, which ``release`` undoes."""
+        ...
+
+    def release(self, pipeline: Any) -> None:
+        """Leave the pipeline as it was before ``prepare``."""
+        ...

@@ -1,0 +1,108 @@
+"""Samplers that are a diffusers pipeline with a solver and a guidance rule."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from sunbench.errors import UserError
+from sunbench.sampling.batch import SampleBatch
+from sunbench.sampling.counter import UNetCounter
+from sunbench.sampling.method import SampleSettings
+from sunbench.sampling.solvers import SolverSpec
+
+
+def latent_shape(pipeline: Any, resolution: int | None = None) -> tuple[int, int, int]:
+    """(channels, h, w) of the pipeline's latents at a resolution in pixels (default: its own)."""
+    factor = pipeline.vae_scale_factor
+    side = pipeline.unet.config.sample_size if resolution is None else resolution // factor
+    return pipeline.vae.config.latent_channels, side, side
+
+
+@torch.no_grad()
+def decode(pipeline: Any, latents: Tensor) -> Tensor:
+    """Scaled latents (B, C, h, w) -> pictures (B, 3, H, W) uint8, on the latents' device."""
+    vae = pipeline.vae
+    shift = getattr(vae.config, "shift_factor", None) or 0.0
+    z = latents.to(vae.dtype) / vae.config.scaling_factor + shift
+    x = vae.decode(z, return_dict=False)[0].float()
+    return (x / 2 + 0.5).clamp(0, 1).mul(255).round().to(torch.uint8)
+
+
+class PipelineSampler:
+    """Runs a diffusers text-to-image pipeline on prepared embeddings and noise."""
+
+    def __init__(self, pipeline: Any, settings: SampleSettings) -> None:
+        self.pipeline, self.settings = pipeline, settings
+        self._nfe = self._seconds = 0.0
+
+    @torch.no_grad()
+    def sample(self, batch: SampleBatch) -> Tensor:
+        """Denoise a batch; see ``Sampler.sample``."""
+        pipe, s = self.pipeline, self.settings
+        dtype, device = pipe.unet.dtype, pipe.unet.device
+        negative = None if s.guidance_scale <= 1 else batch.negative_embeds.to(device, dtype)
+        with UNetCounter(pipe.unet) as counter:
+            out = pipe(
+                prompt_embeds=batch.prompt_embeds.to(device, dtype),
+                negative_prompt_embeds=negative,
+                latents=batch.latents.to(device, dtype),
+                generator=batch.generators,
+                num_inference_steps=s.steps,
+                guidance_scale=s.guidance_scale,
+                output_type="latent",
+                return_dict=False,
+            )[0]
+        self._nfe, self._seconds = counter.rows / len(batch), counter.seconds
+        if not bool(torch.isfinite(out).all()):
+            raise UserError(
+                f"{s.steps}-step latents are not finite ({pipe.scheduler.__class__.__name__},"
+                f" {dtype}); try float32"
+            )
+        return out
+
+    @property
+    def nfe(self) -> float:
+        """U-Net evaluations an image of the last batch."""
+        return self._nfe
+
+    @property
+    def unet_seconds(self) -> float:
+        """Seconds inside the U-Net during the last batch."""
+        return self._seconds
+
+
+@dataclass(frozen=True)
+class PipelineMethod:
+    """A training-free method: a solver under classifier-free guidance."""
+
+    name: str
+    solver: SolverSpec
+    max_steps: ClassVar[int] = 1000
+
+    def content(self) -> dict[str, Any]:
+        """For the cell's key."""
+        return {"method": self.name, "solver": self.solver.content(), "guidance": "cfg"}
+
+    def skip(self, pipeline: Any, settings: SampleSettings) -> str | None:
+        """Runs on every model; only its step count is bounded, by the training schedule."""
+        limit = pipeline.scheduler.config.num_train_timesteps
+        if settings.steps > limit:
+            return f"{settings.steps} steps asked, the schedule has {limit}"
+        if settings.task != "text2image":
+            return f"task {settings.task} is not supported yet"
+        if settings.guidance_scale > 1 and pipeline.unet.config.time_cond_proj_dim is not None:
+            return "the U-Net takes guidance as an input, so it cannot run CFG"
+        return None
+
+    def prepare(self, pipeline: Any, settings: SampleSettings) -> PipelineSampler:
+        """Give the pipeline this method's scheduler."""
+        pipeline.scheduler = self.solver.build(pipeline.scheduler.config)
+        pipeline.set_progress_bar_config(disable=True)
+        return PipelineSampler(pipeline, settings)
+
+    def release(self, pipeline: Any) -> None:
+        """Nothing to undo: every method sets its own scheduler."""

@@ -1,0 +1,26 @@
+"""The store: shards on disk, content keys, checksums, and the run folder. Imports no torch."""
+
+from sunbench.store.cells import CellStore
+from sunbench.store.files import ensure_space, key, make_folder, sha256_file, write_atomic
+from sunbench.store.locks import Holder
+from sunbench.store.pictures import decode_picture, encode_png, picture_files, read_folder
+from sunbench.store.results import ResultRow
+from sunbench.store.rows import ShardRow
+from sunbench.store.runs import RunFolder
+
+__all__ = [
+    "CellStore",
+    "Holder",
+    "ResultRow",
+    "RunFolder",
+    "ShardRow",
+    "decode_picture",
+    "encode_png",
+    "ensure_space",
+    "key",
+    "make_folder",
+    "picture_files",
+    "read_folder",
+    "sha256_file",
+    "write_atomic",
+]

@@ -1,0 +1,262 @@
+"""One cell's folder of shards: committed by manifests, checked by checksums.
+
+A shard is its files plus ``shard-00000.json``, which lists their sha256 and is written last: a
+killed writer leaves either a whole shard or none. A broken file is named, moved aside as
+``*.broken`` and its shard counts as missing, so that only that shard is made again.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save
+
+from sunbench.errors import UserError
+from sunbench.store import rows as parquet
+from sunbench.store.files import (
+    beside,
+    key,
+    make_folder,
+    parse_json,
+    read_versioned,
+    remove_parts,
+    sha256_file,
+    to_json,
+    write_atomic,
+)
+from sunbench.store.manifest import (
+    SCHEMA_VERSION,
+    differences,
+    entries,
+    feature_file,
+    seal,
+    stem,
+    unseal,
+)
+from sunbench.store.rows import ShardRow
+
+log = logging.getLogger(__name__)
+
+
+class CellStore:
+    """The shards of one cell in one folder; safe to write from threads.
+
+    content: what the cell is (JSON-able); UserError when the folder holds another cell.
+    """
+
+    def __init__(self, folder: Path, content: Mapping[str, Any]) -> None:
+        self.folder = folder
+        self.content = dict(content)
+        self.key = key(self.content)
+        self._lock = threading.RLock()
+        self._checked: dict[int, tuple[tuple[int, int], ...]] = {}
+        make_folder(folder)
+        self._claim()
+
+    @classmethod
+    def open(cls, folder: Path) -> CellStore:
+        """The cell that a folder holds, for reading; UserError when it holds none."""
+        document = read_versioned(folder / "cell.json", SCHEMA_VERSION, "`sunbench run`")
+        return cls(folder, document["content"])
+
+    def _claim(self) -> None:
+        """Write ``cell.json``, or compare the one that is there."""
+        file = self.folder / "cell.json"
+        if file.exists():
+            try:
+                held = parse_json(file.read_bytes(), str(file))
+            except UserError as error:
+                self._move_aside(file, str(error))
+            else:
+                self._compare(held)
+                return
+        document = {"schema_version": SCHEMA_VERSION, "key": self.key, "content": self.content}
+        write_atomic(file, to_json(document))
+
+    def _compare(self, held: dict[str, Any]) -> None:
+        if held.get("schema_version") != SCHEMA_VERSION:
+            given = held.get("schema_version")
+            raise UserError(
+                f"{self.folder}: given schema_version {given!r}, expected {SCHEMA_VERSION}"
+            )
+        if held.get("key") != self.key:
+            names = differences(held.get("content"), self.content)
+            raise UserError(
+                f"{self.folder}: given cell {held.get('key')}, expected {self.key}; "
+                f"they differ in {names}"
+            )
+
+    # -------------------------------------------------------------------------- writing
+
+    def write_shard(
+        self, index: int, rows: Sequence[ShardRow], features: Mapping[str, NDArray[Any]]
+    ) -> None:
+        """Write shard ``index``: consecutive rows and, per feature name, an array (rows, ...).
+
+        Errors: ValueError for rows or features that do not fit; UserError on a full disk, which
+        leaves the shard missing and the store whole.
+        """
+        first = _check_rows(rows)
+        table = parquet.to_table(rows)
+        data = {n: _pack(n, a, len(rows)) for n, a in features.items()}
+        with self._lock:
+            self._drop(index)
+            remove_parts(self.folder, stem(index))
+            images = self._put(
+                f"{stem(index)}.parquet", lambda f: parquet.write_rows(f, table), table.nbytes
+            )
+            held = {n: self._put_feature(index, n, d) for n, d in data.items()}
+            self._commit(
+                index, {"rows": len(rows), "first": first, "images": images, "features": held}
+            )
+
+    def add_features(self, index: int, name: str, array: NDArray[Any]) -> None:
+        """Store an array (rows, ...) beside a shard's images, replacing one of the same name."""
+        with self._lock:
+            manifest = self.manifest(index)
+            data = _pack(name, array, manifest["rows"])
+            held = dict(manifest["features"])
+            if held.pop(name, None) is not None:
+                self._commit(index, manifest | {"features": held})
+            held[name] = self._put_feature(index, name, data)
+            self._commit(index, manifest | {"features": held})
+
+    def _put(self, name: str, write: Callable[[BinaryIO], None], size: int) -> dict[str, Any]:
+        file = self.folder / name
+        with beside(file, size) as out:
+            write(out)
+        return {"file": name, "sha256": sha256_file(file), "bytes": file.stat().st_size}
+
+    def _put_feature(self, index: int, name: str, data: bytes) -> dict[str, Any]:
+        return self._put(feature_file(index, name), lambda f: _write(f, data), len(data))
+
+    def _commit(self, index: int, body: Mapping[str, Any]) -> None:
+        """Write the manifest: from here on the shard is there."""
+        write_atomic(self._manifest_file(index), seal(body, self.key, index))
+        self._checked[index] = self._stamp(body)
+
+    def _drop(self, index: int) -> None:
+        self._manifest_file(index).unlink(missing_ok=True)
+        self._checked.pop(index, None)
+
+    # -------------------------------------------------------------------------- checking
+
+    def _manifest_file(self, index: int) -> Path:
+        return self.folder / f"{stem(index)}.json"
+
+    def _move_aside(self, file: Path, why: str) -> None:
+        log.warning("%s; moved aside, to be made again", why)
+        with suppress(FileNotFoundError):
+            file.replace(file.with_name(file.name + ".broken"))
+
+    def shards(self) -> list[int]:
+        """Numbers of the shards that were committed, in order; their files are not checked."""
+        found = (re.fullmatch(r"shard-(\d+)\.json", f.name) for f in self.folder.glob("shard-*"))
+        return sorted(int(m[1]) for m in found if m)
+
+    def has_shard(self, index: int) -> bool:
+        """Whether a shard is there with every checksum right; a broken one is moved aside."""
+        with self._lock:
+            return self._verified(index) is not None
+
+    def manifest(self, index: int) -> dict[str, Any]:
+        """What a whole shard consists of; UserError when it is missing or broken."""
+        with self._lock:
+            manifest = self._verified(index)
+        if manifest is None:
+            raise UserError(
+                f"{self._manifest_file(index)}: shard {index} is missing or broken; run again to "
+                "make it"
+            )
+        return manifest
+
+    def _verified(self, index: int) -> dict[str, Any] | None:
+        file = self._manifest_file(index)
+        try:
+            manifest = unseal(file.read_bytes(), str(file), self.key, index)
+        except FileNotFoundError:
+            return None
+        except UserError as error:
+            self._move_aside(file, str(error))
+            return None
+        if not self._unchanged(index, manifest):
+            if any([self._bad(e) for e in entries(manifest)]):
+                self._drop(index)
+                return None
+            self._checked[index] = self._stamp(manifest)
+        return manifest
+
+    def _stamp(self, manifest: Mapping[str, Any]) -> tuple[tuple[int, int], ...]:
+        """Size and time of change of each file."""
+        stats = [(self.folder / e["file"]).stat() for e in entries(manifest)]
+        return tuple((s.st_size, s.st_mtime_ns) for s in stats)
+
+    def _unchanged(self, index: int, manifest: Mapping[str, Any]) -> bool:
+        """Whether this object has already checked these very files."""
+        with suppress(FileNotFoundError):
+            return self._checked.get(index) == self._stamp(manifest)
+        return False
+
+    def _bad(self, entry: Mapping[str, Any]) -> bool:
+        """Whether a file is not what its manifest says; then it is named and moved aside."""
+        file = self.folder / entry["file"]
+        if not file.exists():
+            log.warning("%s is missing; its shard is to be made again", file)
+            return True
+        if (file.stat().st_size, sha256_file(file)) == (entry["bytes"], entry["sha256"]):
+            return False
+        self._move_aside(file, f"{file} does not match its checksum")
+        return True
+
+    # -------------------------------------------------------------------------- reading
+
+    def read_rows(self, index: int, images: bool = False) -> list[ShardRow]:
+        """Rows of a whole shard, with pixels when images is set and they were kept."""
+        file = self.folder / self.manifest(index)["images"]["file"]
+        with file.open("rb") as data:
+            return parquet.read_rows(data, str(file), images)
+
+    def read_features(self, index: int, name: str) -> NDArray[Any] | None:
+        """The array (rows, ...) stored under a feature's name, or None."""
+        entry = self.manifest(index)["features"].get(name)
+        if entry is None:
+            return None
+        file = self.folder / entry["file"]
+        try:
+            return load_file(file)["features"]
+        except SafetensorError as error:
+            raise UserError(f"{file} is broken ({error})") from error
+
+    def feature_names(self, index: int) -> list[str]:
+        """Names of the features stored beside a shard's images."""
+        return sorted(self.manifest(index)["features"])
+
+
+def _write(file: BinaryIO, data: bytes) -> None:
+    file.write(data)
+
+
+def _pack(name: str, array: NDArray[Any], rows: int) -> bytes:
+    if array.ndim == 0 or array.shape[0] != rows:
+        raise ValueError(f"feature {name!r}: given shape {array.shape}, expected ({rows}, ...)")
+    return save({"features": np.ascontiguousarray(array)}, {"name": name})
+
+
+def _check_rows(rows: Sequence[ShardRow]) -> int:
+    """Index of the first row; ValueError unless the rows are a run of consecutive images."""
+    if not rows:
+        raise ValueError("given 0 rows, expected at least one")
+    first = rows[0].index
+    given = [r.index for r in rows]
+    if given != list(range(first, first + len(rows))):
+        raise ValueError(f"given image numbers {given}, expected a run from {first}")
+    return first

@@ -1,0 +1,188 @@
+"""Files that are whole or absent: written beside, flushed, renamed, checksummed."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from sunbench.errors import UserError
+
+_FULL = {errno.ENOSPC, errno.EDQUOT}
+_REFUSED = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST}
+_CHUNK = 1 << 20
+
+
+def canonical(obj: Any) -> bytes:
+    """One spelling per JSON value: sorted keys, no spaces, ASCII; NaN is refused (ValueError)."""
+    text = json.dumps(obj, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return text.encode("ascii")
+
+
+def key(obj: Any) -> str:
+    """Content key of a JSON-able object: 20 hex digits of the sha256 of its canonical form."""
+    return hashlib.sha256(canonical(obj)).hexdigest()[:20]
+
+
+def sha256_file(path: Path) -> str:
+    """sha256 of a file in hex, read in 1 MiB pieces."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(_CHUNK):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def human(size_bytes: float) -> str:
+    """A byte count for people, e.g. ``12.3 GB`` (powers of 1000)."""
+    for unit in ("bytes", "kB", "MB", "GB"):
+        if size_bytes < 1000:
+            return f"{size_bytes:.4g} {unit}"
+        size_bytes /= 1000
+    return f"{size_bytes:.4g} TB"
+
+
+# ------------------------------------------------------------------------------ writing
+
+
+def _is_full(error: OSError) -> bool:
+    return error.errno in _FULL or "No space left" in str(error)
+
+
+def _explain(error: OSError, path: Path, needed_bytes: int | None) -> OSError | UserError:
+    """What a failed write means for the user; errors that are nobody's fault pass unchanged."""
+    if _is_full(error):
+        needed = "more than is there" if needed_bytes is None else human(needed_bytes)
+        return UserError(
+            f"disk full while writing {path}: {needed} needed, {human(free_bytes(path.parent))} "
+            "free; make room and run again, finished shards are kept"
+        )
+    if error.errno in _REFUSED:
+        return UserError(f"cannot write {path}: {error.strerror or error}")
+    return error
+
+
+def make_folder(folder: Path) -> None:
+    """Create a folder and its parents; UserError when that is not allowed."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise _explain(error, folder, None) from error
+
+
+def _part(path: Path) -> Path:
+    return path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}.part")
+
+
+def remove_parts(folder: Path, prefix: str) -> None:
+    """Remove what killed writers of files named ``prefix*`` left beside them."""
+    for part in folder.glob(f".{prefix}*.part"):
+        part.unlink(missing_ok=True)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make a rename durable, where the system can open folders."""
+    with suppress(PermissionError):
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+@contextmanager
+def beside(path: Path, needed_bytes: int | None = None) -> Iterator[BinaryIO]:
+    """A file to write into; it becomes path, whole, when the block ends without an error.
+
+    Errors: UserError on a full or unwritable disk; the partial file is removed on any error.
+    """
+    part = _part(path)
+    try:
+        with part.open("wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(part, path)
+        _sync_folder(path.parent)
+    except OSError as error:
+        raise _explain(error, path, needed_bytes) from error
+    finally:
+        with suppress(OSError):
+            part.unlink(missing_ok=True)
+
+
+def write_atomic(path: Path, data: bytes) -> None:
+    """Write a file so that at any moment either its old or its whole new content is there."""
+    with beside(path, len(data)) as file:
+        file.write(data)
+
+
+# ------------------------------------------------------------------------------ room
+
+
+def free_bytes(folder: Path) -> int:
+    """Bytes free where a folder is or would be."""
+    while not folder.exists() and folder != folder.parent:
+        folder = folder.parent
+    return shutil.disk_usage(folder).free
+
+
+def ensure_space(folder: Path, needed_bytes: int) -> None:
+    """Before starting: the folder can be written and has room for needed_bytes, or a UserError."""
+    make_folder(folder)
+    try:
+        with tempfile.NamedTemporaryFile(dir=folder, prefix=".probe"):
+            pass
+    except OSError as error:
+        raise _explain(error, folder, needed_bytes) from error
+    free = free_bytes(folder)
+    if needed_bytes > free:
+        raise UserError(
+            f"not enough room in {folder}: {human(needed_bytes)} needed, {human(free)} free"
+        )
+
+
+# ------------------------------------------------------------------------------ JSON documents
+
+
+def _refuse_constant(name: str) -> float:
+    raise ValueError(f"{name} is not a number a result file may hold")
+
+
+def to_json(document: Any) -> bytes:
+    """Readable JSON with one trailing newline; NaN and infinities are refused (ValueError)."""
+    return (json.dumps(document, indent=1, allow_nan=False) + "\n").encode("ascii")
+
+
+def parse_json(data: bytes, name: str) -> dict[str, Any]:
+    """A JSON object from bytes; UserError naming the file when broken, truncated or no object."""
+    try:
+        document = json.loads(data, parse_constant=_refuse_constant)
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{name} is broken or cut short ({error})") from error
+    if not isinstance(document, dict):
+        raise UserError(f"{name}: expected a JSON object, given {type(document).__name__}")
+    return document
+
+
+def read_versioned(path: Path, version: int, made_by: str) -> dict[str, Any]:
+    """Read a JSON document and check its ``schema_version``; one clear line for each defect."""
+    try:
+        data = path.read_bytes()
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise UserError(f"{path} is missing; expected a file written by {made_by}") from error
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror}") from error
+    document = parse_json(data, str(path))
+    given = document.get("schema_version")
+    if type(given) is not int or given != version:
+        raise UserError(f"{path}: given schema_version {given!r}, expected {version}")
+    return document

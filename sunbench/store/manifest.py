@@ -1,0 +1,58 @@
+"""A shard's manifest: the list of its files with their checksums, and its own checksum."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from sunbench.errors import UserError
+from sunbench.store.files import key, parse_json, to_json
+
+SCHEMA_VERSION = 1
+
+
+def stem(index: int) -> str:
+    """What the names of a shard's files begin with."""
+    return f"shard-{index:05d}"
+
+
+def feature_file(index: int, name: str) -> str:
+    """File of a feature; names that are no file names get a digest to stay distinct."""
+    slug = re.sub(r"[^a-z0-9_-]+", "-", name)
+    if slug != name:
+        slug += "-" + hashlib.sha256(name.encode()).hexdigest()[:6]
+    return f"{stem(index)}.{slug}.safetensors"
+
+
+def entries(manifest: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """The files of a shard, each with ``file``, ``sha256`` and ``bytes``."""
+    return [manifest["images"], *manifest["features"].values()]
+
+
+def seal(body: Mapping[str, Any], cell: str, index: int) -> bytes:
+    """A manifest as bytes, with what it belongs to and its own checksum."""
+    document = {**body, "schema_version": SCHEMA_VERSION, "cell": cell, "index": index}
+    document.pop("check", None)
+    return to_json(document | {"check": key(document)})
+
+
+def unseal(data: bytes, name: str, cell: str, index: int) -> dict[str, Any]:
+    """The manifest in these bytes; UserError when it is broken or speaks of another shard."""
+    manifest = parse_json(data, name)
+    if manifest.pop("check", None) != key(manifest):
+        raise UserError(f"{name} does not match its own checksum")
+    given = manifest.get("schema_version"), manifest.get("cell"), manifest.get("index")
+    expected = SCHEMA_VERSION, cell, index
+    if given != expected:
+        raise UserError(f"{name}: given version, cell, shard {given}, expected {expected}")
+    return manifest
+
+
+def differences(given: Any, expected: Mapping[str, Any]) -> str:
+    """Names of the top-level settings in which two cells differ."""
+    if not isinstance(given, dict):
+        return "everything"
+    names = sorted(given.keys() | expected.keys())
+    return ", ".join(n for n in names if given.get(n) != expected.get(n)) or "their spelling"

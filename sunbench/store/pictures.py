@@ -1,0 +1,79 @@
+"""Lossless pictures: uint8 arrays to PNG bytes and back; anything lossy is refused.
+
+JPEG artefacts move FID by more than the differences measured here, so no lossy byte gets in.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, UnidentifiedImageError
+
+from sunbench.errors import UserError
+
+SUFFIXES = (".png", ".bmp", ".ppm", ".webp", ".jpg", ".jpeg", ".gif", ".tif", ".tiff", ".avif")
+_LOSSLESS = ("PNG", "BMP", "PPM")
+
+
+def encode_png(image: NDArray[np.uint8]) -> bytes:
+    """PNG bytes of a picture (H, W, 3) uint8; ValueError for any other shape or dtype."""
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+        raise ValueError(f"given {image.dtype} {image.shape}, expected uint8 (H, W, 3)")
+    buffer = io.BytesIO()
+    Image.fromarray(image).save(buffer, "PNG", compress_level=1)
+    return buffer.getvalue()
+
+
+def _webp_is_lossless(data: bytes) -> bool:
+    """Walk the RIFF chunks of a WebP file: VP8L is lossless, VP8 and animations are not."""
+    at = 12
+    while at + 8 <= len(data):
+        name, size = data[at : at + 4], int.from_bytes(data[at + 4 : at + 8], "little")
+        if name in (b"VP8L", b"VP8 ", b"ANMF"):
+            return name == b"VP8L"
+        at += 8 + size + size % 2
+    return False
+
+
+def _is_lossless(data: bytes, kind: str | None) -> bool:
+    return kind in _LOSSLESS or (kind == "WEBP" and _webp_is_lossless(data))
+
+
+def _described(kind: str | None) -> str:
+    return f"lossy {kind}" if kind in ("WEBP", "JPEG") else str(kind)
+
+
+def decode_picture(data: bytes, name: str) -> NDArray[np.uint8]:
+    """The picture (H, W, 3) uint8 in lossless 8-bit RGB bytes; UserError naming it otherwise."""
+    try:
+        with Image.open(io.BytesIO(data)) as picture:
+            if not _is_lossless(data, picture.format):
+                raise UserError(
+                    f"{name}: given a {_described(picture.format)} picture, expected a lossless "
+                    "one (PNG, BMP, PPM, lossless WebP): lossy pictures change the metrics"
+                )
+            if picture.mode != "RGB":
+                raise UserError(f"{name}: given mode {picture.mode}, expected 8-bit RGB")
+            return np.array(picture)
+    except (UnidentifiedImageError, OSError, SyntaxError) as error:
+        raise UserError(f"{name} is not a whole picture ({error})") from error
+
+
+def picture_files(folder: Path) -> list[Path]:
+    """The pictures in a folder by name, lossy ones included so that reading can refuse them."""
+    if not folder.is_dir():
+        raise UserError(f"given {folder}, expected a folder of pictures")
+    files = sorted(f for f in folder.iterdir() if f.suffix.lower() in SUFFIXES)
+    if not files:
+        raise UserError(f"{folder} holds 0 pictures; expected PNG files")
+    return files
+
+
+def read_folder(folder: Path) -> Iterator[tuple[str, NDArray[np.uint8]]]:
+    """(file name, picture) of each picture in a folder, in name order, one in memory at a time."""
+    for file in picture_files(folder):
+        yield file.name, decode_picture(file.read_bytes(), str(file))

@@ -1,0 +1,88 @@
+"""What a shard says about each image, and its Parquet form."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, BinaryIO
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from sunbench.store.pictures import decode_picture, encode_png
+
+ROW_GROUP = 64  # images; `datasets` reads a row group at a time
+
+
+@dataclass(frozen=True)
+class ShardRow:
+    """One image of a cell: where it came from and, if kept, its pixels (H, W, 3) uint8.
+
+    Two rows are equal when all but their pixels are equal.
+    """
+
+    index: int
+    prompt_id: str
+    seed: int
+    prompt: str
+    negative: str
+    noise_hash: str
+    image: NDArray[np.uint8] | None = field(default=None, compare=False, repr=False)
+    black: bool = False
+
+
+_TEXTS = ("prompt_id", "prompt", "negative", "noise_hash")
+_VALUES = {"index": "int64", "seed": "int64", "black": "bool"} | dict.fromkeys(_TEXTS, "string")
+_ORDER = ("index", "prompt_id", "seed", "prompt", "negative", "noise_hash", "image", "black")
+_PICTURE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+
+
+def _features() -> bytes:
+    """The `datasets` description of the columns, so that it opens ``image`` as a picture."""
+    columns = {
+        name: {"_type": "Image"} if name == "image" else {"dtype": _VALUES[name], "_type": "Value"}
+        for name in _ORDER
+    }
+    return json.dumps({"info": {"features": columns}}).encode()
+
+
+def schema() -> pa.Schema:
+    """Columns of a shard; ``image`` is a {bytes, path} struct and may be null."""
+    types = {"int64": pa.int64(), "bool": pa.bool_(), "string": pa.string()}
+    fields = [(n, _PICTURE if n == "image" else types[_VALUES[n]]) for n in _ORDER]
+    return pa.schema(fields, metadata={b"huggingface": _features()})
+
+
+def _picture(row: ShardRow) -> dict[str, Any] | None:
+    if row.image is None:
+        return None
+    return {"bytes": encode_png(row.image), "path": f"{row.index:08d}.png"}
+
+
+def to_table(rows: Sequence[ShardRow]) -> pa.Table:
+    """Rows as an Arrow table, pictures encoded as PNG."""
+    columns: dict[str, list[Any]] = {n: [getattr(r, n) for r in rows] for n in _VALUES}
+    columns["image"] = [_picture(r) for r in rows]
+    return pa.table({n: columns[n] for n in _ORDER}, schema=schema())
+
+
+def write_rows(file: BinaryIO, table: pa.Table) -> None:
+    """Write a table as Parquet; uncompressed, because PNG bytes do not shrink further."""
+    pq.write_table(table, file, row_group_size=ROW_GROUP, compression="none")
+
+
+def read_rows(data: pa.NativeFile | BinaryIO, name: str, images: bool) -> list[ShardRow]:
+    """Rows of a shard file, with their pixels only when images is set; lossy bytes are refused."""
+    columns = [n for n in _ORDER if images or n != "image"]
+    table = pq.read_table(data, columns=columns)
+    return [_row(record, name) for record in table.to_pylist()]
+
+
+def _row(record: dict[str, Any], name: str) -> ShardRow:
+    picture = record.pop("image", None)
+    place = f"{name}, image {record['index']}"
+    image = None if picture is None else decode_picture(picture["bytes"], place)
+    return ShardRow(image=image, **record)

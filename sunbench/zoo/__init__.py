@@ -1,0 +1,82 @@
+"""The built-in zoo: a complete small Stable Diffusion world trained on emoji art."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import tempfile
+from contextlib import suppress
+from importlib import resources
+from pathlib import Path
+
+from sunbench.errors import UserError, unknown
+from sunbench.paths import cache_root
+
+#: Parts that every model of the zoo shares, as folders of a diffusers pipeline.
+SHARED = ("vae", "text_encoder", "tokenizer", "scheduler")
+
+
+def weights() -> Path:
+    """The folder of the shipped weights."""
+    return Path(str(resources.files("sunbench.zoo").joinpath("weights")))
+
+
+def names() -> list[str]:
+    """The zoo's models."""
+    return sorted(p.name.removeprefix("unet-") for p in weights().glob("unet-*"))
+
+
+def folder(name: str) -> Path:
+    """A plain diffusers folder of a zoo model, or the scorer's transformers folder.
+
+    The models share all but their U-Nets, which are shipped once; the folder is put together in
+    the cache, of links where the system has them.
+    """
+    if name == "scorer":
+        return _present(weights() / "scorer")
+    if name not in names():
+        raise unknown("zoo model", name, [*names(), "scorer"])
+    parts = {part: _present(weights() / part) for part in SHARED}
+    parts["unet"] = weights() / f"unet-{name}"
+    target = cache_root() / "zoo" / _fingerprint(parts) / name
+    if not target.is_dir():
+        _assemble(parts, weights() / "model_index.json", target)
+    return target
+
+
+def _present(path: Path) -> Path:
+    if not path.is_dir():
+        raise UserError(f"the zoo's {path.name} is not installed; `sunbench zoo build` makes it")
+    return path
+
+
+def _fingerprint(parts: dict[str, Path]) -> str:
+    """Of the place, size and time of every file: a rebuilt zoo gets a new folder."""
+    digest = hashlib.sha256()
+    for name, part in sorted(parts.items()):
+        for file in sorted(part.iterdir()):
+            stat = file.stat()
+            digest.update(f"{name} {file} {stat.st_size} {stat.st_mtime_ns}\n".encode())
+    return digest.hexdigest()[:16]
+
+
+def _assemble(parts: dict[str, Path], index: Path, target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=".part-") as tmp:
+        made = Path(tmp) / target.name
+        made.mkdir()
+        shutil.copyfile(index, made / index.name)
+        for name, part in parts.items():
+            (made / name).mkdir()
+            for file in part.iterdir():
+                _link(file, made / name / file.name)
+        with suppress(OSError):  # another process was faster
+            os.replace(made, target)
+
+
+def _link(source: Path, target: Path) -> None:
+    try:
+        target.symlink_to(source)
+    except OSError:
+        shutil.copyfile(source, target)

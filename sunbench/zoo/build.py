@@ -1,0 +1,128 @@
+"""The zoo made again from the art packages: stages in order, each resumable."""
+
+from __future__ import annotations
+
+import json
+import logging
+from pathlib import Path
+
+from diffusers import AutoencoderTiny, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+from safetensors.torch import load_file, save_file
+from transformers import CLIPModel, CLIPTextModel
+
+from sunbench.errors import unknown
+from sunbench.zoo.data import Sprites, recipe
+from sunbench.zoo.text import build_tokenizer
+from sunbench.zoo.train import train_clip, train_unet, train_vae
+
+log = logging.getLogger(__name__)
+
+
+def stages() -> list[str]:
+    """Names of the stages, in order."""
+    return ["sprites", "vae", "encoder", "scorer", *(m["name"] for m in recipe()["models"]), "ship"]
+
+
+def build(folder: Path, chosen: tuple[str, ...] = (), device: str = "cpu") -> None:
+    """Run the stages (all by default) in ``folder``; finished ones are not run again.
+
+    The last stage, ``ship``, writes ``folder/weights`` in float16, as the package holds them.
+    """
+    for stage in chosen:
+        if stage not in stages():
+            raise unknown("stage", stage, stages())
+    for stage in chosen or stages():
+        log.info("stage %s", stage)
+        _run(stage, folder, device)
+
+
+def _run(stage: str, folder: Path, device: str) -> None:
+    sprites = Sprites.build(folder / "packages", folder / "sprites.safetensors")
+    if stage == "sprites":
+        return
+    if stage == "ship":
+        ship(folder, folder / "weights")
+        return
+    done = folder / stage / "model"
+    if done.exists():
+        return
+    maker = {"vae": _vae, "encoder": _clip, "scorer": _clip}.get(stage, _unet)
+    model = maker(stage, sprites, folder, device)
+    part = done.with_name("model.part")
+    model.save_pretrained(part)
+    part.rename(done)
+
+
+def _vae(stage: str, sprites: Sprites, folder: Path, device: str) -> AutoencoderTiny:
+    return train_vae(sprites, folder / stage, device)
+
+
+def _clip(stage: str, sprites: Sprites, folder: Path, device: str) -> CLIPModel:
+    return train_clip(sprites, folder / stage, stage, device)
+
+
+def text_encoder(folder: Path) -> CLIPTextModel:
+    """The text tower of a trained CLIP, as diffusers wants it."""
+    clip = CLIPModel.from_pretrained(folder)
+    encoder = CLIPTextModel(clip.config.text_config)
+    own = encoder.state_dict()
+    found = clip.text_model.state_dict()
+    encoder.load_state_dict({k: found[k.removeprefix("text_model.")] for k in own})
+    return encoder.eval()
+
+
+def _unet(stage: str, sprites: Sprites, folder: Path, device: str) -> UNet2DConditionModel:
+    model = next(m for m in recipe()["models"] if m["name"] == stage)
+    start = None
+    if "base" in model:
+        start = UNet2DConditionModel.from_pretrained(folder / model["base"] / "model")
+    vae = AutoencoderTiny.from_pretrained(folder / "vae" / "model")
+    encoder = text_encoder(folder / "encoder" / "model")
+    return train_unet(sprites, vae, encoder, folder / stage, model, start, device)
+
+
+# ------------------------------------------------------------------------------ shipping
+
+
+def _half(folder: Path) -> None:
+    """Weights of a saved part in float16; integer tensors stay."""
+    for file in folder.glob("*.safetensors"):
+        tensors = load_file(file)
+        half = {k: v.half() if v.is_floating_point() else v for k, v in tensors.items()}
+        save_file({k: v.contiguous() for k, v in half.items()}, file, {"format": "pt"})
+
+
+def ship(folder: Path, target: Path) -> None:
+    """The package's weights from a build: parts shared by all models once, then each U-Net."""
+    tokenizer = build_tokenizer()
+    vae = AutoencoderTiny.from_pretrained(folder / "vae" / "model")
+    pipeline = StableDiffusionPipeline(
+        vae=vae,
+        text_encoder=text_encoder(folder / "encoder" / "model"),
+        tokenizer=tokenizer,
+        unet=UNet2DConditionModel.from_pretrained(folder / "emoji" / "model"),
+        scheduler=DDIMScheduler(**recipe()["scheduler"], set_alpha_to_one=False),
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    )
+    pipeline.save_pretrained(target)
+    (target / "unet").rename(target / "unet-emoji")
+    for model in recipe()["models"][1:]:
+        part = folder / model["name"] / "model"
+        UNet2DConditionModel.from_pretrained(part).save_pretrained(target / f"unet-{model['name']}")
+    scorer = CLIPModel.from_pretrained(folder / "scorer" / "model")
+    scorer.save_pretrained(target / "scorer")
+    tokenizer.save_pretrained(target / "scorer")
+    for part in target.iterdir():
+        if part.is_dir():
+            _half(part)
+    _forget_paths(target)
+
+
+def _forget_paths(target: Path) -> None:
+    """Configurations remember where they were loaded from; that is nobody's business."""
+    for file in target.rglob("*.json"):
+        table = json.loads(file.read_text("utf-8"))
+        if isinstance(table, dict) and table.pop("_name_or_path", None) is not None:
+            file.write_text(json.dumps(table, indent=2) + "\n", "utf-8")

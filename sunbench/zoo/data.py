@@ -1,0 +1,327 @@
+"""Pictures and captions of the zoo: emoji art on coloured grounds, composed on the fly.
+
+Only rebuilding or training needs the sprites; running the suite needs the captions alone.
+Sources, hashes and licences stand in ``zoo.toml`` and are repeated in ``ATTRIBUTION.md``.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import json
+import logging
+import subprocess
+import tarfile
+import tomllib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from sunbench.errors import UserError
+
+log = logging.getLogger(__name__)
+
+RESOLUTION = 64
+SIZES = ("small", "medium", "large")
+SIZE_WORDS = ("a small", "a", "a large")
+EXTENT = (38, 48, 60)  # longest side of the subject, pixels
+SHIFT = (5, 4, 2)  # largest displacement of the subject, pixels
+GROUNDS = ("plain", "striped", "dotted")
+
+
+@lru_cache
+def recipe() -> dict[str, Any]:
+    """The zoo's recipe: every setting that shapes it."""
+    return tomllib.loads(resources.files("sunbench.zoo").joinpath("zoo.toml").read_text("utf-8"))
+
+
+@lru_cache
+def things() -> tuple[tuple[str, str, str], ...]:
+    """(name, emoji, group) of each thing that the zoo can draw."""
+    text = resources.files("sunbench.zoo").joinpath("things.csv").read_text("utf-8")
+    return tuple((r["name"], r["emoji"], r["group"]) for r in csv.DictReader(io.StringIO(text)))
+
+
+@lru_cache
+def colours() -> tuple[tuple[str, tuple[int, int, int]], ...]:
+    """(name, RGB) of each ground colour."""
+    table = recipe()["colours"]
+    return tuple((n, (int(h[1:3], 16), int(h[3:5], 16), int(h[5:7], 16))) for n, h in table.items())
+
+
+# ------------------------------------------------------------------------------ captions
+
+
+@dataclass(frozen=True)
+class Scene:
+    """What a caption says: indices into things, sizes, colours and grounds."""
+
+    thing: int
+    size: int
+    colour: int
+    ground: int
+
+    @property
+    def caption(self) -> str:
+        """The scene in words, e.g. ``a small apple on a teal striped background``."""
+        colour = colours()[self.colour][0]
+        article = "an" if colour[0] in "aeiou" else "a"
+        pattern = "" if self.ground == 0 else f" {GROUNDS[self.ground]}"
+        thing = things()[self.thing][0]
+        words = SIZE_WORDS[self.size]
+        if words == "a" and thing[0] in "aeiou":
+            words = "an"
+        return f"{words} {thing} on {article} {colour}{pattern} background"
+
+    @property
+    def id(self) -> str:
+        """Stable name of the scene, independent of the order of any list."""
+        return hashlib.sha256(self.caption.encode()).hexdigest()[:12]
+
+
+@lru_cache
+def scenes() -> tuple[tuple[Scene, ...], tuple[Scene, ...]]:
+    """All scenes as (train, test): the ``test_captions`` with the smallest hash are held out."""
+    every = [
+        Scene(t, s, c, g)
+        for t in range(len(things()))
+        for s in range(len(SIZES))
+        for c in range(len(colours()))
+        for g in range(len(GROUNDS))
+    ]
+    every.sort(key=lambda scene: scene.id)
+    n = recipe()["data"]["test_captions"]
+    return tuple(every[n:]), tuple(every[:n])
+
+
+# ------------------------------------------------------------------------------ sprites
+
+
+def fetch_packages(folder: Path) -> None:
+    """Fetch the art with the npm client and check every tarball against its hash."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for package in recipe()["packages"]:
+        file = folder / package["file"]
+        if not file.exists():
+            spec = f"{package['name']}@{package['version']}"
+            log.info("npm pack %s", spec)
+            done = subprocess.run(
+                ["npm", "pack", "--silent", spec], cwd=folder, capture_output=True, text=True
+            )
+            if done.returncode or not file.exists():
+                raise UserError(f"npm could not fetch {spec}: {done.stderr.strip()[-200:]}")
+        digest = hashlib.sha256(file.read_bytes()).hexdigest()
+        if digest != package["sha256"]:
+            raise UserError(f"{file.name}: expected sha256 {package['sha256']}, got {digest}")
+
+
+def _code_point(emoji: str) -> str:
+    return "-".join(f"{ord(c):04x}" for c in emoji if ord(c) != 0xFE0F)
+
+
+class _IconSet:
+    """One Iconify package: icons by name, aliases resolved, view boxes kept."""
+
+    def __init__(self, tarball: Path) -> None:
+        with tarfile.open(tarball) as tar:
+            read = lambda n: json.loads(tar.extractfile(f"package/{n}.json").read())  # noqa: E731
+            self.icons, chars = read("icons"), read("chars")
+        self.names = {k.replace("-fe0f", ""): v for k, v in chars.items()}
+
+    def svg(self, names: list[str], ink: str) -> str | None:
+        """The first icon found under one of these names, drawn with ink for currentColor."""
+        for name in names:
+            icon, box = None, dict(self.icons)
+            while name in self.icons.get("aliases", {}):
+                box |= self.icons["aliases"][name]
+                name = self.icons["aliases"][name]["parent"]
+            icon = self.icons["icons"].get(name)
+            if icon is None:
+                continue
+            box |= icon
+            view = f"{box.get('left', 0)} {box.get('top', 0)} {box['width']} {box['height']}"
+            body = icon["body"].replace("currentColor", ink)
+            return f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="{view}">{body}</svg>'
+        return None
+
+
+def _render_svg(svg: str) -> Image.Image:
+    import resvg_py
+
+    data = resvg_py.svg_to_bytes(svg_string=svg, width=256, height=256)
+    return Image.open(io.BytesIO(bytes(data))).convert("RGBA")
+
+
+def _fit(picture: Image.Image, extent: int) -> np.ndarray:
+    """Crop to what is drawn, scale its longest side to extent, centre: (64, 64, 4) premultiplied."""
+    box = picture.getchannel("A").point(lambda a: 255 * (a > 8)).getbbox()
+    a = np.asarray(picture.crop(box), np.float32)
+    a[..., :3] *= a[..., 3:] / 255
+    h, w = a.shape[:2]
+    k = extent / max(h, w)
+    size = (max(1, round(w * k)), max(1, round(h * k)))
+    planes = [
+        np.asarray(Image.fromarray(a[..., i]).resize(size, Image.Resampling.LANCZOS)).clip(0, 255)
+        for i in range(4)
+    ]
+    out = np.zeros((RESOLUTION, RESOLUTION, 4), np.float32)
+    y, x = (RESOLUTION - size[1]) // 2, (RESOLUTION - size[0]) // 2
+    out[y : y + size[1], x : x + size[0]] = np.stack(planes, -1)
+    return out.round().astype(np.uint8)
+
+
+def render_sprites(packages: Path) -> dict[str, Tensor]:
+    """Draw every thing in every style: style -> (things, sizes, 4, 64, 64) uint8, premultiplied.
+
+    Styles whose ink follows the ground (line art) get a second entry ``<style>/light``.
+    """
+    files = {p["name"]: packages / p["file"] for p in recipe()["packages"]}
+    with tarfile.open(files["emojibase-data"]) as tar:
+        member = tar.extractfile("package/en/data.json")
+        assert member is not None
+        labels = {
+            e["hexcode"].lower().replace("-fe0f", ""): e["label"] for e in json.loads(member.read())
+        }
+    named = _IconSet(files["@iconify-json/noto"]), _IconSet(files["@iconify-json/twemoji"])
+    out: dict[str, Tensor] = {}
+    for style in recipe()["styles"]:
+        tarball = files[style["package"]]
+        inks = {"": "#161616", "/light": "#f6f6f6"} if style.get("line") else {"": "#161616"}
+        for suffix, ink in inks.items():
+            rows, seen = [], dict[bytes, str]()
+            icons = _IconSet(tarball) if "iconify" in style["package"] else None
+            tar3d = tarfile.open(tarball) if icons is None else None
+            for name, emoji, _ in things():
+                code = _code_point(emoji)
+                picture = None
+                if icons is not None:
+                    label = labels[code].replace(" ", "-").replace(":", "").replace("’", "")
+                    names = [s.names.get(code, "") for s in (icons, *named)] + [label]
+                    svg = icons.svg(names, ink)
+                    picture = None if svg is None else _render_svg(svg)
+                elif tar3d is not None:
+                    for stem in (code, f"{code}-fe0f"):
+                        try:
+                            member = tar3d.extractfile(f"package/assets/{stem}.webp")
+                        except KeyError:
+                            continue
+                        assert member is not None
+                        picture = Image.open(io.BytesIO(member.read())).convert("RGBA")
+                        break
+                if picture is None:
+                    raise UserError(f"style {style['name']} has no picture of {name} ({emoji})")
+                twin = seen.setdefault(picture.tobytes(), name)
+                if twin != name:
+                    raise UserError(f"style {style['name']}: {name} looks exactly like {twin}")
+                rows.append(np.stack([_fit(picture, e) for e in EXTENT]))
+            out[style["name"] + suffix] = torch.from_numpy(np.stack(rows)).permute(0, 1, 4, 2, 3)
+    return out
+
+
+# ------------------------------------------------------------------------------ pictures
+
+
+@lru_cache
+def _grounds() -> Tensor:
+    """(colours, grounds, 3, 64, 64) float32 in 0..1."""
+    y, x = torch.meshgrid(torch.arange(RESOLUTION), torch.arange(RESOLUTION), indexing="ij")
+    striped = ((x + y) // 8 % 2).float()
+    cell = 16
+    dx, dy = (x % cell - 7.5), ((y + (x // cell % 2) * 0) % cell - 7.5)
+    dotted = ((dx**2 + dy**2) < 3.6**2).float()
+    masks = torch.stack([torch.zeros_like(striped), striped, dotted])
+    rgb = torch.tensor([c for _, c in colours()], dtype=torch.float32) / 255
+    luma = (rgb * torch.tensor([0.299, 0.587, 0.114])).sum(1, keepdim=True)
+    second = torch.where(luma > 0.62, rgb * 0.84, rgb + (1 - rgb) * 0.22)
+    m = masks[None, :, None]
+    return rgb[:, None, :, None, None] * (1 - m) + second[:, None, :, None, None] * m
+
+
+@lru_cache
+def dark_grounds() -> Tensor:
+    """(colours,) bool: grounds on which line art is drawn in light ink."""
+    rgb = torch.tensor([c for _, c in colours()], dtype=torch.float32) / 255
+    return (rgb * torch.tensor([0.299, 0.587, 0.114])).sum(1) < 0.45
+
+
+@dataclass(frozen=True)
+class Sprites:
+    """Every thing in every style, and the pictures they make."""
+
+    tensors: dict[str, Tensor]
+
+    @classmethod
+    def load(cls, file: Path) -> Sprites:
+        """Read sprites.safetensors."""
+        return cls(load_file(file))
+
+    @classmethod
+    def build(cls, packages: Path, file: Path) -> Sprites:
+        """Read the sprites, drawing them first if they are not there yet."""
+        if not file.exists():
+            fetch_packages(packages)
+            tensors = {k: v.contiguous() for k, v in render_sprites(packages).items()}
+            file.parent.mkdir(parents=True, exist_ok=True)
+            part = file.with_suffix(".part")
+            save_file(tensors, part)
+            part.replace(file)
+        return cls.load(file)
+
+    @cached_property
+    def _stacks(self) -> tuple[Tensor, Tensor]:
+        names = [s["name"] for s in recipe()["styles"]]
+        dark_ink = torch.stack([self.tensors[n] for n in names])
+        light = torch.stack([self.tensors.get(f"{n}/light", self.tensors[n]) for n in names])
+        return dark_ink, light
+
+    def compose(self, scenes: list[Scene], style: Tensor, generator: torch.Generator) -> Tensor:
+        """Pictures of scenes, each in style[i], mirrored and shifted at random: (N, 3, 64, 64) 0..1."""
+        index = torch.tensor([[s.thing, s.size, s.colour, s.ground] for s in scenes])
+        return self.compose_indices(index, style, generator)
+
+    def compose_indices(self, index: Tensor, style: Tensor, generator: torch.Generator) -> Tensor:
+        """As ``compose``, of scenes as an (N, 4) integer tensor."""
+        thing, size, colour, ground = index.unbind(1)
+        n = len(index)
+        ink, light = self._stacks
+        use_light = dark_grounds()[colour]
+        sprite = torch.empty(n, 4, RESOLUTION, RESOLUTION, dtype=torch.uint8)
+        sprite[use_light] = light[style[use_light], thing[use_light], size[use_light]]
+        sprite[~use_light] = ink[style[~use_light], thing[~use_light], size[~use_light]]
+        flip = torch.rand(n, generator=generator) < 0.5
+        sprite = torch.where(flip[:, None, None, None], sprite.flip(-1), sprite)
+        reach = torch.tensor(SHIFT)[size][:, None]
+        unit = torch.rand(n, 2, generator=generator) * 2 - 1
+        shift = (unit * (reach + 0.499)).round().long()
+        axis = torch.arange(RESOLUTION)
+        rows = (axis[None] - shift[:, :1]) % RESOLUTION
+        cols = (axis[None] - shift[:, 1:]) % RESOLUTION
+        picked = torch.arange(n)[:, None, None]
+        sprite = sprite[picked, :, rows[:, :, None], cols[:, None, :]].permute(0, 3, 1, 2)
+        rgba = sprite.float() / 255
+        return rgba[:, :3] + _grounds()[colour, ground] * (1 - rgba[:, 3:])
+
+
+def batches(
+    sprites: Sprites, styles: list[int], pool: tuple[Scene, ...], size: int, seed: int, start: int
+) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """Endless (pictures, scene indices, styles); batch k depends on (seed, k) alone, so runs resume."""
+    table = torch.tensor([[s.thing, s.size, s.colour, s.ground] for s in pool])
+    allowed = torch.tensor(styles)
+    k = start
+    while True:
+        g = torch.Generator().manual_seed(seed * 1_000_003 + k)
+        index = table[torch.randint(len(table), (size,), generator=g)]
+        style = allowed[torch.randint(len(allowed), (size,), generator=g)]
+        yield sprites.compose_indices(index, style, g), index, style
+        k += 1

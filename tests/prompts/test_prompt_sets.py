@@ -1,0 +1,145 @@
+"""Prompt sets: the zoo's, the named ones, the hub's, and N prompts x S seeds."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import datasets
+import pytest
+
+import sunbench
+from sunbench.errors import UserError
+from sunbench.prompts import Prompt, PromptSet, hub, load, names
+from sunbench.prompts.load import table
+
+ROWS = (Prompt("a", "a dog"), Prompt("b", "a cat", "ugly"), Prompt("c", "an ant"))
+SET = PromptSet("three", ROWS, "here", "none")
+
+
+def test_zoo_is_the_ten_thousand_held_out_captions() -> None:
+    zoo = load("zoo")
+    assert len(zoo) == 10_000 == len({r.id for r in zoo.rows}) == table()["zoo"]["rows"]
+    assert {r.negative for r in zoo.rows} == {""}
+    assert all(r.id == hashlib.sha256(r.text.encode()).hexdigest()[:12] for r in zoo.rows)
+
+
+def test_limit_takes_the_first_rows_and_keeps_their_ids() -> None:
+    assert load("zoo", limit=5).rows == load("zoo").rows[:5]
+
+
+@pytest.mark.parametrize("limit", [0, -1, 10_001])
+def test_impossible_limits_are_refused(limit: int) -> None:
+    with pytest.raises(UserError, match=r"expected (at least 1|1 to 10000)"):
+        load("zoo", limit=limit)
+
+
+def test_unknown_choices_are_refused_with_the_nearest() -> None:
+    with pytest.raises(UserError, match="did you mean 'sampled'"):
+        load("zoo", negatives="sample")
+    with pytest.raises(UserError, match="unknown vocabulary"):
+        load("zoo", negatives="sampled", vocabulary="z")
+    with pytest.raises(UserError, match="column 'x' for the set zoo"):
+        load("zoo", column="x")
+
+
+def test_images_are_prompts_times_seeds() -> None:
+    images = list(SET.images([3, 1]))
+    assert [i for i, _, _ in images] == list(range(6))
+    assert [(p.id, s) for _, p, s in images] == [(p.id, s) for s in (3, 1) for p in ROWS]
+
+
+@pytest.mark.parametrize("seeds", [[], [1, 1]])
+def test_seeds_are_explicit_and_different(seeds: list[int]) -> None:
+    with pytest.raises(UserError, match="different seeds"):
+        SET.images(seeds)
+
+
+def test_hash_sees_every_field_and_the_order_but_no_name() -> None:
+    assert PromptSet("other", ROWS, "there", "any").hash == SET.hash
+    changed = [
+        (Prompt("z", "a dog"), *ROWS[1:]),
+        (Prompt("a", "a fox"), *ROWS[1:]),
+        (Prompt("a", "a dog", "ugly"), *ROWS[1:]),
+        ROWS[::-1],
+        ROWS[:2],
+    ]
+    hashes = {PromptSet("three", rows, "here", "none").hash for rows in changed}
+    assert len(hashes | {SET.hash}) == 6
+
+
+def test_empty_set_is_refused() -> None:
+    with pytest.raises(UserError, match="0 prompts"):
+        PromptSet("none", (), "here", "none")
+
+
+def test_named_sets_say_where_they_are_from() -> None:
+    assert list(names()) == ["zoo", "coco-30k", "parti", "drawbench", "geneval", "coco2017-val"]
+    for name, entry in table().items():
+        assert {"summary", "rows", "source", "licence"} <= entry.keys()
+        assert name == "zoo" or hub.from_table(entry).split
+
+
+def test_listing_names_imports_no_torch() -> None:
+    code = "import sys; from sunbench.prompts import names; names(); print('torch' in sys.modules)"
+    root = str(Path(sunbench.__file__).parents[1])
+    done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True)
+    assert done.stdout.strip() == "False", done.stderr
+
+
+@pytest.mark.parametrize(
+    ("spec", "expected"),
+    [
+        ("owner/name", ("owner/name", None, "train")),
+        ("owner/name@abc123:test", ("owner/name", "abc123", "test")),
+        ("owner/name:validation", ("owner/name", None, "validation")),
+    ],
+)
+def test_hub_specs(spec: str, expected: tuple[str, str | None, str]) -> None:
+    found = hub.parse(spec)
+    assert found is not None
+    assert (found.path, found.revision, found.split) == expected
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+def test_data_sets_are_read_through_datasets(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, streaming: bool
+) -> None:
+    """A local JSON file stands in for the hub's; the list of captions gives its first."""
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    file = tmp_path / "captions.jsonl"
+    rows = [{"captions": ["a dog", "one dog"], "id": 1}, {"captions": ["a cat"], "id": 1}]
+    file.write_text("".join(json.dumps(r) + "\n" for r in rows))
+    there = hub.HubSet("json", data_files=str(file), streaming=streaming)
+    found, column = hub.read(there, "captions", None)
+    assert column == "captions"
+    assert [r.values["captions"][0] for r in found.records] == ["a dog", "a cat"]
+    assert len(hub.read(there, "captions", 1)[0].records) == 1
+
+
+def test_named_set_reads_its_column(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    file = tmp_path / "evaluation.jsonl"
+    file.write_text('{"prompt": "a photo of a bench", "tag": "single_object"}\n')
+    monkeypatch.setitem(table()["geneval"], "url", str(file))
+    found = load("geneval", negatives="sampled")
+    assert [r.text for r in found.rows] == ["a photo of a bench"]
+    assert found.licence == "MIT"
+    assert found.rows[0].negative
+    with pytest.raises(UserError, match="given 2 prompts of geneval, expected 1 to 1"):
+        load("geneval", limit=2)
+
+
+def test_unreachable_hub_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    def offline(*_: object, **__: object) -> None:
+        raise ConnectionError("Couldn't reach the Hub\nwith a long story")
+
+    monkeypatch.setattr(datasets, "load_dataset", offline)
+    with pytest.raises(UserError) as caught:
+        load("parti")
+    assert "nateraw/parti-prompts@main:train" in str(caught.value)
+    assert "Couldn't reach the Hub" in str(caught.value)
+    assert "\n" not in str(caught.value)

@@ -1,0 +1,264 @@
+"""Run folders: documents with versions, result rows to the bit, and who holds the lock."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sunbench.errors import UserError
+from sunbench.store import Holder, ResultRow, RunFolder
+from sunbench.store.locks import holder, locked
+from sunbench.store.runs import result_rows
+
+numbers = st.floats(allow_nan=False, allow_infinity=False)
+
+
+def row(**changes: Any) -> ResultRow:
+    """A valid row, with changes."""
+    values: dict[str, Any] = {
+        "model": "emoji", "method": "ddim", "steps": 4, "task": "text2image", "prompts": "zoo",
+        "metric": "fd[zoo-clip]", "value": 1.5, "low": 1.0, "high": 2.0, "n": 256, "nfe": 8,
+        "protocol": "zoo-clip, clean resize, float32", "reason": None, "key": "0" * 20,
+    }  # fmt: skip
+    return ResultRow(**values | changes)
+
+
+@st.composite
+def rows(draw: st.DrawFn) -> ResultRow:
+    low, high = sorted([draw(numbers), draw(numbers)])
+    values: dict[str, Any] = {"value": draw(numbers), "low": low, "high": high}
+    if draw(st.booleans()):
+        values = {"value": None, "low": None, "high": None, "reason": draw(st.text(min_size=1))}
+    return row(
+        model=draw(st.text()),
+        steps=draw(st.integers(0, 100)),
+        n=draw(st.integers(0)),
+        nfe=draw(st.none() | st.integers(0)),
+        **values,
+    )
+
+
+@settings(deadline=None, max_examples=50)
+@given(st.lists(rows(), max_size=5, unique_by=lambda r: r.place))
+def test_rows_come_back_to_the_bit(given_rows: list[ResultRow]) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        run = RunFolder(Path(folder) / "run")
+        run.write_results(given_rows, {"floor": 0.5})
+        first = run.results_file.read_bytes()
+        found = run.read_results()
+        assert found == given_rows
+        assert [str(r) for r in found] == [str(r) for r in given_rows]
+        run.write_results(found, {"floor": 0.5})
+        assert run.results_file.read_bytes() == first
+        assert json.loads(first)["schema_version"] == 1
+
+
+def rows_or_line(run: RunFolder) -> list[ResultRow] | str:
+    """What is in the file, or what a user is told; any other error goes through."""
+    try:
+        return run.read_results()
+    except UserError as error:
+        return str(error)
+
+
+@settings(deadline=None, max_examples=100)
+@given(st.data())
+def test_damaged_results_are_rows_or_one_clear_line(data: st.DataObject) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        run = RunFolder(Path(folder))
+        run.write_results([row(), row(steps=2)])
+        content = bytearray(run.results_file.read_bytes())
+        at = data.draw(st.integers(0, len(content) - 1))
+        content[at : at + data.draw(st.integers(0, 30))] = data.draw(st.binary(max_size=4))
+        run.results_file.write_bytes(content)
+        found = rows_or_line(run)
+    if isinstance(found, str):
+        assert "\n" not in found
+    else:
+        assert all(isinstance(r, ResultRow) for r in found)
+
+
+def test_results_cut_anywhere_are_refused(tmp_path: Path) -> None:
+    run = RunFolder(tmp_path)
+    run.write_results([row()])
+    content = run.results_file.read_bytes()
+    for length in range(len(content) - 1):
+        run.results_file.write_bytes(content[:length])
+        with pytest.raises(UserError, match=r"results\.json is broken or cut short"):
+            run.read_results()
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"value": float("nan")}, "given value nan, expected a finite number"),
+        ({"high": float("inf")}, "given high inf"),
+        ({"value": None}, "expected one of the two"),
+        ({"reason": "and a reason"}, "expected one of the two"),
+        ({"value": None, "reason": "no weights"}, "expected an interval"),
+        ({"low": None}, "expected an interval"),
+        ({"low": 3.0}, "expected an interval"),
+    ],
+)
+def test_impossible_rows_are_refused(changes: dict[str, Any], said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        row(**changes)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"value": "1.5"}, "row 1: given value '1.5', expected float | None"),
+        ({"steps": 4.0}, "row 1: given steps 4.0, expected int"),
+        ({"n": True}, "row 1: given n True, expected int"),
+        ({"model": None}, "row 1: given model None, expected str"),
+        ({"value": 10**400}, "row 1: given value too large"),
+        ({"extra": 1}, "row 1: given unknown extra"),
+        ({"low": 3.0}, "row 1: fd[zoo-clip] of ddim at 4 steps on emoji: given value"),
+    ],
+)
+def test_rows_of_the_wrong_type_are_named(changes: dict[str, Any], said: str) -> None:
+    document = {"rows": [row().to_json() | changes]}
+    with pytest.raises(UserError) as caught:
+        result_rows(document, "results.json")
+    assert said in str(caught.value)
+
+
+def test_missing_fields_are_named() -> None:
+    with pytest.raises(UserError, match="given no nfe; expected model, method"):
+        result_rows({"rows": [{k: v for k, v in row().to_json().items() if k != "nfe"}]}, "r")
+    with pytest.raises(UserError, match="expected an object"):
+        result_rows({"rows": [3]}, "r")
+    with pytest.raises(UserError, match="no list of rows"):
+        result_rows({}, "r")
+
+
+def test_nan_never_reaches_a_file(tmp_path: Path) -> None:
+    run = RunFolder(tmp_path)
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        run.write_results([row()], {"floor": float("nan")})
+    run.results_file.write_text('{"schema_version": 1, "rows": [], "floor": NaN}')
+    with pytest.raises(UserError, match="NaN is not a number"):
+        run.read_results()
+
+
+def test_two_rows_in_one_place_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="given two rows of fd"):
+        RunFolder(tmp_path).write_results([row(), row(value=1.6)])
+
+
+@pytest.mark.parametrize("version", [0, 2, "1", True, None])
+def test_other_versions_are_refused(tmp_path: Path, version: object) -> None:
+    run = RunFolder(tmp_path)
+    run.run_file.write_text(json.dumps({"schema_version": version}))
+    with pytest.raises(UserError, match="expected 1"):
+        run.read_run()
+
+
+def test_what_is_not_a_run_is_one_line(tmp_path: Path) -> None:
+    run = RunFolder(tmp_path / "none")
+    with pytest.raises(UserError, match=r"results\.json is missing"):
+        run.read_results()
+    run.write_run({"prompts": "zoo"})
+    assert run.read_run() == {"schema_version": 1, "prompts": "zoo"}
+    with pytest.raises(UserError, match="was not finished; run it again to resume"):
+        run.read_results()
+
+
+def test_cells_have_their_own_folders(tmp_path: Path) -> None:
+    run = RunFolder(tmp_path)
+    one, two = run.cell({"steps": 1}), run.cell({"steps": 2})
+    assert one.folder == tmp_path / "cells" / one.key
+    assert one.folder != two.folder
+    assert run.cell({"steps": 1}).folder == one.folder
+
+
+# ------------------------------------------------------------------------------ locks
+
+
+@pytest.fixture
+def other_pid() -> Any:
+    """A living process that is not this one."""
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as process:
+        yield process.pid
+        process.kill()
+
+
+def _holder_of(pid: int) -> Holder:
+    import psutil
+
+    return Holder(pid, socket.gethostname(), psutil.Process(pid).create_time())
+
+
+def _lock(path: Path, by: Holder) -> None:
+    path.write_text(json.dumps({"pid": by.pid, "host": by.host, "started": by.started}))
+
+
+def test_lock_is_held_and_given_back(tmp_path: Path) -> None:
+    run = RunFolder(tmp_path / "run")
+    with run.lock():
+        held = run.holder()
+        assert held is not None
+        assert held.pid == os.getpid()
+        run.write_results([row()])
+        assert run.read_results() == [row()]
+        with pytest.raises(UserError, match="still going"), run.lock():
+            pytest.fail("a held lock was given twice")
+        assert run.holder() == held
+    assert run.holder() is None
+    assert sorted(f.name for f in run.path.iterdir()) == ["results.json"]
+
+
+def test_lock_is_given_back_after_an_error(tmp_path: Path) -> None:
+    with pytest.raises(KeyError), locked(tmp_path / "lock"):
+        raise KeyError("x")
+    assert holder(tmp_path / "lock") is None
+
+
+def test_living_process_keeps_the_run(tmp_path: Path, other_pid: int) -> None:
+    run = RunFolder(tmp_path)
+    run.write_results([row()])
+    _lock(tmp_path / "lock", _holder_of(other_pid))
+    for read in (run.read_results, run.require_finished, run.lock().__enter__):
+        with pytest.raises(UserError, match=f"still going \\(process {other_pid} on"):
+            read()
+
+
+def test_lock_of_another_host_is_believed(tmp_path: Path) -> None:
+    _lock(tmp_path / "lock", Holder(1, "elsewhere", 0.0))
+    with (
+        pytest.raises(UserError, match=r"process 1 on elsewhere\).*delete .*lock"),
+        locked(tmp_path / "lock"),
+    ):
+        pytest.fail("another host's lock was taken")
+
+
+def test_stale_locks_are_taken_over(tmp_path: Path, other_pid: int) -> None:
+    """A dead process, a number used again by a younger process, and a lock cut short."""
+    lock = tmp_path / "lock"
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    dead = _holder_of(ended.pid)
+    ended.wait()
+    young = _holder_of(other_pid)
+    _lock(lock, dead)
+    stale = [lock.read_bytes(), b"", b"{"]
+    _lock(lock, Holder(young.pid, young.host, young.started - 1000))
+    stale.append(lock.read_bytes())
+    for content in stale:
+        lock.write_bytes(content)
+        assert holder(lock) is None
+        with locked(lock):
+            held = holder(lock)
+            assert held is not None
+            assert held.is_me
+        assert not list(tmp_path.iterdir())
