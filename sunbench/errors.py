@@ -10,6 +10,10 @@ class UserError(ValueError):
     """Bad input: one clear line saying what was given and what was expected (exit code 2)."""
 
 
+class NotAvailable(UserError):
+    """Weights or data that cannot be had here and now, such as offline; a run goes on without."""
+
+
 def unknown(kind: str, name: str, known: Iterable[str]) -> UserError:
     """An unknown name, with its nearest match."""
     names = sorted(known)

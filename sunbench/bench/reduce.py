@@ -14,6 +14,8 @@ from sunbench.bench.probes import PIXELS, Probes
 from sunbench.errors import UserError
 from sunbench.metrics import (
     Estimate,
+    Moments,
+    ReferenceFactor,
     clip_score,
     closer_share,
     cosine,
@@ -24,7 +26,7 @@ from sunbench.metrics import (
 )
 from sunbench.metrics.registry import MetricChoice
 from sunbench.sampling import Cell
-from sunbench.store import ResultRow, key
+from sunbench.store import ResultRow, key, write_atomic
 
 ROLE_NAMES = {"reference": "reference", "floor": "reference (other seeds)"}
 #: Paired metrics say how far a picture moved; with other seeds there is no pair.
@@ -97,7 +99,8 @@ class Reducer:
         name, groups = choice.metric.name, clusters(made.cell)
         if name in ("fid", "fd"):
             both = self._both(made, choice)
-            return fd_estimate(*both, groups, samples=fd_samples(both[0].shape[1]))
+            samples, factor = fd_samples(both[0].shape[1]), self._factor(choice, both[0])
+            return fd_estimate(*both, groups, samples=samples, factor=factor)
         if name == "kid":
             return kid_estimate(*self._both(made, choice), groups)
         if name == "inception_score":
@@ -123,6 +126,20 @@ class Reducer:
     def _both(self, made: Made, choice: MetricChoice) -> tuple[np.ndarray, np.ndarray]:
         feature = self.probes.embedding(str(choice.net))
         return gather(self.reference, feature), gather(made, feature)
+
+    def _factor(self, choice: MetricChoice, features: np.ndarray) -> ReferenceFactor | None:
+        """The reference's Frechet factor, kept in its folder under the features' key.
+
+        None below full rank, where the distance is a nuclear norm of the features themselves.
+        """
+        if len(features) <= features.shape[1]:
+            return None
+        name = self.probes.embedding(str(choice.net)).replace("/", "-")
+        file = self.reference.store.folder / f"factor-{name}.safetensors"
+        if not file.exists():
+            made = ReferenceFactor.of(Moments.of(features))
+            write_atomic(file, made.to_bytes())
+        return ReferenceFactor.from_bytes(file.read_bytes())
 
     def _text(self, net: str) -> np.ndarray:
         if net not in self._texts:

@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from sunbench.errors import UserError
+from sunbench.errors import NotAvailable
 
-
-class NotAvailable(UserError):
-    """A network's weights, or its package, are not at hand; the cell shows this line."""
+__all__ = ["NotAvailable", "fetching"]
 
 
 def _out_of_reach(error: Exception) -> bool:

@@ -84,3 +84,16 @@ def normalise(pixels: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -
 def frozen(module: Module, device: str) -> Module:
     """A module in float32 evaluation mode on its device, without gradients."""
     return module.to(device=device, dtype=torch.float32).eval().requires_grad_(False)
+
+
+@contextmanager
+def quiet_loading() -> Iterator[None]:
+    """No progress bar of transformers while a small network is read; put back afterwards."""
+    from transformers.utils import logging as speaker
+
+    before = speaker.is_progress_bar_enabled()
+    speaker.disable_progress_bar()
+    try:
+        yield
+    finally:
+        (speaker.enable_progress_bar if before else speaker.disable_progress_bar)()

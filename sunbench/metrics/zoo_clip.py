@@ -10,7 +10,14 @@ from torch import Tensor
 from transformers import CLIPModel, CLIPTokenizer
 
 from sunbench.errors import UserError
-from sunbench.metrics.backbone import frozen, full_precision, in_chunks, normalise, weights_key
+from sunbench.metrics.backbone import (
+    frozen,
+    full_precision,
+    in_chunks,
+    normalise,
+    quiet_loading,
+    weights_key,
+)
 from sunbench.metrics.consistency import layer_distance
 from sunbench.metrics.resize import clean_resize
 
@@ -23,7 +30,8 @@ class ZooClip:
     def __init__(self, folder: Path, device: str = "cpu", batch: int = 256) -> None:
         if not (Path(folder) / "config.json").is_file():
             raise UserError(f"given {folder} as zoo scorer, expected a folder with a CLIP model")
-        model: Any = CLIPModel.from_pretrained(folder, local_files_only=True)
+        with quiet_loading():
+            model: Any = CLIPModel.from_pretrained(folder, local_files_only=True)
         self.model: Any = frozen(model, device)
         self.tokenizer = CLIPTokenizer.from_pretrained(folder, local_files_only=True)
         self.device, self.batch = device, batch

@@ -13,11 +13,11 @@ from typing import Any
 
 from transformers import CLIPTokenizer
 
-from sunbench.errors import UserError
+from sunbench.errors import NotAvailable, UserError
 
 from .catalogue import place
 from .hashes import cache_folder, value_hash
-from .hub import NotAvailable, fetch_folder
+from .hub import fetch_folder
 from .mistakes import first_sentence
 
 logger = logging.getLogger(__name__)

@@ -17,7 +17,7 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
 )
 
-from sunbench.errors import UserError
+from sunbench.errors import NotAvailable, UserError
 
 from .checkpoint import refuse_pickle
 
@@ -27,10 +27,6 @@ logger = logging.getLogger(__name__)
 UNREACHABLE: tuple[type[BaseException], ...] = (*HfHubHTTPError.__bases__, OSError)
 REFUSED: tuple[type[BaseException], ...] = (HFValidationError, *UNREACHABLE)
 Choose = Callable[[Sequence[str]], list[str]]
-
-
-class NotAvailable(UserError):
-    """Weights that are neither in the local cache nor reachable."""
 
 
 def _named(repo: str, revision: str | None) -> str:

@@ -8,13 +8,13 @@ from typing import Any
 
 from diffusers import AutoencoderKL, AutoencoderTiny
 
-from sunbench.errors import UserError
+from sunbench.errors import NotAvailable, UserError
 
 from .card import OWN_VAE, ModelCard
 from .catalogue import place
 from .checkpoint import folder_config, pick_weights, read_header
 from .hashes import files_hash
-from .hub import NotAvailable, fetch_file, fetch_folder, local_names
+from .hub import fetch_file, fetch_folder, local_names
 from .mistakes import one_line
 from .sources import shipped
 

@@ -1,0 +1,295 @@
+"""Is the zoo good enough to tell methods apart? Figures on held-out captions, and sample sheets."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image, ImageDraw, ImageFont
+from torch import Tensor
+
+from sunbench import registry
+from sunbench.metrics import clip_extractor, fd
+from sunbench.models import find, load
+from sunbench.sampling import ImageId, SampleSettings, decode, latent_shape, make_batch
+from sunbench.zoo.data import Scene, Sprites, _grounds, recipe, scenes
+from sunbench.zoo.text import style_words
+
+log = logging.getLogger(__name__)
+
+MODELS = ("emoji", "emoji-3d", "emoji-flat", "emoji-line")
+BORDER = 2  # pixels that no subject reaches
+
+
+@dataclass(frozen=True)
+class Probe:
+    """One measurement: what, its value, what was hoped for, how many pictures."""
+
+    name: str
+    value: float
+    target: str
+    n: int
+
+    def line(self) -> str:
+        """As a row of a Markdown table."""
+        return f"| {self.name} | {self.value:.3f} | {self.target} | {self.n} |"
+
+
+# ------------------------------------------------------------------------------ pictures
+
+
+def held_out_scenes(n: int, seed: int = 0) -> list[Scene]:
+    """n held-out scenes in a fixed random order."""
+    g = torch.Generator().manual_seed(seed)
+    pool = scenes()[1]
+    return [pool[i] for i in torch.randperm(len(pool), generator=g)[:n].tolist()]
+
+
+def caption_for(scene: Scene, style: int | None) -> str:
+    """The scene's caption, with a style word if one is given."""
+    word = "" if style is None else style_words()[style]
+    return f"{scene.caption}, {word} style" if word else scene.caption
+
+
+@torch.no_grad()
+def pictures(
+    pipeline: Any, captions: list[str], steps: int, guidance: float, method: str = "dpm++"
+) -> Tensor:
+    """Pictures (N, 3, 64, 64) uint8 of captions; the noise belongs to the caption."""
+    made = registry.method(method)
+    sampler = made.prepare(pipeline, SampleSettings(steps, guidance))
+    encode = lambda texts: pipeline.encode_prompt(texts, "cpu", 1, False)[0]  # noqa: E731
+    empty, out = encode([""]), []
+    for i in range(0, len(captions), 64):
+        some = captions[i : i + 64]
+        ids = [ImageId(c, 0) for c in some]
+        texts = encode(some)
+        negative = empty.expand(len(some), -1, -1)
+        batch = make_batch(ids, texts, negative, latent_shape(pipeline))
+        out.append(decode(pipeline, sampler.sample(batch)))
+    return torch.cat(out)
+
+
+# ------------------------------------------------------------------------------ judgements
+
+
+def ground_colours(images: Tensor) -> Tensor:
+    """Index of the ground colour of each picture, from the mean of its border: (N,)."""
+    edge = torch.ones(images.shape[-2:], dtype=torch.bool)
+    edge[BORDER:-BORDER, BORDER:-BORDER] = False
+    mean = images[..., edge].float().mean(-1) / 255
+    expected = _grounds()[..., edge].mean(-1)  # colours, grounds, 3
+    distance = (mean[:, None, None] - expected[None]).square().sum(-1)
+    return distance.flatten(1).argmin(1) // expected.shape[1]
+
+
+def retrieval(image: Tensor, text: Tensor, group: int) -> float:
+    """Share of pictures whose own caption is the nearest among ``group`` captions."""
+    image, text = (x / x.norm(dim=1, keepdim=True) for x in (image, text))
+    hits = [
+        (a @ b.T).argmax(1) == torch.arange(len(a))
+        for a, b in zip(image.split(group), text.split(group), strict=True)
+    ]
+    return float(torch.cat(hits).float().mean())
+
+
+def nearest_style(
+    features: Tensor, scene_list: list[Scene], sprites: Sprites, scorer: Any
+) -> Tensor:
+    """For each picture the style whose real picture of the same scene has the nearest features."""
+    g = torch.Generator().manual_seed(5)
+    scores = []
+    for style in range(len(recipe()["styles"])):
+        best = torch.full((len(features),), -1.0)
+        for _ in range(4):  # positions and mirrorings
+            x = sprites.compose(scene_list, torch.full((len(scene_list),), style), g)
+            y = scorer.embed((x * 255).round().to(torch.uint8))
+            best = torch.maximum(best, torch.cosine_similarity(features, y))
+        scores.append(best)
+    return torch.stack(scores, 1).argmax(1)
+
+
+# ------------------------------------------------------------------------------ figures
+
+
+def check_real(sprites: Sprites, n: int) -> list[Probe]:
+    """Figures of the autoencoder and the scorer on real held-out compositions."""
+    from sunbench.zoo.train import held_out
+
+    vae = load(find("emoji")).pipeline.vae
+    scorer = clip_extractor("zoo-clip")
+    x, scene_list, _ = held_out(sprites, list(range(len(recipe()["styles"]))), n)
+    with torch.no_grad():
+        y = torch.cat([vae.decode(vae.encode(b).latents).sample for b in x.split(64)])
+    mse = ((y.clamp(-1, 1) - x) / 2).square().flatten(1).mean(1)
+    pixels = ((x / 2 + 0.5) * 255).round().to(torch.uint8)
+    text = scorer.embed_text([s.caption for s in scene_list])
+    top = retrieval(scorer.embed(pixels), text, 256)
+    colour = (ground_colours(pixels) == torch.tensor([s.colour for s in scene_list])).float()
+    return [
+        Probe("VAE reconstruction, PSNR dB", float(-10 * mse.log10().mean()), ">= 24", n),
+        Probe("scorer: right caption among 256, real pictures", top, ">= 0.90", n),
+        Probe("ground colour read off real pictures", float(colour.mean()), "1 (the reader)", n),
+    ]
+
+
+def check_model(name: str, n: int, sprites: Sprites | None) -> list[Probe]:
+    """Figures of 25-step pictures of one model with its card's guidance."""
+    card = find(name)
+    pipeline, scorer = load(card).pipeline, clip_extractor("zoo-clip")
+    chosen = held_out_scenes(n)
+    table = next(m for m in recipe()["models"] if m["name"] == name)
+    order = [s["name"] for s in recipe()["styles"]]
+    own = [order.index(s) for s in table["styles"]]
+    style = [own[i % len(own)] for i in range(n)]
+    captions = [
+        caption_for(s, k if len(own) > 1 else None) for s, k in zip(chosen, style, strict=True)
+    ]
+    text = scorer.embed_text([s.caption for s in chosen])
+    x = pictures(pipeline, captions, 25, card.guidance_scale)
+    plain = pictures(pipeline, captions, 25, 1.0)
+    few = pictures(pipeline, captions, 4, card.guidance_scale, "ddim")
+    features, plain_f, few_f = (scorer.embed(p) for p in (x, plain, few))
+    cosine = lambda f: float(100 * torch.cosine_similarity(f, text).mean())  # noqa: E731
+    right = (ground_colours(x) == torch.tensor([s.colour for s in chosen])).float().mean()
+    probes = [
+        Probe(f"{name}: right caption among 64", retrieval(features, text, 64), ">= 0.90", n),
+        Probe(f"{name}: ground colour right", float(right), ">= 0.95", n),
+        Probe(f"{name}: CLIP score, guidance {card.guidance_scale:g}", cosine(features), "", n),
+        Probe(f"{name}: CLIP score, guidance 1", cosine(plain_f), "clearly lower", n),
+        Probe(f"{name}: CLIP score, DDIM 4 steps", cosine(few_f), "lower", n),
+        Probe(
+            f"{name}: fd[zoo-clip] of DDIM 4 steps to 25 steps",
+            float(fd(features.numpy(), few_f.numpy())),
+            "far from 0",
+            n,
+        ),
+    ]
+    if sprites is not None:
+        found = nearest_style(features, chosen, sprites, scorer)
+        share = (found == torch.tensor(style)).float().mean()
+        probes.insert(2, Probe(f"{name}: style right", float(share), ">= 0.90", n))
+    return probes
+
+
+def guidance_scan(name: str, n: int, scales: tuple[float, ...]) -> list[tuple[float, float, float]]:
+    """(guidance, CLIP score, right caption among 64) of 25-step pictures."""
+    pipeline, scorer = load(find(name)).pipeline, clip_extractor("zoo-clip")
+    chosen = held_out_scenes(n, seed=1)
+    text = scorer.embed_text([s.caption for s in chosen])
+    out = []
+    for g in scales:
+        f = scorer.embed(pictures(pipeline, [s.caption for s in chosen], 25, g))
+        score = float(100 * torch.cosine_similarity(f, text).mean())
+        out.append((g, score, retrieval(f, text, 64)))
+    return out
+
+
+# ------------------------------------------------------------------------------ sheets
+
+
+def sheet(rows: list[tuple[str, Tensor]], heads: list[str], scale: int = 2) -> Image.Image:
+    """Labelled rows of pictures (N, 3, H, W) uint8, enlarged without smoothing."""
+    font = ImageFont.load_default(13)
+    side, left, top = rows[0][1].shape[-1] * scale, 190, 36
+    width = left + len(rows[0][1]) * (side + 4)
+    page = Image.new("RGB", (width, top + len(rows) * (side + 4)), "white")
+    draw = ImageDraw.Draw(page)
+    for j, head in enumerate(heads):
+        words = "\n".join(_wrap(head, side // 7))
+        draw.multiline_text((left + j * (side + 4), 2), words, "black", font, spacing=1)
+    for i, (label, images) in enumerate(rows):
+        y = top + i * (side + 4)
+        draw.multiline_text((4, y + 4), "\n".join(_wrap(label, 26)), "black", font)
+        for j, image in enumerate(images):
+            tile = Image.fromarray(image.permute(1, 2, 0).numpy())
+            tile = tile.resize((side, side), Image.Resampling.NEAREST)
+            page.paste(tile, (left + j * (side + 4), y))
+    return page
+
+
+def _wrap(text: str, width: int) -> list[str]:
+    lines = [""]
+    for word in text.split():
+        if len(lines[-1]) + len(word) + 1 > width and lines[-1]:
+            lines.append("")
+        lines[-1] = (lines[-1] + " " + word).strip()
+    return lines
+
+
+def model_sheet(n: int = 10) -> Image.Image:
+    """Several held-out captions x the four models, 25 steps."""
+    chosen = held_out_scenes(n, seed=3)
+    captions = [s.caption for s in chosen]
+    columns = {}
+    for name in MODELS:
+        card = find(name)
+        columns[name] = pictures(load(card).pipeline, captions, 25, card.guidance_scale)
+    rows = [(c, torch.stack([columns[m][i] for m in MODELS])) for i, c in enumerate(captions)]
+    return sheet(rows, list(MODELS))
+
+
+def step_sheet(name: str, n: int = 6) -> Image.Image:
+    """Captions x (method, steps) of one model, the same noise along a row."""
+    chosen, card = held_out_scenes(n, seed=4), find(name)
+    captions, pipeline = [s.caption for s in chosen], load(card).pipeline
+    grid = [
+        ("dpm++", 25),
+        ("dpm++", 8),
+        ("dpm++", 4),
+        ("ddim", 8),
+        ("ddim", 4),
+        ("ddim-leading", 4),
+    ]
+    cols = [pictures(pipeline, captions, k, card.guidance_scale, m) for m, k in grid]
+    rows = [(c, torch.stack([col[i] for col in cols])) for i, c in enumerate(captions)]
+    return sheet(rows, [f"{m} {k}" for m, k in grid])
+
+
+# ------------------------------------------------------------------------------ report
+
+
+def check(out: Path, n: int, sprites_file: Path | None) -> list[Probe]:
+    """Measure everything and write ``README.md`` and the sheets into ``out``."""
+    out.mkdir(parents=True, exist_ok=True)
+    sprites = None if sprites_file is None else Sprites.load(sprites_file)
+    probes = [] if sprites is None else check_real(sprites, max(512, n))
+    for name in MODELS:
+        log.warning("measuring %s", name)
+        probes += check_model(name, n, sprites)
+    scan = guidance_scan("emoji-3d", n, (1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0))
+    model_sheet().save(out / "models.png")
+    for name in MODELS[1:]:
+        step_sheet(name).save(out / f"steps-{name}.png")
+    (out / "README.md").write_text(_page(probes, scan), "utf-8")
+    return probes
+
+
+def _page(probes: list[Probe], scan: list[tuple[float, float, float]]) -> str:
+    lines = [
+        "# The zoo's quality",
+        "",
+        "Made by `sunbench zoo check --sprites build/zoo/sprites.safetensors`; held-out captions only.",
+        "",
+        "| what | measured | wanted | pictures |",
+        "|---|---:|---|---:|",
+        *[p.line() for p in probes],
+        "",
+        "## Guidance (emoji-3d, DPM-Solver++ 25 steps)",
+        "",
+        "| guidance | CLIP score | right caption among 64 |",
+        "|---:|---:|---:|",
+        *[f"| {g:g} | {s:.2f} | {r:.3f} |" for g, s, r in scan],
+        "",
+        "## Pictures",
+        "",
+        "Held-out captions, 25 steps, the same noise along a row: ![models](models.png)",
+        "",
+        "Methods and steps, the same noise along a row:",
+        "",
+        *[f"![{m}](steps-{m}.png)" for m in MODELS[1:]],
+    ]
+    return "\n".join(lines) + "\n"
