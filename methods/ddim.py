@@ -1,8 +1,8 @@
 """DDIM (Song, Meng, Ermon 2021, arXiv 2010.02502, Eq. 12 with eta = 0).
 
 At few steps the choice of timesteps matters more than the solver, so there are two methods:
-trailing starts at t = 999 (pure noise, as the initial latent is), leading at t = 751 for 4 steps and
-spends its last evaluation at t = 1 (the default of Stable Diffusion's own configuration).
+trailing starts at t = 999 (pure noise, as the initial latent is); leading, the default of Stable
+Diffusion's own configuration, at t = 751 for 4 steps, and spends its last evaluation at t = 1.
 """
 
 from __future__ import annotations

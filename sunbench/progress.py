@@ -61,10 +61,12 @@ class RichWatcher:
                 row = [c.model, p.role, c.method, str(c.steps), str(c.images)]
                 table.add_row(*row, f"{p.planned_nfe:,}", p.skip or "")
         total = sum(m.nfe for m in plans)
-        images = sum(m.images for m in plans)
+        images = sum(p.cell.images for m in plans for p in m.cells if p.skip is None)
+        seconds = sum(m.seconds for m in plans)
         self.console.print(table)
         self.console.print(
-            f"{images:,} images, {total:,} U-Net evaluations, at most {human(bytes_needed)} of disk"
+            f"{images:,} images, {total:,} U-Net evaluations, about {_duration(seconds)} if nothing"
+            f" is there yet, at most {human(bytes_needed)} of disk"
         )
         self.task = self.progress.add_task("starting", total=total)
         self.progress.start()
@@ -78,3 +80,9 @@ class RichWatcher:
         """Move the bar."""
         if self.task is not None:
             self.progress.advance(self.task, nfe)
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{max(1, round(seconds))} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

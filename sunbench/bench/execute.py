@@ -80,7 +80,8 @@ class Executor:
         self.loaded, self.rows, self.probes = loaded, rows, probes
         self.batch, self.keep_images = batch, keep_images
         self.clock, self.advance = clock, advance
-        loaded.pipeline.vae.to(memory_format=torch.channels_last)  # 3x faster convolutions on CPU
+        for network in (loaded.pipeline.unet, loaded.pipeline.vae):
+            network.to(memory_format=torch.channels_last)  # 1.3 to 3x faster on CPU
         encoder = key([loaded.hashes.get(k, "") for k in ("text_encoder", "tokenizer")])
         self.texts = TextCache(loaded.pipeline, texts / encoder)
 

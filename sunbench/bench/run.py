@@ -19,7 +19,9 @@ from sunbench.bench.reduce import Reducer, cost, result_row
 from sunbench.bench.request import Request
 from sunbench.models import ModelCard, load
 from sunbench.paths import cache_root
+from sunbench.sampling import latent_shape
 from sunbench.store import CellStore, ResultRow, RunFolder, ensure_space, key
+from sunbench.timing import seconds_per_evaluation
 
 if TYPE_CHECKING:
     from sunbench.models import LoadedModel
@@ -27,7 +29,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-#: Metrics of a model whose card asks for no others, by its feature network and scorer.
 PAIRED = ("ssim", "psnr")
 
 
@@ -65,6 +66,7 @@ class ModelPlan:
     rows: PromptSet
     cells: list[Planned]
     provenance: dict[str, Any]
+    seconds_per_nfe: float = 0.0
     loaded: LoadedModel | None = None
 
     @property
@@ -73,9 +75,9 @@ class ModelPlan:
         return sum(c.planned_nfe for c in self.cells)
 
     @property
-    def images(self) -> int:
-        """Pictures to be made."""
-        return sum(c.cell.images for c in self.cells if c.skip is None)
+    def seconds(self) -> float:
+        """Expected seconds, by the U-Net alone."""
+        return self.nfe * self.seconds_per_nfe
 
 
 @dataclass
@@ -113,7 +115,10 @@ def plan(request: Request) -> list[ModelPlan]:
         cells = plan_model(loaded, rows, request)
         for earlier in out:
             earlier.loaded = None
-        out.append(ModelPlan(card, rows, cells, _provenance(loaded, rows, cells), loaded))
+        side = latent_shape(loaded.pipeline, cells[0].cell.resolution)[1]
+        seconds = seconds_per_evaluation(loaded.pipeline, request.batch, side)
+        provenance = _provenance(loaded, rows, cells)
+        out.append(ModelPlan(card, rows, cells, provenance, seconds, loaded))
     return out
 
 

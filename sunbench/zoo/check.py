@@ -15,7 +15,7 @@ from sunbench import registry
 from sunbench.metrics import clip_extractor, fd
 from sunbench.models import find, load
 from sunbench.sampling import ImageId, SampleSettings, decode, latent_shape, make_batch
-from sunbench.zoo.data import Scene, Sprites, _grounds, recipe, scenes
+from sunbench.zoo.data import Scene, Sprites, grounds, recipe, scenes
 from sunbench.zoo.text import style_words
 
 log = logging.getLogger(__name__)
@@ -81,7 +81,7 @@ def ground_colours(images: Tensor) -> Tensor:
     edge = torch.ones(images.shape[-2:], dtype=torch.bool)
     edge[BORDER:-BORDER, BORDER:-BORDER] = False
     mean = images[..., edge].float().mean(-1) / 255
-    expected = _grounds()[..., edge].mean(-1)  # colours, grounds, 3
+    expected = grounds()[..., edge].mean(-1)  # colours, grounds, 3
     distance = (mean[:, None, None] - expected[None]).square().sum(-1)
     return distance.flatten(1).argmin(1) // expected.shape[1]
 
@@ -272,7 +272,7 @@ def _page(probes: list[Probe], scan: list[tuple[float, float, float]]) -> str:
     lines = [
         "# The zoo's quality",
         "",
-        "Made by `sunbench zoo check --sprites build/zoo/sprites.safetensors`; held-out captions only.",
+        "`sunbench zoo check --sprites build/zoo/sprites.safetensors`; held-out captions only.",
         "",
         "| what | measured | wanted | pictures |",
         "|---|---:|---|---:|",

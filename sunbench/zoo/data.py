@@ -14,7 +14,7 @@ import logging
 import subprocess
 import tarfile
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from importlib import resources
@@ -37,6 +37,9 @@ SIZE_WORDS = ("a small", "a", "a large")
 EXTENT = (38, 48, 60)  # longest side of the subject, pixels
 SHIFT = (5, 4, 2)  # largest displacement of the subject, pixels
 GROUNDS = ("plain", "striped", "dotted")
+DARK_INK, LIGHT_INK = "#161616", "#f6f6f6"
+
+_Draw = Callable[[str], Image.Image | None]
 
 
 @lru_cache
@@ -134,25 +137,37 @@ class _IconSet:
 
     def __init__(self, tarball: Path) -> None:
         with tarfile.open(tarball) as tar:
-            read = lambda n: json.loads(tar.extractfile(f"package/{n}.json").read())  # noqa: E731
-            self.icons, chars = read("icons"), read("chars")
+            self.icons, chars = _member(tar, "icons.json"), _member(tar, "chars.json")
         self.names = {k.replace("-fe0f", ""): v for k, v in chars.items()}
 
     def svg(self, names: list[str], ink: str) -> str | None:
         """The first icon found under one of these names, drawn with ink for currentColor."""
         for name in names:
-            icon, box = None, dict(self.icons)
-            while name in self.icons.get("aliases", {}):
-                box |= self.icons["aliases"][name]
-                name = self.icons["aliases"][name]["parent"]
-            icon = self.icons["icons"].get(name)
-            if icon is None:
-                continue
-            box |= icon
-            view = f"{box.get('left', 0)} {box.get('top', 0)} {box['width']} {box['height']}"
-            body = icon["body"].replace("currentColor", ink)
-            return f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="{view}">{body}</svg>'
+            icon = self._resolve(name)
+            if icon is not None:
+                view = (
+                    f"{icon.get('left', 0)} {icon.get('top', 0)} {icon['width']} {icon['height']}"
+                )
+                body = icon["body"].replace("currentColor", ink)
+                return f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="{view}">{body}</svg>'
         return None
+
+    def _resolve(self, name: str) -> dict[str, Any] | None:
+        """An icon with its box; what an alias or an icon does not say, its parent or set does."""
+        said: dict[str, Any] = {}
+        aliases = self.icons.get("aliases", {})
+        while name in aliases:
+            said = aliases[name] | said
+            name = aliases[name]["parent"]
+        icon = self.icons["icons"].get(name)
+        size = {k: self.icons[k] for k in ("width", "height")}
+        return None if icon is None else size | icon | said
+
+
+def _member(tar: tarfile.TarFile, name: str) -> Any:
+    file = tar.extractfile(f"package/{name}")
+    assert file is not None
+    return json.loads(file.read())
 
 
 def _render_svg(svg: str) -> Image.Image:
@@ -163,7 +178,7 @@ def _render_svg(svg: str) -> Image.Image:
 
 
 def _fit(picture: Image.Image, extent: int) -> np.ndarray:
-    """Crop to what is drawn, scale its longest side to extent, centre: (64, 64, 4) premultiplied."""
+    """Crop to what is drawn, scale its longest side, centre: (64, 64, 4) uint8, premultiplied."""
     box = picture.getchannel("A").point(lambda a: 255 * (a > 8)).getbbox()
     a = np.asarray(picture.crop(box), np.float32)
     a[..., :3] *= a[..., 3:] / 255
@@ -180,51 +195,80 @@ def _fit(picture: Image.Image, extent: int) -> np.ndarray:
     return out.round().astype(np.uint8)
 
 
+def _svg_pictures(tarball: Path, ink: str, names: Callable[[str], list[str]]) -> _Draw:
+    icons = _IconSet(tarball)
+
+    def draw(emoji: str) -> Image.Image | None:
+        svg = icons.svg([icons.names.get(_code_point(emoji), ""), *names(emoji)], ink)
+        return None if svg is None else _render_svg(svg)
+
+    return draw
+
+
+def _bitmap_pictures(tarball: Path) -> _Draw:
+    with tarfile.open(tarball) as tar:
+        files = {
+            Path(m.name).stem.replace("-fe0f", ""): tar.extractfile(m)
+            for m in tar.getmembers()
+            if m.name.endswith(".webp")
+        }
+        data = {stem: f.read() for stem, f in files.items() if f is not None}
+
+    def draw(emoji: str) -> Image.Image | None:
+        found = data.get(_code_point(emoji))
+        return None if found is None else Image.open(io.BytesIO(found)).convert("RGBA")
+
+    return draw
+
+
+def _old_names(files: dict[str, Path]) -> Callable[[str], list[str]]:
+    """Names that sets without code points may use for an emoji."""
+    named = [_IconSet(files[n]).names for n in ("@iconify-json/noto", "@iconify-json/twemoji")]
+    with tarfile.open(files["emojibase-data"]) as tar:
+        labels = {
+            e["hexcode"].lower().replace("-fe0f", ""): e["label"]
+            for e in _member(tar, "en/data.json")
+        }
+
+    def names(emoji: str) -> list[str]:
+        code = _code_point(emoji)
+        label = labels[code].replace(" ", "-").replace(":", "").replace("’", "")
+        return [*(table.get(code, "") for table in named), label]
+
+    return names
+
+
+def render_style(style: str, draw: _Draw) -> Tensor:
+    """Every thing in one style: (things, sizes, 4, 64, 64) uint8, premultiplied."""
+    rows, seen = [], dict[bytes, str]()
+    for name, emoji, _ in things():
+        picture = draw(emoji)
+        if picture is None:
+            raise UserError(f"style {style} has no picture of {name} ({emoji})")
+        twin = seen.setdefault(picture.tobytes(), name)
+        if twin != name:
+            raise UserError(f"style {style}: {name} looks exactly like {twin}")
+        rows.append(np.stack([_fit(picture, extent) for extent in EXTENT]))
+    return torch.from_numpy(np.stack(rows)).permute(0, 1, 4, 2, 3).contiguous()
+
+
 def render_sprites(packages: Path) -> dict[str, Tensor]:
-    """Draw every thing in every style: style -> (things, sizes, 4, 64, 64) uint8, premultiplied.
+    """Every thing in every style, by style.
 
     Styles whose ink follows the ground (line art) get a second entry ``<style>/light``.
     """
     files = {p["name"]: packages / p["file"] for p in recipe()["packages"]}
-    with tarfile.open(files["emojibase-data"]) as tar:
-        member = tar.extractfile("package/en/data.json")
-        assert member is not None
-        labels = {
-            e["hexcode"].lower().replace("-fe0f", ""): e["label"] for e in json.loads(member.read())
-        }
-    named = _IconSet(files["@iconify-json/noto"]), _IconSet(files["@iconify-json/twemoji"])
+    names = _old_names(files)
     out: dict[str, Tensor] = {}
     for style in recipe()["styles"]:
-        tarball = files[style["package"]]
-        inks = {"": "#161616", "/light": "#f6f6f6"} if style.get("line") else {"": "#161616"}
-        for suffix, ink in inks.items():
-            rows, seen = [], dict[bytes, str]()
-            icons = _IconSet(tarball) if "iconify" in style["package"] else None
-            tar3d = tarfile.open(tarball) if icons is None else None
-            for name, emoji, _ in things():
-                code = _code_point(emoji)
-                picture = None
-                if icons is not None:
-                    label = labels[code].replace(" ", "-").replace(":", "").replace("’", "")
-                    names = [s.names.get(code, "") for s in (icons, *named)] + [label]
-                    svg = icons.svg(names, ink)
-                    picture = None if svg is None else _render_svg(svg)
-                elif tar3d is not None:
-                    for stem in (code, f"{code}-fe0f"):
-                        try:
-                            member = tar3d.extractfile(f"package/assets/{stem}.webp")
-                        except KeyError:
-                            continue
-                        assert member is not None
-                        picture = Image.open(io.BytesIO(member.read())).convert("RGBA")
-                        break
-                if picture is None:
-                    raise UserError(f"style {style['name']} has no picture of {name} ({emoji})")
-                twin = seen.setdefault(picture.tobytes(), name)
-                if twin != name:
-                    raise UserError(f"style {style['name']}: {name} looks exactly like {twin}")
-                rows.append(np.stack([_fit(picture, e) for e in EXTENT]))
-            out[style["name"] + suffix] = torch.from_numpy(np.stack(rows)).permute(0, 1, 4, 2, 3)
+        name, tarball = style["name"], files[style["package"]]
+        if "iconify" not in style["package"]:
+            out[name] = render_style(name, _bitmap_pictures(tarball))
+            continue
+        out[name] = render_style(name, _svg_pictures(tarball, DARK_INK, names))
+        if style.get("line"):
+            draw = _svg_pictures(tarball, LIGHT_INK, names)
+            out[f"{name}/light"] = render_style(name, draw)
     return out
 
 
@@ -232,12 +276,12 @@ def render_sprites(packages: Path) -> dict[str, Tensor]:
 
 
 @lru_cache
-def _grounds() -> Tensor:
+def grounds() -> Tensor:
     """(colours, grounds, 3, 64, 64) float32 in 0..1."""
     y, x = torch.meshgrid(torch.arange(RESOLUTION), torch.arange(RESOLUTION), indexing="ij")
     striped = ((x + y) // 8 % 2).float()
     cell = 16
-    dx, dy = (x % cell - 7.5), ((y + (x // cell % 2) * 0) % cell - 7.5)
+    dx, dy = x % cell - 7.5, y % cell - 7.5
     dotted = ((dx**2 + dy**2) < 3.6**2).float()
     masks = torch.stack([torch.zeros_like(striped), striped, dotted])
     rgb = torch.tensor([c for _, c in colours()], dtype=torch.float32) / 255
@@ -248,7 +292,7 @@ def _grounds() -> Tensor:
 
 
 @lru_cache
-def dark_grounds() -> Tensor:
+def darkgrounds() -> Tensor:
     """(colours,) bool: grounds on which line art is drawn in light ink."""
     rgb = torch.tensor([c for _, c in colours()], dtype=torch.float32) / 255
     return (rgb * torch.tensor([0.299, 0.587, 0.114])).sum(1) < 0.45
@@ -270,10 +314,9 @@ class Sprites:
         """Read the sprites, drawing them first if they are not there yet."""
         if not file.exists():
             fetch_packages(packages)
-            tensors = {k: v.contiguous() for k, v in render_sprites(packages).items()}
             file.parent.mkdir(parents=True, exist_ok=True)
             part = file.with_suffix(".part")
-            save_file(tensors, part)
+            save_file(render_sprites(packages), part)
             part.replace(file)
         return cls.load(file)
 
@@ -285,7 +328,7 @@ class Sprites:
         return dark_ink, light
 
     def compose(self, scenes: list[Scene], style: Tensor, generator: torch.Generator) -> Tensor:
-        """Pictures of scenes, each in style[i], mirrored and shifted at random: (N, 3, 64, 64) 0..1."""
+        """Pictures (N, 3, 64, 64) in 0..1 of scenes in style[i], mirrored and shifted at random."""
         index = torch.tensor([[s.thing, s.size, s.colour, s.ground] for s in scenes])
         return self.compose_indices(index, style, generator)
 
@@ -294,7 +337,7 @@ class Sprites:
         thing, size, colour, ground = index.unbind(1)
         n = len(index)
         ink, light = self._stacks
-        use_light = dark_grounds()[colour]
+        use_light = darkgrounds()[colour]
         sprite = torch.empty(n, 4, RESOLUTION, RESOLUTION, dtype=torch.uint8)
         sprite[use_light] = light[style[use_light], thing[use_light], size[use_light]]
         sprite[~use_light] = ink[style[~use_light], thing[~use_light], size[~use_light]]
@@ -309,13 +352,13 @@ class Sprites:
         picked = torch.arange(n)[:, None, None]
         sprite = sprite[picked, :, rows[:, :, None], cols[:, None, :]].permute(0, 3, 1, 2)
         rgba = sprite.float() / 255
-        return rgba[:, :3] + _grounds()[colour, ground] * (1 - rgba[:, 3:])
+        return rgba[:, :3] + grounds()[colour, ground] * (1 - rgba[:, 3:])
 
 
 def batches(
     sprites: Sprites, styles: list[int], pool: tuple[Scene, ...], size: int, seed: int, start: int
 ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-    """Endless (pictures, scene indices, styles); batch k depends on (seed, k) alone, so runs resume."""
+    """Endless (pictures, scenes, styles); batch k depends on (seed, k) alone, so runs resume."""
     table = torch.tensor([[s.thing, s.size, s.colour, s.ground] for s in pool])
     allowed = torch.tensor(styles)
     k = start

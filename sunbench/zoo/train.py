@@ -106,7 +106,7 @@ def train_vae(sprites: Sprites, folder: Path, device: str = "cpu") -> Autoencode
 def captions_of(
     index: Tensor, style: Tensor, generator: torch.Generator, named: float
 ) -> list[str]:
-    """Captions of scenes (N, 4), each naming its style with probability ``named`` if it has a word."""
+    """Captions of scenes (N, 4); with probability ``named`` one names its style, if it can."""
     words, chosen = style_words(), torch.rand(len(index), generator=generator) < named
     out = []
     for row, s, name_it in zip(index.tolist(), style.tolist(), chosen.tolist(), strict=True):
@@ -190,7 +190,7 @@ def train_clip(sprites: Sprites, folder: Path, role: str, device: str = "cpu") -
 def encode_pool(
     vae: AutoencoderTiny, sprites: Sprites, styles: list[int], size: int, seed: int, device: str
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Scaled latents of ``size`` training pictures (N, 4, 8, 8) float16, their scenes and styles."""
+    """Scaled latents (N, 4, 8, 8) float16 of training pictures, their scenes and styles."""
     vae = vae.to(device, memory_format=torch.channels_last)
     stream = batches(sprites, styles, scenes()[0], 256, seed, 0)
     latents, index, style = [], [], []
@@ -214,7 +214,7 @@ def train_unet(
     start: UNet2DConditionModel | None = None,
     device: str = "cpu",
 ) -> UNet2DConditionModel:
-    """Epsilon-prediction on latents with min-SNR weights (Hang et al. 2023, arXiv 2303.09556, Eq. 6)."""
+    """Epsilon-prediction with min-SNR weights (Hang et al. 2023, arXiv 2303.09556, Eq. 6)."""
     table = recipe()["unet"]
     override = {k: model[k] for k in ("steps", "learning_rate") if k in model}
     settings = LoopSettings.from_table(table["loop"] | override)
@@ -228,8 +228,8 @@ def train_unet(
     size = model.get("pool", table["pool"])
     latents, index, style = encode_pool(vae, sprites, styles, size, settings.seed + 17, device)
     tokenizer, encoder = build_tokenizer(), text_encoder.to(device).eval()
-    snr = snr_of(DDPMScheduler(**recipe()["scheduler"]).alphas_cumprod)
     alpha_bar = DDPMScheduler(**recipe()["scheduler"]).alphas_cumprod
+    snr = alpha_bar / (1 - alpha_bar)
 
     def loss(k: int) -> dict[str, Tensor]:
         g = torch.Generator().manual_seed(settings.seed * 1_000_003 + k)
@@ -251,8 +251,3 @@ def train_unet(
 
     unet.load_state_dict(fit(unet, loss, settings, folder))
     return unet
-
-
-def snr_of(alpha_bar: Tensor) -> Tensor:
-    """Signal-to-noise ratio of each timestep."""
-    return alpha_bar / (1 - alpha_bar)
