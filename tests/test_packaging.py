@@ -4,7 +4,7 @@ import os
 import re
 import subprocess
 import tomllib
-from importlib import metadata
+from importlib import metadata, resources
 from pathlib import Path
 
 import pytest
@@ -100,34 +100,34 @@ def test_every_data_file_is_shipped():
 
 @pytest.mark.parametrize("package", PACKAGES)
 def test_installed_package_holds_its_data(package):
-    """On a wheel this fails for a file that the patterns missed."""
-    inner = package.partition(".")[2].split(".") if "." in package else []
-    root = Path(str(sunbench.__file__)).parent
-    installed = root.joinpath(*inner)
-    if root == ROOT / "sunbench":
-        installed = folder(package)  # editable
-    missing = [
-        p for p in matched(package) if not (installed / p.relative_to(folder(package))).exists()
-    ]
-    assert missing == []
+    """On a wheel this fails for a file that the patterns missed, on a checkout for a lost mapping."""
+    there, here = Path(str(resources.files(package))), folder(package)
+    wanted = [p.relative_to(here) for p in sorted(matched(package))]
+    assert [p for p in wanted if not (there / p).is_file()] == []
 
 
 # ------------------------------------------------------------------------------ metadata
 
 
+def installed() -> metadata.Distribution:
+    """What pip installed; a checkout's own .egg-info may come before it on the path."""
+    (found,) = (d for d in metadata.distributions(name="sunbench") if d.read_text("METADATA"))
+    return found
+
+
 def test_version_is_the_same_everywhere():
     given = PROJECT["project"]["version"]
-    assert sunbench.__version__ == given == metadata.version("sunbench")
+    assert sunbench.__version__ == given == installed().version
     assert re.search(
         rf"^## \[{re.escape(given)}\]", (ROOT / "CHANGELOG.md").read_text("utf-8"), re.M
     )
 
 
 def test_licence_and_notice_are_shipped():
-    info = metadata.metadata("sunbench")
+    info = installed().metadata
     assert info["License-Expression"] == "Apache-2.0"
     assert sorted(info.get_all("License-File", [])) == ["LICENSE", "NOTICE"]
-    shipped = {p.name: p for p in metadata.files("sunbench") or [] if "licenses" in p.parts}
+    shipped = {p.name: p for p in installed().files or [] if "licenses" in p.parts}
     for name in ("LICENSE", "NOTICE"):
         assert shipped[name].read_text("utf-8") == (ROOT / name).read_text("utf-8")
 
@@ -142,7 +142,7 @@ def test_notice_names_every_art_package():
 
 
 def test_command_line_is_installed():
-    (entry,) = metadata.entry_points(group="console_scripts", name="sunbench")
+    (entry,) = installed().entry_points.select(group="console_scripts", name="sunbench")
     assert entry.value == PROJECT["project"]["scripts"]["sunbench"]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import OrderedDict
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -77,7 +78,7 @@ def generate(
     cell: Cell,
     pipeline: Any,
     sampler: Sampler,
-    prompts: list[Any],
+    prompts: Sequence[Any],
     indices: range,
     texts: dict[str, Tensor],
 ) -> Generated:

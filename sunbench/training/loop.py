@@ -53,7 +53,10 @@ class LoopSettings:
         for key in table:
             if key not in known:
                 raise UserError(f"unknown training setting {key!r}; known: {', '.join(known)}")
-        return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in table.items()})
+        values: dict[str, Any] = {
+            k: tuple(v) if isinstance(v, list) else v for k, v in table.items()
+        }
+        return cls(**values)
 
     def rate(self, step: int) -> float:
         """Learning rate of a step: linear warm-up, plateau, then 1 - sqrt decay to zero."""

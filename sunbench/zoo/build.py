@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from pathlib import Path
+from typing import Any
 
 from diffusers import AutoencoderTiny, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
 from safetensors.torch import load_file, save_file
@@ -46,7 +47,7 @@ def _run(stage: str, folder: Path, device: str) -> None:
     done = folder / stage / "model"
     if done.exists():
         return
-    maker = {"vae": _vae, "encoder": _clip, "scorer": _clip}.get(stage, _unet)
+    maker: Any = {"vae": _vae, "encoder": _clip, "scorer": _clip}.get(stage, _unet)
     model = maker(stage, sprites, folder, device)
     part = done.with_name("model.part")
     model.save_pretrained(part)

@@ -1,7 +1,7 @@
 """Pictures and captions of the zoo: emoji art on coloured grounds, composed on the fly.
 
 Only rebuilding or training needs the sprites; running the suite needs the captions alone.
-Sources, hashes and licences stand in ``zoo.toml`` and are repeated in ``ATTRIBUTION.md``.
+Sources, hashes and licences stand in ``zoo.toml`` and are repeated in ``NOTICE``.
 """
 
 from __future__ import annotations

@@ -1,0 +1,99 @@
+"""Kill -9 a run at random renames until it is done; say how it went, as JSON.
+
+Arguments: folder of tests/sampling/tiny_sd.py's world, folder to work in, seed, number of kills.
+The process imports everything once and forks, so that a kill costs a second and not ten.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import random
+import signal
+import sys
+import traceback
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from sunbench.bench import Request
+from sunbench.bench.run import execute
+
+
+def load_tiny_sd() -> Any:
+    path = Path(__file__).parents[1] / "sampling" / "tiny_sd.py"
+    spec = importlib.util.spec_from_file_location("tests_tiny_sd", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = sys.modules["tests_tiny_sd"] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def die_at(moment: int) -> None:
+    """Kill this process at a rename: before it when the moment is even, after it when odd."""
+    rename, count = os.replace, 0
+
+    def counted(*args: Any, **kwargs: Any) -> None:
+        nonlocal count
+        count += 1
+        if count == moment and moment % 2 == 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+        rename(*args, **kwargs)
+        if count == moment:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    os.replace = counted
+
+
+def attempt(request: Request, work: Path, moment: int | None) -> int:
+    """Run in a child; returns its exit code, negative for a signal."""
+    pid = os.fork()
+    if pid == 0:
+        code = 1
+        try:
+            if moment is not None:
+                die_at(moment)
+            os.environ["SUNBENCH_CACHE"] = str(work / "cache")
+            outcome = execute(request, work / "run")
+            (work / "new").write_text(str(outcome.new_shards))
+            code = 0
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            os._exit(code)
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+
+def committed(work: Path) -> dict[str, int]:
+    """Manifests, which are written last, and when."""
+    return {str(f): f.stat().st_mtime_ns for f in work.rglob("shard-?????.json")}
+
+
+def main() -> None:
+    """Run, kill, resume; then the same without a kill."""
+    world_folder, work, seed, kills = Path(sys.argv[1]), Path(sys.argv[2]), *sys.argv[3:]
+    torch.set_num_threads(1)
+    tiny = load_tiny_sd()
+    world = tiny.World.at(world_folder)
+    tiny.settle(world, setattr)
+    request = Request(
+        models=(str(world.card),), methods=("ddim",), steps=(2,), images=12, seeds=(0, 1), batch=3
+    )
+    rng, codes, kept = random.Random(int(seed)), [], True
+    for _ in range(int(kills)):
+        before = committed(work / "killed")
+        codes.append(attempt(request, work / "killed", rng.randint(3, 22)))
+        after = committed(work / "killed")
+        kept = kept and all(after.get(f) == t for f, t in before.items())
+    whole = len(committed(work / "killed"))
+    codes.append(attempt(request, work / "killed", None))
+    codes.append(attempt(request, work / "straight", None))
+    new = {n: int((work / n / "new").read_text()) for n in ("killed", "straight")}
+    print(json.dumps({"codes": codes, "kept": kept, "whole": whole, "new": new}))
+
+
+if __name__ == "__main__":
+    main()

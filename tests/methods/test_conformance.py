@@ -1,0 +1,190 @@
+"""What every method promises; a new one is tested by being listed in the registry."""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+import torch
+
+from sunbench import registry
+from sunbench.errors import UserError
+from sunbench.sampling import ImageId, Method, SampleBatch, SampleSettings, make_batch
+
+STEPS, GUIDANCE = 4, 4.0
+SETTINGS = SampleSettings(STEPS, GUIDANCE)
+IMAGES = [ImageId(f"prompt{i // 2}", i % 2) for i in range(5)]
+#: Solvers under classifier-free guidance: two evaluations a step.
+TRAINING_FREE = ("ddim", "ddim-leading", "dpm-solver", "dpm++", "unipc")
+
+
+@pytest.fixture(params=sorted(registry.METHODS))
+def method(request: pytest.FixtureRequest, pipeline: Any) -> Iterator[Method]:
+    made = registry.method(request.param)
+    reason = made.skip(pipeline, SETTINGS)
+    if reason is not None:
+        pytest.skip(reason)
+    yield made
+    made.release(pipeline)
+
+
+def batch_of(tiny: ModuleType, which: list[int]) -> SampleBatch:
+    g = torch.Generator().manual_seed(3)
+    texts = torch.randn(len(IMAGES), 24, tiny.WIDTH, generator=g)
+    negatives = torch.randn(len(IMAGES), 24, tiny.WIDTH, generator=g)
+    images = [IMAGES[i] for i in which]
+    return make_batch(images, texts[which], negatives[which], (4, 8, 8))
+
+
+def sampled(
+    method: Method,
+    pipeline: Any,
+    tiny: ModuleType,
+    which: list[int],
+    settings: SampleSettings = SETTINGS,
+) -> torch.Tensor:
+    return method.prepare(pipeline, settings).sample(batch_of(tiny, which))
+
+
+def test_interface(method: Method):
+    assert isinstance(method, Method)
+    assert registry.METHODS[method.name].summary
+    content = method.content()
+    assert content["method"] == method.name
+    assert json.loads(json.dumps(content)) == content
+
+
+def test_shapes_and_determinism(method: Method, pipeline: Any, tiny: ModuleType):
+    first = sampled(method, pipeline, tiny, [0, 1, 2])
+    assert first.shape == (3, 4, 8, 8)
+    assert first.dtype == torch.float32
+    assert bool(torch.isfinite(first).all())
+    assert torch.equal(sampled(method, pipeline, tiny, [0, 1, 2]), first)
+    assert not torch.equal(first[0], first[1])  # the same prompt from another seed
+
+
+def test_one_sampler_makes_the_same_batch_twice(method: Method, pipeline: Any, tiny: ModuleType):
+    """Multistep solvers keep a history, which must not reach the next batch."""
+    sampler = method.prepare(pipeline, SETTINGS)
+    first = sampler.sample(batch_of(tiny, [0, 1]))
+    sampler.sample(batch_of(tiny, [2, 3]))
+    assert torch.equal(sampler.sample(batch_of(tiny, [0, 1])), first)
+
+
+def test_batches_and_order_do_not_change_an_image(method: Method, pipeline: Any, tiny: ModuleType):
+    """Within 1e-5 of the latents' size: matrix products of other shapes round otherwise."""
+    whole = sampled(method, pipeline, tiny, [0, 1, 2, 3, 4])
+    size = float(whole.abs().max())
+    for which in ([0, 1, 2], [3, 4], [4], [3, 0, 2, 1, 4]):
+        part = sampled(method, pipeline, tiny, which)
+        torch.testing.assert_close(part, whole[which], atol=1e-5 * size, rtol=0)
+
+
+def test_prompts_and_negatives_are_used(method: Method, pipeline: Any, tiny: ModuleType):
+    sampler = method.prepare(pipeline, SETTINGS)
+    plain, swapped = batch_of(tiny, [0]), batch_of(tiny, [0])
+    first = sampler.sample(plain)
+    other = SampleBatch(
+        swapped.negative_embeds, swapped.prompt_embeds, swapped.latents, swapped.generators
+    )
+    assert not torch.allclose(sampler.sample(other), first, atol=1e-4)
+
+
+@pytest.mark.parametrize("guidance", [GUIDANCE, 1.0])
+@pytest.mark.parametrize("steps", [1, 4])
+def test_nfe_is_what_the_network_saw(
+    method: Method, pipeline: Any, tiny: ModuleType, steps: int, guidance: float
+):
+    settings = SampleSettings(steps, guidance)
+    if (reason := method.skip(pipeline, settings)) is not None:
+        pytest.skip(reason)
+    seen: list[int] = []
+    handle = pipeline.unet.register_forward_hook(lambda m, args, out: seen.append(len(out[0])))
+    try:
+        sampler = method.prepare(pipeline, settings)
+        sampler.sample(batch_of(tiny, [0, 1, 2]))
+    finally:
+        handle.remove()
+    assert sampler.nfe == sum(seen) / 3
+    assert sampler.unet_seconds > 0
+    if method.name in TRAINING_FREE:
+        assert sampler.nfe == steps * (2 if guidance > 1 else 1)
+
+
+def test_nfe_is_of_the_last_batch_alone(method: Method, pipeline: Any, tiny: ModuleType):
+    sampler = method.prepare(pipeline, SETTINGS)
+    counts = []
+    for which in ([0, 1, 2], [3]):
+        sampler.sample(batch_of(tiny, which))
+        counts.append(sampler.nfe)
+    assert counts[0] == counts[1]
+
+
+def test_release_leaves_the_networks_as_they_were(method: Method, pipeline: Any, tiny: ModuleType):
+    before = {k: v.clone() for k, v in pipeline.unet.state_dict().items()}
+    processors = {k: type(v) for k, v in pipeline.unet.attn_processors.items()}
+    sampled(method, pipeline, tiny, [0])
+    method.release(pipeline)
+    after = pipeline.unet.state_dict()
+    assert after.keys() == before.keys()
+    assert all(torch.equal(after[k], before[k]) for k in before)
+    assert {k: type(v) for k, v in pipeline.unet.attn_processors.items()} == processors
+
+
+def test_a_method_leaves_no_trace_in_the_next(pipeline: Any, tiny: ModuleType):
+    first = registry.method("ddim")
+    alone = sampled(first, pipeline, tiny, [0, 1])
+    for name in registry.METHODS:
+        other = registry.method(name)
+        if other.skip(pipeline, SETTINGS) is None:
+            sampled(other, pipeline, tiny, [0, 1])
+            other.release(pipeline)
+            assert torch.equal(sampled(first, pipeline, tiny, [0, 1]), alone)
+
+
+def test_more_steps_than_the_schedule_has(method: Method, pipeline: Any):
+    reason = method.skip(pipeline, SampleSettings(1001, GUIDANCE))
+    assert reason is not None
+    assert "1001" in reason
+    assert "\n" not in reason
+
+
+@pytest.mark.parametrize("name", TRAINING_FREE)
+def test_a_thousand_steps_and_one_are_within_the_schedule(name: str, pipeline: Any):
+    for steps in (1, 1000):
+        assert registry.method(name).skip(pipeline, SampleSettings(steps, GUIDANCE)) is None
+
+
+@pytest.mark.parametrize("name", TRAINING_FREE)
+def test_a_task_that_is_not_supported_is_a_reason(name: str, pipeline: Any):
+    reason = registry.method(name).skip(pipeline, SampleSettings(4, GUIDANCE, "inpaint"))
+    assert reason == "task inpaint is not supported yet"
+
+
+@pytest.mark.parametrize("name", TRAINING_FREE)
+def test_cfg_is_refused_where_guidance_is_an_input(name: str, tiny: ModuleType, tmp_path: Path):
+    """A distilled U-Net takes w as an embedding; CFG on top of it means nothing."""
+    conditioned = tiny.pipeline(tmp_path, time_cond_proj_dim=8)
+    method = registry.method(name)
+    reason = method.skip(conditioned, SETTINGS)
+    assert reason is not None
+    assert "guidance as an input" in reason
+    assert method.skip(conditioned, SampleSettings(4, 1.0)) is None
+
+
+@pytest.mark.parametrize("name", TRAINING_FREE)
+def test_latents_that_are_not_finite_are_an_error(name: str, pipeline: Any, tiny: ModuleType):
+    broken = copy.copy(pipeline)
+    unet = copy.deepcopy(pipeline.unet)
+    unet.conv_out.bias.data[0] = float("nan")
+    broken.unet = unet
+    try:
+        with pytest.raises(UserError, match="4-step latents are not finite .*float32"):
+            sampled(registry.method(name), broken, tiny, [0])
+    finally:
+        assert bool(torch.isfinite(pipeline.unet.conv_out.bias).all())

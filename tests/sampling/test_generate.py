@@ -1,0 +1,160 @@
+"""Text, noise, sampler and decoder together."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+import torch
+
+from sunbench import registry
+from sunbench.prompts import Prompt
+from sunbench.sampling import (
+    Cell,
+    ImageId,
+    SampleSettings,
+    TextCache,
+    decode,
+    generate,
+    image_generator,
+    latent_shape,
+    noise_hash,
+)
+from sunbench.sampling.counter import UNetCounter
+
+ROWS = [Prompt("p0", "a red apple", "dark"), Prompt("p1", "a boat"), Prompt("p2", "a cat", "dark")]
+CELL = Cell(
+    model="tiny",
+    weights=(),
+    method="ddim",
+    method_content=(),
+    steps=2,
+    guidance_scale=3.0,
+    task="text2image",
+    prompts="rows",
+    prompts_hash="",
+    n_prompts=3,
+    seeds=(5, 9),
+    resolution=16,
+    dtype="float32",
+)
+
+
+@pytest.fixture
+def texts(pipeline: Any, tmp_path: Path) -> dict[str, torch.Tensor]:
+    words = [t for row in ROWS for t in (row.text, row.negative)]
+    return TextCache(pipeline, tmp_path).block("rows", words)
+
+
+def made(pipeline: Any, texts: dict[str, torch.Tensor], indices: range) -> Any:
+    method = registry.method("ddim")
+    sampler = method.prepare(pipeline, SampleSettings(2, 3.0))
+    return generate(CELL, pipeline, sampler, ROWS, indices, texts)
+
+
+def test_pictures_are_uint8_with_the_noise_of_prompt_and_seed(pipeline: Any, texts: Any):
+    got = made(pipeline, texts, range(6))
+    assert got.images.shape == (6, 3, 16, 16)
+    assert got.images.dtype == torch.uint8
+    ids = [ImageId(f"p{i // 2}", (5, 9)[i % 2]) for i in range(6)]
+    noises = [torch.randn((4, 8, 8), generator=image_generator(i)) for i in ids]
+    assert got.noise_hashes == [noise_hash(z) for z in noises]
+    assert got.nfe == 4
+    assert 0 < got.unet_seconds <= got.sample_seconds
+
+
+def test_a_part_of_the_indices_gives_the_same_pictures(pipeline: Any, texts: Any):
+    whole, part = made(pipeline, texts, range(6)), made(pipeline, texts, range(3, 5))
+    assert part.noise_hashes == whole.noise_hashes[3:5]
+    gap = (part.images.int() - whole.images[3:5].int()).abs()
+    assert int(gap.max()) <= 1
+
+
+def test_pictures_are_those_of_the_plain_pipeline(pipeline: Any, texts: Any):
+    """diffusers' own decoding and rounding, whole pictures."""
+    got = made(pipeline, texts, range(6))
+    noises = [
+        torch.randn((4, 8, 8), generator=image_generator(ImageId(f"p{i // 2}", (5, 9)[i % 2])))
+        for i in range(6)
+    ]
+    plain = pipeline(
+        prompt=[ROWS[i // 2].text for i in range(6)],
+        negative_prompt=[ROWS[i // 2].negative for i in range(6)],
+        latents=torch.stack(noises),
+        num_inference_steps=2,
+        guidance_scale=3.0,
+        output_type="np",
+    ).images
+    expected = torch.from_numpy((plain * 255).round()).permute(0, 3, 1, 2)
+    gap = (got.images.float() - expected).abs()
+    assert float(gap.max()) <= 1  # text was encoded in another batch
+    assert float(gap.mean()) < 0.01
+    assert got.images.float().std() > 5
+
+
+def test_decoding_undoes_scale_and_shift(pipeline: Any):
+    latents = torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(0))
+    plain = decode(pipeline, latents)
+    config = dict(pipeline.vae.config) | {"scaling_factor": 0.5, "shift_factor": 0.25}
+    pipeline.vae.register_to_config(**config)
+    try:
+        assert torch.equal(decode(pipeline, (latents - 0.25) * 0.5), plain)
+    finally:
+        pipeline.vae.register_to_config(scaling_factor=1.0, shift_factor=None)
+
+
+def test_latent_shape_follows_the_resolution(pipeline: Any):
+    assert latent_shape(pipeline) == (4, 8, 8)
+    assert latent_shape(pipeline, 32) == (4, 16, 16)
+
+
+def test_text_cache_encodes_each_text_once(pipeline: Any, tmp_path: Path):
+    encoded: list[int] = []
+    handle = pipeline.text_encoder.register_forward_pre_hook(
+        lambda module, args, kwargs: encoded.append(len((args or [kwargs["input_ids"]])[0])),
+        with_kwargs=True,
+    )
+    try:
+        cache = TextCache(pipeline, tmp_path)
+        first = cache.block("k", ["a cat", "a boat", "a cat", ""])
+        again = TextCache(pipeline, tmp_path).block("k", ["", "a boat", "a cat"])
+    finally:
+        handle.remove()
+    assert encoded == [3]
+    assert first.keys() == again.keys()
+    assert all(torch.equal(first[t], again[t]) for t in first)
+
+
+def test_text_cache_equals_the_pipelines_embeddings(pipeline: Any, tmp_path: Path):
+    table = TextCache(pipeline, tmp_path).block("k", ["a cat", "a boat"])
+    for text, embedding in table.items():
+        alone = pipeline.encode_prompt(text, "cpu", 1, False)[0][0]
+        torch.testing.assert_close(embedding, alone, atol=1e-6, rtol=1e-5)
+
+
+def test_text_cache_holds_two_blocks_in_memory(pipeline: Any, tmp_path: Path):
+    cache = TextCache(pipeline, tmp_path)
+    for k in range(5):
+        cache.block(str(k), [f"text {k}"])
+    assert list(cache._recent) == ["3", "4"]
+
+
+def test_counter_counts_rows_calls_and_nothing_after_it(pipeline: Any, tiny: ModuleType):
+    x, text = torch.zeros(3, 4, 8, 8), torch.zeros(3, 24, tiny.WIDTH)
+    with UNetCounter(pipeline.unet) as counter, torch.no_grad():
+        pipeline.unet(x, 5, text)
+        pipeline.unet(sample=x[:2], timestep=5, encoder_hidden_states=text[:2])
+    with torch.no_grad():
+        pipeline.unet(x, 5, text)
+    assert (counter.rows, counter.calls) == (5, 2)
+    assert counter.seconds > 0
+
+
+def test_resolution_of_the_cell_is_that_of_the_pictures(pipeline: Any, texts: Any):
+    sampler = registry.method("ddim").prepare(pipeline, SampleSettings(1, 1.0))
+    wide = replace(CELL, resolution=32, guidance_scale=1.0, steps=1)
+    got = generate(wide, pipeline, sampler, ROWS, range(1), texts)
+    assert got.images.shape == (1, 3, 32, 32)

@@ -1,0 +1,46 @@
+"""The table of methods."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from importlib.metadata import EntryPoint, EntryPoints
+
+import pytest
+
+from sunbench import registry
+from sunbench.errors import UserError
+
+
+def test_unknown_name_says_the_nearest():
+    with pytest.raises(UserError, match=r"unknown method 'dimm'; did you mean 'ddim'\?"):
+        registry.method("dimm")
+
+
+def test_a_name_near_nothing_lists_what_there_is():
+    with pytest.raises(UserError, match="known: .*ddim"):
+        registry.method("zzzzzzzz")
+
+
+@pytest.mark.parametrize("name", registry.METHODS)
+def test_every_row_is_complete_and_leads_to_its_method(name: str):
+    entry = registry.METHODS[name]
+    assert entry.target.startswith("sunbench.methods.")
+    assert entry.summary
+    assert "\n" not in entry.summary
+    assert entry.paper.startswith("arXiv ")
+    assert registry.method(name).name == name
+
+
+def test_other_packages_join_by_entry_points(monkeypatch: pytest.MonkeyPatch):
+    mine = EntryPoint("mine", "sunbench.methods.ddim:ddim_leading", "sunbench.methods")
+    taken = EntryPoint("ddim", "somewhere:else", "sunbench.methods")
+    found = EntryPoints([mine, taken])
+    monkeypatch.setattr(registry, "entry_points", lambda group: found.select(group=group))
+    assert registry.method("mine").name == "ddim-leading"
+    assert registry.methods()["ddim"] == registry.METHODS["ddim"]  # nobody replaces a built-in one
+
+
+def test_the_table_is_read_without_torch():
+    code = "import sys, sunbench.registry as r; r.methods(); sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
