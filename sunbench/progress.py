@@ -48,7 +48,8 @@ class RichWatcher:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self.progress.stop()
+        if self.task is not None:
+            self.progress.stop()
 
     def planned(self, plans: list[ModelPlan], bytes_needed: int) -> None:
         """Print the cells, their images, NFE and disk; start the bar."""

@@ -18,7 +18,7 @@ def test_unknown_name_says_the_nearest():
 
 
 def test_a_name_near_nothing_lists_what_there_is():
-    with pytest.raises(UserError, match="known: .*ddim"):
+    with pytest.raises(UserError, match=r"known: .*ddim"):
         registry.method("zzzzzzzz")
 
 

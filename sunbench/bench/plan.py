@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from sunbench import prompts, registry
 from sunbench.bench.request import Request
+from sunbench.errors import UserError
 from sunbench.models import ModelCard, find
 from sunbench.reference_sets import FLOOR_OFFSET, recipe_for
 from sunbench.sampling import Cell, Method, SampleSettings
@@ -50,8 +51,13 @@ def prompt_set(card: ModelCard, request: Request) -> PromptSet:
 
 
 def cards(request: Request) -> list[ModelCard]:
-    """The cards of the request's models."""
-    return [find(name) for name in request.models]
+    """The cards of the request's models; their names head the tables, so no two may be equal."""
+    found = [find(name) for name in request.models]
+    names = [card.name for card in found]
+    for name in names:
+        if names.count(name) > 1:
+            raise UserError(f"given two models named {name!r}, expected different names")
+    return found
 
 
 def plan_model(loaded: LoadedModel, rows: PromptSet, request: Request) -> list[Planned]:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
 from sunbench.bench.request import Request
 from sunbench.bench.run import Outcome, Watcher, execute
 from sunbench.bench.verify import verify_store
+from sunbench.models import find
 from sunbench.paths import cache_root
 from sunbench.reference_sets import FLOOR_OFFSET, recipe_for
 from sunbench.store import CellStore
@@ -15,7 +17,7 @@ from sunbench.store import CellStore
 
 def request_for(model: str, **overrides: Any) -> Request:
     """The request that makes a model's reference set and nothing else."""
-    recipe = recipe_for(model)
+    recipe = recipe_for(find(model).name)
     settings: dict[str, Any] = {
         "models": (model,),
         "methods": (recipe.method,),
@@ -33,7 +35,8 @@ def request_for(model: str, **overrides: Any) -> Request:
 def build(model: str, watcher: Watcher | None = None, **overrides: Any) -> Outcome:
     """Make a model's reference set in the cache, or find it there."""
     request = request_for(model, **overrides)
-    return execute(request, cache_root() / "reference_runs" / model, watcher, only="reference")
+    name = re.sub(r"[^\w.@-]+", "-", find(model).name)
+    return execute(request, cache_root() / "reference_runs" / name, watcher, only="reference")
 
 
 def _stores() -> list[CellStore]:

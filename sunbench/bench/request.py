@@ -7,6 +7,7 @@ from typing import Any
 
 from sunbench import registry
 from sunbench.errors import UserError
+from sunbench.metrics.registry import find
 
 NEGATIVES = ("none", "default", "sampled")
 TASKS = ("text2image",)
@@ -55,9 +56,11 @@ def _expect(good: bool, given: str, expected: str) -> None:
 
 
 def _check_names(r: Request) -> None:
+    metrics = tuple(find(name).label for name in r.metrics)
     for kind, names in (("models", r.models), ("methods", r.methods), ("steps", r.steps)):
         _expect(bool(names), f"no {kind}", "at least one")
         _expect(len(set(names)) == len(names), f"{kind} {names}", "each once")
+    _expect(len(set(metrics)) == len(metrics), f"metrics {metrics}", "each once")
     for name in r.methods:
         registry.method_entry(name)
     _expect(r.negatives in NEGATIVES, f"negatives {r.negatives!r}", f"one of {NEGATIVES}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import shutil
 import time
@@ -262,10 +263,15 @@ def _write(
         "new_shards": outcome.new_shards,
         "models": [p.provenance for p in plans],
     }
-    if outcome.new_shards or not run.results_file.exists():
+    if outcome.new_shards or _asked(run) != json.loads(json.dumps(document["request"])):
         run.write_run(document)
     run.write_results(outcome.rows, {"pairs": outcome.pairs, "times": outcome.times})
     write_tables(run)
+
+
+def _asked(run: RunFolder) -> Any:
+    """The request that run.json holds, if any: a finished run asked for again is left as it is."""
+    return run.read_run()["request"] if run.run_file.exists() else None
 
 
 def _provenance(loaded: LoadedModel, rows: PromptSet, cells: list[Planned]) -> dict[str, Any]:

@@ -59,9 +59,9 @@ def verify_run(path: Path) -> tuple[int, list[str]]:
             own = entry["role"] == "candidate"
             root = path / "cells" if own else cache_root() / "reference_sets"
             folder, content = root / entry["key"], entry["content"]
-            if key(content) != entry["key"]:
-                problems.append(f"{entry['label']}: its key is not that of its content")
-            found = verify_store(folder, content)
+            wrong = key(content) != entry["key"]
+            found = [f"{entry['label']}: its key is not that of its content"] if wrong else []
+            found = found or verify_store(folder, content)
             problems += found
             checked += 1
             reference = folder if entry["role"] == "reference" else reference

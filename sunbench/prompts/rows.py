@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -48,16 +48,6 @@ class PromptSet:
         if not 1 <= n <= len(self):
             raise UserError(f"given {n} prompts of {self.name}, expected 1 to {len(self)}")
         return replace(self, rows=self.rows[:n])
-
-    def images(self, seeds: Sequence[int]) -> Iterator[tuple[int, Prompt, int]]:
-        """(image index, prompt, seed) of N prompts x S seeds: all prompts, then the next seed.
-
-        Errors: UserError for no seeds or a seed given twice.
-        """
-        if not seeds or len(set(seeds)) != len(seeds):
-            raise UserError(f"given seeds {list(seeds)}, expected one or more different seeds")
-        pairs = ((row, seed) for seed in seeds for row in self.rows)
-        return ((i, row, seed) for i, (row, seed) in enumerate(pairs))
 
 
 def text_id(text: str) -> str:

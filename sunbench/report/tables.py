@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -18,7 +19,7 @@ def number(value: float) -> str:
     """Four significant digits, never in exponent form for everyday sizes."""
     if value != 0 and abs(value) < 1e-3:
         return f"{value:.2e}"
-    digits = max(0, min(4, 3 - len(str(int(abs(value)))) + 1))
+    digits = 3 if value == 0 else max(0, 3 - math.floor(math.log10(abs(value))))
     return f"{value:.{digits}f}"
 
 
@@ -67,9 +68,15 @@ def headline(
     return ["method", "steps", "NFE", *head], table
 
 
+def _markdown(text: str) -> str:
+    """One line of plain text: no backslash, bar or tag keeps a meaning."""
+    plain = " ".join(text.splitlines()).replace("\\", "\\\\")
+    return plain.replace("|", "\\|").replace("<", "&lt;")
+
+
 def markdown_table(head: list[str], lines: list[list[str]]) -> str:
-    """A GitHub table; bars inside cells are escaped."""
-    clean = [[c.replace("|", "\\|").replace("\n", " ") for c in line] for line in [head, *lines]]
+    """A GitHub table; whatever could break out of a cell is escaped."""
+    clean = [[_markdown(c) for c in line] for line in [head, *lines]]
     rule = ["---"] * 3 + ["---:"] * (len(head) - 3)
     return "\n".join("| " + " | ".join(line) + " |" for line in [clean[0], rule, *clean[1:]])
 
@@ -95,8 +102,9 @@ def markdown(
         mine = [r for r in rows if r.model == model]
         n, prompts = mine[0].n, mine[0].prompts
         parts += [
-            f"## {model}",
-            f"{n} images a row, prompts `{prompts}`; 95 % intervals by bootstrap over prompts.",
+            f"## {_markdown(model)}",
+            f"{n} images a row, prompts {_markdown(prompts)};"
+            " 95 % intervals by bootstrap over prompts.",
             markdown_table(*headline(rows, model)),
             _floor_line(rows, model),
         ]
@@ -160,7 +168,7 @@ _LATEX = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasci
 
 
 def _latex(text: str) -> str:
-    escaped = "".join(_LATEX.get(c, c) for c in text)
+    escaped = "".join(_LATEX.get(c, c) for c in " ".join(text.splitlines()))
     return escaped.replace("↓", r"$\downarrow$").replace("↑", r"$\uparrow$").replace("–", "--")
 
 
@@ -173,7 +181,7 @@ def latex(rows: list[ResultRow]) -> str:
         parts.append(
             "\n".join(
                 [
-                    f"% {model}",
+                    f"% {_latex(model)}",
                     rf"\begin{{tabular}}{{l{'r' * (len(head) - 1)}}}",
                     r"\toprule",
                     " & ".join(_latex(c) for c in head) + r" \\",
@@ -202,7 +210,8 @@ def write_tables(run: RunFolder) -> None:
         "results.csv": csv_text(rows),
         "results.tex": latex(rows),
         "times.md": "\n\n".join(
-            f"## {m}\n\n" + markdown_table(*time_table([t for t in times if t["model"] == m]))
+            f"## {_markdown(m)}\n\n"
+            + markdown_table(*time_table([t for t in times if t["model"] == m]))
             for m in models(rows)
         )
         + "\n",

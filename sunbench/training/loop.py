@@ -96,10 +96,15 @@ def _unpack(
 
 
 def _write_checkpoint(
-    file: Path, tensors: dict[str, Tensor], step: int, settings: LoopSettings
+    file: Path,
+    tensors: dict[str, Tensor],
+    step: int,
+    settings: LoopSettings,
+    sums: dict[str, float],
 ) -> None:
+    """sums: of the losses since the last line of the log, so that a resumed log is the same."""
     part = file.with_suffix(".part")
-    meta = {"step": str(step), "settings": json.dumps(asdict(settings))}
+    meta = {"step": str(step), "settings": json.dumps(asdict(settings)), "sums": json.dumps(sums)}
     save_file(tensors, part, meta)
     part.replace(file)
 
@@ -146,14 +151,15 @@ def fit(
     )
     ema = {k: v.detach().clone() for k, v in module.state_dict().items()}
     device, start = trained[0].device.type, 0
+    sums: dict[str, float] = {}
     if file.exists():
         with safe_open(file, "pt") as f:
             start = int(f.metadata()["step"])
+            sums = json.loads(f.metadata().get("sums", "{}"))
             _unpack({k: f.get_tensor(k) for k in f.keys()}, module, ema, optimiser)  # noqa: SIM118
         _keep_rows(log_file, start)
         log.info("resuming at step %d of %d", start, settings.steps)
     autocast = settings.dtype != "float32"
-    sums: dict[str, float] = {}
     began = time.monotonic()
     for step in range(start, settings.steps):
         for group in optimiser.param_groups:
@@ -186,7 +192,7 @@ def fit(
                 else:
                     ema[k].copy_(v)
         if done % settings.log_every == 0 or done == settings.steps:
-            n = settings.log_every * settings.accumulate
+            n = (done - (done - 1) // settings.log_every * settings.log_every) * settings.accumulate
             new = not log_file.exists()
             with log_file.open("a", newline="") as f:
                 writer = csv.writer(f)
@@ -209,7 +215,7 @@ def fit(
             )
             sums = {}
         if done % settings.checkpoint_every == 0 or done == settings.steps:
-            _write_checkpoint(file, _pack(module, ema, optimiser), done, settings)
+            _write_checkpoint(file, _pack(module, ema, optimiser), done, settings, sums)
             if on_checkpoint is not None:
                 on_checkpoint(done, ema)
     return ema

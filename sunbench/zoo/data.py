@@ -77,19 +77,23 @@ class Scene:
     @property
     def caption(self) -> str:
         """The scene in words, e.g. ``a small apple on a teal striped background``."""
-        colour = colours()[self.colour][0]
-        article = "an" if colour[0] in "aeiou" else "a"
-        pattern = "" if self.ground == 0 else f" {GROUNDS[self.ground]}"
-        thing = things()[self.thing][0]
-        words = SIZE_WORDS[self.size]
-        if words == "a" and thing[0] in "aeiou":
-            words = "an"
-        return f"{words} {thing} on {article} {colour}{pattern} background"
+        return self._spelled({"unicorn": "a", "hourglass": "an"})
 
     @property
     def id(self) -> str:
-        """Stable name of the scene, independent of the order of any list."""
-        return hashlib.sha256(self.caption.encode()).hexdigest()[:12]
+        """Stable name of the scene, independent of the order of any list.
+
+        It hashes the caption with articles by first letter, so that mending one moves no scene.
+        """
+        return hashlib.sha256(self._spelled({}).encode()).hexdigest()[:12]
+
+    def _spelled(self, articles: dict[str, str]) -> str:
+        thing, colour = things()[self.thing][0], colours()[self.colour][0]
+        by_letter = {w: "an" if w[0] in "aeiou" else "a" for w in (thing, colour)}
+        words = SIZE_WORDS[self.size]
+        words = articles.get(thing, by_letter[thing]) if words == "a" else words
+        pattern = "" if self.ground == 0 else f" {GROUNDS[self.ground]}"
+        return f"{words} {thing} on {by_letter[colour]} {colour}{pattern} background"
 
 
 @lru_cache
@@ -292,7 +296,7 @@ def grounds() -> Tensor:
 
 
 @lru_cache
-def darkgrounds() -> Tensor:
+def dark_grounds() -> Tensor:
     """(colours,) bool: grounds on which line art is drawn in light ink."""
     rgb = torch.tensor([c for _, c in colours()], dtype=torch.float32) / 255
     return (rgb * torch.tensor([0.299, 0.587, 0.114])).sum(1) < 0.45
@@ -337,7 +341,7 @@ class Sprites:
         thing, size, colour, ground = index.unbind(1)
         n = len(index)
         ink, light = self._stacks
-        use_light = darkgrounds()[colour]
+        use_light = dark_grounds()[colour]
         sprite = torch.empty(n, 4, RESOLUTION, RESOLUTION, dtype=torch.uint8)
         sprite[use_light] = light[style[use_light], thing[use_light], size[use_light]]
         sprite[~use_light] = ink[style[~use_light], thing[~use_light], size[~use_light]]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.util
 import shutil
 import sys
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -105,9 +104,9 @@ def lab(world: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Lab:
 
 
 @pytest.fixture
-def done(finished: Path, lab: Lab) -> Iterator[Lab]:
+def done(finished: Path, lab: Lab) -> Lab:
     """A copy of the finished run."""
     root = lab.cache.parent
     for part in ("cache", "out"):
         shutil.copytree(finished / part, root / part)
-    yield lab
+    return lab

@@ -32,7 +32,7 @@ def test_killed_runs_resume_to_the_same_tables(
     assert done.returncode == 0, done.stderr[-3000:]
     said = json.loads(done.stdout.splitlines()[-1])
     assert said["codes"].count(-9) >= 3, said
-    assert said["codes"][-2:] == [0, 0], done.stderr[-3000:]
+    assert said["codes"][-1] == 0, done.stderr[-3000:]
     assert said["kept"], "a shard that was whole was made again"
     assert 0 < said["whole"] < 9
     assert said["new"] == {"killed": 9 - said["whole"], "straight": 9}

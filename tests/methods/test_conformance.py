@@ -184,7 +184,7 @@ def test_latents_that_are_not_finite_are_an_error(name: str, pipeline: Any, tiny
     unet.conv_out.bias.data[0] = float("nan")
     broken.unet = unet
     try:
-        with pytest.raises(UserError, match="4-step latents are not finite .*float32"):
+        with pytest.raises(UserError, match=r"4-step latents are not finite .*float32"):
             sampled(registry.method(name), broken, tiny, [0])
     finally:
         assert bool(torch.isfinite(pipeline.unet.conv_out.bias).all())

@@ -46,18 +46,6 @@ def test_unknown_choices_are_refused_with_the_nearest() -> None:
         load("zoo", column="x")
 
 
-def test_images_are_prompts_times_seeds() -> None:
-    images = list(SET.images([3, 1]))
-    assert [i for i, _, _ in images] == list(range(6))
-    assert [(p.id, s) for _, p, s in images] == [(p.id, s) for s in (3, 1) for p in ROWS]
-
-
-@pytest.mark.parametrize("seeds", [[], [1, 1]])
-def test_seeds_are_explicit_and_different(seeds: list[int]) -> None:
-    with pytest.raises(UserError, match="different seeds"):
-        SET.images(seeds)
-
-
 def test_hash_sees_every_field_and_the_order_but_no_name() -> None:
     assert PromptSet("other", ROWS, "there", "any").hash == SET.hash
     changed = [

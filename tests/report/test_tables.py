@@ -1,0 +1,239 @@
+"""Tables: numbers, reasons, order, and names that try to break out of their cell."""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sunbench.report.tables import (
+    FLOOR,
+    cell_text,
+    csv_text,
+    headline,
+    latex,
+    markdown,
+    markdown_table,
+    models,
+    number,
+    pair_table,
+    short_text,
+    time_table,
+    write_tables,
+)
+from sunbench.store import ResultRow, RunFolder
+
+ROW = ResultRow(
+    model="tiny",
+    method="ddim",
+    steps=4,
+    task="text2image",
+    prompts="zoo",
+    metric="fd[zoo-clip]",
+    value=12.3456,
+    low=11.0,
+    high=14.25,
+    n=100,
+    nfe=8,
+    protocol="zoo CLIP",
+    reason=None,
+    key="k",
+)
+REASON = replace(ROW, method="dpm++", value=None, low=None, high=None, nfe=None, reason="no CFG")
+REFERENCE = replace(ROW, method="reference", steps=25, nfe=50, metric="clip_score[zoo-clip]")
+FLOOR_ROW = replace(ROW, method=FLOOR, steps=25, nfe=50, value=3.0, low=2.5, high=3.5)
+ROWS = [REFERENCE, FLOOR_ROW, ROW, REASON]
+HOSTILE = "a|b\n## c & d_e % $f# {g} \\h ~i^ <b>"
+
+
+# ------------------------------------------------------------------------------ numbers
+
+
+@given(st.floats(allow_nan=False, allow_infinity=False, min_value=-1e12, max_value=1e12))
+def test_numbers_keep_three_digits_or_more(value: float):
+    assert float(number(value)) == pytest.approx(value, rel=5.1e-3, abs=1e-300)
+
+
+@given(st.floats(min_value=1e-3, max_value=1e9))
+def test_everyday_sizes_have_no_exponent_and_four_digits(value: float):
+    text = number(value)
+    assert "e" not in text
+    assert float(text) == pytest.approx(value, rel=5.1e-4)
+    assert number(-value) == "-" + text
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (0.0, "0.000"),
+        (12.3456, "12.35"),
+        (123.456, "123.5"),
+        (1234.56, "1235"),
+        (123456.7, "123457"),
+        (0.87341, "0.8734"),
+        (0.0123456, "0.01235"),
+        (0.00123456, "0.001235"),
+        (0.000123456, "1.23e-04"),
+        (1.0, "1.000"),
+    ],
+)
+def test_numbers(value: float, text: str):
+    assert number(value) == text
+
+
+def test_cells_hold_a_value_with_its_interval_or_the_reason():
+    assert cell_text(ROW) == "12.35 [11.00, 14.25]"
+    assert cell_text(replace(ROW, low=None, high=None)) == "12.35"
+    assert cell_text(REASON) == "no CFG"
+    assert cell_text(None) == "–"
+    assert short_text(ROW) == "12.35\n±1.625"
+    assert short_text(REASON) == "no CFG"
+
+
+# ------------------------------------------------------------------------------ lines
+
+
+def test_candidates_come_first_and_references_last():
+    head, lines = headline(ROWS, "tiny")
+    assert head[:3] == ["method", "steps", "NFE"]
+    assert [line[:3] for line in lines] == [
+        ["ddim", "4", "8"],
+        ["dpm++", "4", "–"],
+        ["reference", "25", "50"],
+        [FLOOR, "25", "50"],
+    ]
+
+
+def test_methods_and_models_keep_the_order_of_the_run():
+    rows = [replace(ROW, model=m, method=x) for m in ("z", "a") for x in ("unipc", "ddim")]
+    assert models(rows) == ["z", "a"]
+    assert [line[0] for line in headline(rows, "a")[1]] == ["unipc", "ddim"]
+
+
+def test_columns_say_which_way_is_better():
+    rows = [ROW, replace(ROW, metric="ssim"), replace(ROW, metric="lpips[zoo-clip]")]
+    head, (line,) = headline(rows, "tiny")
+    assert head[3:] == ["fd[zoo-clip] ↓", "ssim ↑", "lpips[zoo-clip] ↓"]
+    assert len(line) == len(head)
+
+
+def test_floor_line_prints_the_floor_of_set_distances():
+    assert "same N): fd[zoo-clip] 3.000 [2.500, 3.500]." in markdown(ROWS, [], [])
+    assert "No floor was measured." in markdown([ROW], [], [])
+
+
+def test_reasons_stand_in_their_cells():
+    text = markdown(ROWS, [], [])
+    assert "| dpm++ | 4 | – |" in text
+    assert text.count("no CFG") == 1
+
+
+# ------------------------------------------------------------------------------ Markdown
+
+
+def columns(line: str) -> int:
+    return re.sub(r"\\.", "", line).count("|") - 1
+
+
+def test_markdown_cells_cannot_break_the_table():
+    table = markdown_table(["a|x", "b", "c"], [["1|2\n3", "\\|", "–"], ["x", "y\r\nz", "w"]])
+    lines = table.splitlines()
+    assert len(lines) == 4
+    assert {columns(line) for line in lines} == {3}
+
+
+def test_a_hostile_model_name_stays_in_its_heading():
+    rows = [replace(r, model=HOSTILE, prompts="p`\n# q") for r in ROWS]
+    lines = markdown(rows, [], []).splitlines()
+    assert [line for line in lines if line.startswith("#")] == [lines[0]]
+    assert lines[0].startswith("## a")
+    assert "&lt;b" in lines[0]
+    assert "`" not in lines[2].replace("p`", "")
+
+
+# ------------------------------------------------------------------------------ LaTeX
+
+
+def test_latex_escapes_every_special_character():
+    text = latex([replace(ROW, method="a_b & 50% $ # { } \\ ~ ^", metric="cos[zoo-clip]")])
+    (line,) = [x for x in text.splitlines() if x.startswith("a")]
+    assert line == (
+        r"a\_b \& 50\% \$ \# \{ \} \textbackslash{} \textasciitilde{} \textasciicircum{}"
+        r" & 4 & 8 & 12.35 [11.00, 14.25] \\"
+    )
+    assert r"cos[zoo-clip] $\uparrow$ \\" in text
+
+
+def test_latex_of_a_hostile_model_is_a_comment():
+    """A line break in the name once ended the comment."""
+    text = latex([replace(ROW, model="a\n\\input{b}\r\\c")])
+    outside = [x for x in text.splitlines() if not x.startswith("%")]
+    assert not any("input" in x or "\\c" in x for x in outside)
+
+
+def test_latex_cells_hold_no_line_break():
+    text = latex([replace(REASON, reason="one\n\ntwo")])
+    assert "one  two" in text
+
+
+def test_latex_has_a_tabular_a_model():
+    text = latex([*ROWS, replace(ROW, model="other")])
+    assert text.count(r"\begin{tabular}") == text.count(r"\end{tabular}") == 2
+    body = [x for x in text.splitlines() if x.endswith(r"\\")]
+    assert {x.count(" & ") for x in body[:5]} == {4}
+
+
+# ------------------------------------------------------------------------------ CSV and the rest
+
+
+def test_csv_keeps_full_precision_and_any_name():
+    rows = [replace(ROW, value=1 / 3, low=0.1, high=0.7, model=HOSTILE), REASON]
+    records = list(csv.DictReader(io.StringIO(csv_text(rows))))
+    assert float(records[0]["value"]) == 1 / 3
+    assert records[0]["model"] == HOSTILE
+    assert (records[1]["value"], records[1]["reason"]) == ("", "no CFG")
+
+
+def times(role: str, method: str, unet: float) -> dict[str, object]:
+    cost = {"nfe": 8.0, "unet_seconds": unet, "sample_seconds": 0.02, "decode_seconds": 0.001}
+    return {"model": "tiny", "method": method, "role": role, "steps": 4, **cost}
+
+
+def test_times_are_in_milliseconds_beside_the_reference():
+    table = [times("reference", "dpm++", 0.1), times("floor", "dpm++", 0.1)]
+    head, lines = time_table([*table, times("candidate", "ddim", 0.025)])
+    assert head[-1] == "U-Net speed-up"
+    assert lines == [
+        ["reference", "4", "8", "100.00", "20.00", "1.00", "1.00x"],
+        ["ddim", "4", "8", "25.00", "20.00", "1.00", "4.00x"],
+    ]
+
+
+def test_times_without_a_reference_have_no_gain():
+    assert time_table([times("candidate", "ddim", 0.025)])[1][0][-1] == "–"
+
+
+def test_pairs_print_their_interval():
+    pair = {"metric": "ssim", "a": "ddim", "b": "dpm++", "steps": 4, "a_closer": 0.25}
+    line = pair_table([pair | {"low": 0.125, "high": 0.5}])[1][0]
+    assert line == ["ssim", "ddim", "dpm++", "4", "0.250 [0.125, 0.500]"]
+
+
+def test_written_tables_hold_every_model_and_are_the_same_twice(tmp_path: Path):
+    run = RunFolder(tmp_path)
+    rows = [*ROWS, replace(ROW, model="other")]
+    run.write_results(rows, {"times": [times("candidate", "ddim", 0.1)], "pairs": []})
+    write_tables(run)
+    first = {f.name: f.read_bytes() for f in (tmp_path / "tables").iterdir()}
+    write_tables(run)
+    assert {f.name: f.read_bytes() for f in (tmp_path / "tables").iterdir()} == first
+    for name in ("results.md", "results.csv", "results.tex"):
+        assert b"other" in first[name]
+    assert first["pairs.csv"] == b""
+    assert b"ddim" in first["times.csv"]

@@ -1,0 +1,127 @@
+"""The command line: a user's mistake is one line and exit code 2."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from sunbench import __version__
+from sunbench.cli import _numbers, _seeds, main
+from sunbench.errors import UserError
+
+
+def run(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, *words: str
+) -> tuple[int, str, str]:
+    monkeypatch.setattr(sys, "argv", ["sunbench", *words])
+    with pytest.raises(SystemExit) as left:
+        main()
+    said = capsys.readouterr()
+    return int(left.value.code or 0), said.out, said.err
+
+
+@pytest.fixture
+def sunbench(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    monkeypatch.setenv("SUNBENCH_CACHE", str(tmp_path / "cache"))
+    monkeypatch.chdir(tmp_path)
+    return lambda *words: run(capsys, monkeypatch, *words)
+
+
+MISTAKES = [
+    (["run", "--methods", "dimm"], "unknown method 'dimm'; did you mean 'ddim'?"),
+    (["run", "--models", "emoij"], "unknown model 'emoij'; did you mean 'emoji'?"),
+    (["run", "--metrics", "sssim"], "unknown metric 'sssim'; did you mean 'ssim'?"),
+    (["run", "--metrics", "fd[zoo-clop]"], "did you mean 'zoo-clip'?"),
+    (["run", "--methods", ","], "given no methods, expected at least one"),
+    (["run", "--steps", "4,0"], "given 0 steps, expected 1 or more"),
+    (["run", "--steps", "four"], "given steps 'four', expected whole numbers like 4,8"),
+    (["run", "--steps", "4.5"], "given steps '4.5', expected whole numbers like 4,8"),
+    (["run", "--seeds", "0"], "given no seeds, expected at least one"),
+    (["run", "--seeds", "1,1"], "given seeds (1, 1), expected each once"),
+    (["run", "--seeds", "x"], "given seeds 'x', expected whole numbers like 4,8"),
+    (["run", "--images", "7", "--seeds", "2"], "a multiple of the 2 seeds"),
+    (["run", "--guidance", "1000"], "guidance_scale 1000.0, expected between 0 and 100"),
+    (["run", "--dtype", "float8"], "dtype 'float8', expected one of"),
+    (["run", "--task", "draw"], "task 'draw', expected one of"),
+    (["run", "--images", "4", "--prompts", "no/such.txt"], "given prompts no/such.txt"),
+    (["list", "method"], "unknown list 'method'; did you mean 'methods'?"),
+    (["zoo", "path", "emojy"], "unknown zoo model 'emojy'; did you mean 'emoji'?"),
+    (["verify", "nothing"], "results.json is missing"),
+    (["report", "nothing"], "results.json is missing"),
+    (["reference", "build", "emoij"], "did you mean 'emoji'?"),
+]
+
+
+@pytest.mark.parametrize(("words", "line"), MISTAKES, ids=[" ".join(w) for w, _ in MISTAKES])
+def test_mistakes(sunbench, words: list[str], line: str):
+    code, out, err = sunbench(*words)
+    assert code == 2
+    assert line in err
+    assert re.fullmatch(r"sunbench: [^\n]+\n", err), err
+    assert out == ""
+
+
+def test_a_mistake_with_markup_is_said_as_it_is(sunbench):
+    code, _, err = sunbench("run", "--methods", "[red]x[/]")
+    assert code == 2
+    assert "'[red]x[/]'" in err
+
+
+def test_version(sunbench):
+    assert sunbench("version") == (0, __version__ + "\n", "")
+
+
+@pytest.mark.parametrize("words", [[], ["run"], ["reference"], ["zoo"], ["list"]])
+def test_help(sunbench, words: list[str]):
+    code, out, err = sunbench(*words, "--help")
+    assert code == 0
+    assert "Usage:" in out
+    assert err == ""
+
+
+def test_zoo_path_is_a_plain_diffusers_folder(sunbench):
+    code, out, _ = sunbench("zoo", "path", "emoji")
+    folder = Path(out.strip())
+    assert code == 0
+    assert (folder / "model_index.json").is_file()
+    assert {p.name for p in folder.iterdir()} >= {"unet", "vae", "text_encoder", "tokenizer"}
+
+
+def test_lists_are_made_without_torch():
+    code = (
+        "import sys; from sunbench.cli import app\n"
+        "for what in ('methods', 'models', 'prompts', 'metrics'):\n"
+        "    app(['list', what], standalone_mode=False)\n"
+        "    assert 'torch' not in sys.modules, what\n"
+    )
+    env = {"COLUMNS": "200", "PATH": ""}
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False, env=env
+    )
+    assert done.returncode == 0, done.stderr
+    for name in ("ddim-leading", "emoji-3d", "zoo", "clip_score"):
+        assert name in done.stdout
+
+
+def test_list_of_reference_sets_names_those_not_built(sunbench):
+    code, out, _ = sunbench("list", "reference-sets")
+    assert code == 0
+    assert "emoji-3d" in out
+    assert "not" in out
+
+
+@pytest.mark.parametrize(
+    ("text", "seeds"), [("3", (0, 1, 2)), ("0,7", (0, 7)), ("5,", (5,)), ("", ()), ("-2", ())]
+)
+def test_seeds_are_a_count_or_a_list(text: str, seeds: tuple[int, ...]):
+    assert _seeds(text) == seeds
+
+
+def test_numbers_say_what_they_were_for():
+    assert _numbers(" 4, 8 ", "steps") == (4, 8)
+    with pytest.raises(UserError, match="given seeds '1;2'"):
+        _numbers("1;2", "seeds")

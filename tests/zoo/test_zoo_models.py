@@ -1,0 +1,90 @@
+"""The shipped zoo: it opens in plain diffusers, fits its budget, and can tell methods apart."""
+
+import numpy as np
+import pytest
+import torch
+from diffusers import StableDiffusionPipeline
+from safetensors import safe_open
+
+from sunbench.errors import UserError
+from sunbench.metrics import clip_extractor, fd
+from sunbench.models import find, load
+from sunbench.zoo import folder, names, weights
+from sunbench.zoo.check import MODELS, ground_colours, held_out_scenes, pictures, retrieval
+
+BUDGET = 45_000_000  # bytes of this part of the zoo
+
+
+def test_the_zoo_has_its_four_models_and_a_scorer():
+    assert set(names()) == set(MODELS)
+    assert (folder("scorer") / "config.json").is_file()
+
+
+def test_weights_are_float16_safetensors_within_budget():
+    files = list(weights().rglob("*.safetensors"))
+    assert sum(f.stat().st_size for f in files) <= BUDGET
+    for file in files:
+        with safe_open(file, "pt") as f:
+            kinds = {f.get_slice(k).get_dtype() for k in f.keys()}  # noqa: SIM118
+        assert kinds <= {"F16", "I64"}, file.name
+    others = {f.suffix for f in weights().rglob("*") if f.is_file()}
+    assert others <= {".safetensors", ".json", ".txt"}
+
+
+def test_an_unknown_model_names_the_nearest():
+    with pytest.raises(UserError, match="emoji-line"):
+        folder("emoji-lines")
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_each_opens_in_plain_diffusers_with_the_block_layout_of_stable_diffusion(name):
+    pipe = StableDiffusionPipeline.from_pretrained(folder(name), safety_checker=None)
+    unet = pipe.unet.config
+    assert all(b == "CrossAttnDownBlock2D" for b in unet.down_block_types)
+    assert all(b == "CrossAttnUpBlock2D" for b in unet.up_block_types)
+    assert unet.mid_block_type == "UNetMidBlock2DCrossAttn"
+    assert (pipe.scheduler.config.beta_schedule, pipe.scheduler.config.prediction_type) == (
+        "scaled_linear",
+        "epsilon",
+    )
+    pipe.set_progress_bar_config(disable=True)
+    image = pipe("a large snowman on a teal background", num_inference_steps=2).images[0]
+    assert image.size == (64, 64)
+
+
+@pytest.fixture(scope="module")
+def judged():
+    """Of 48 held-out captions: 25-step, guidance-1 and DDIM-4 pictures of one fine-tune."""
+    card = find("emoji-flat")
+    pipeline, scorer = load(card).pipeline, clip_extractor("zoo-clip")
+    scenes = held_out_scenes(48)
+    captions = [s.caption for s in scenes]
+    text = scorer.embed_text(captions)
+    shown = {
+        "dpm++ 25": pictures(pipeline, captions, 25, card.guidance_scale),
+        "guidance 1": pictures(pipeline, captions, 25, 1.0),
+        "ddim 4": pictures(pipeline, captions, 4, card.guidance_scale, "ddim"),
+        "dpm++ 20": pictures(pipeline, captions, 20, card.guidance_scale),
+    }
+    return scenes, text, {k: (x, scorer.embed(x)) for k, x in shown.items()}
+
+
+def test_pictures_show_their_caption(judged):
+    scenes, text, shown = judged
+    images, features = shown["dpm++ 25"]
+    assert retrieval(features, text, len(text)) >= 0.8
+    truth = torch.tensor([s.colour for s in scenes])
+    assert (ground_colours(images) == truth).float().mean() >= 0.9
+
+
+def test_guidance_helps(judged):
+    _, text, shown = judged
+    score = {k: float(torch.cosine_similarity(f, text).mean()) for k, (_, f) in shown.items()}
+    assert score["dpm++ 25"] > score["guidance 1"] + 0.01
+
+
+def test_few_steps_hurt_visibly(judged):
+    _, _, shown = judged
+    f = {k: np.asarray(v) for k, (_, v) in shown.items()}
+    near, far = (fd(f["dpm++ 25"], f[k]) for k in ("dpm++ 20", "ddim 4"))
+    assert far > 3 * near

@@ -1,0 +1,141 @@
+"""Composing pictures, from sprites made up here: discs of random colours."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from sunbench.zoo.data import EXTENT, SHIFT, Scene, Sprites, batches, colours, recipe
+
+THINGS = 4  # the first things alone; scenes here use no others
+
+
+def _disc(extent: int) -> torch.Tensor:
+    axis = torch.arange(64) - 31.5
+    return ((axis[:, None] ** 2 + axis[None] ** 2) <= (extent / 2) ** 2).to(torch.uint8)
+
+
+@pytest.fixture(scope="module")
+def sprites() -> Sprites:
+    g = torch.Generator().manual_seed(0)
+    masks = torch.stack([_disc(e) for e in EXTENT])[None, :, None]
+    names = [s["name"] for s in recipe()["styles"]] + ["line/light"]
+    alpha = masks * 255
+    return Sprites(
+        {
+            name: torch.cat(
+                [
+                    masks
+                    * torch.randint(0, 256, (THINGS, 3, 3, 64, 64), generator=g, dtype=torch.uint8),
+                    alpha.expand(THINGS, 3, 1, 64, 64),
+                ],
+                2,
+            )
+            for name in names
+        }
+    )
+
+
+def scenes_of(n: int) -> list[Scene]:
+    return [Scene(i % THINGS, i % 3, i % len(colours()), i // 3 % 3) for i in range(n)]
+
+
+def compose(sprites: Sprites, n: int, seed: int = 0, style: int = 0) -> torch.Tensor:
+    g = torch.Generator().manual_seed(seed)
+    return sprites.compose(scenes_of(n), torch.full((n,), style), g)
+
+
+def test_shapes_and_range(sprites: Sprites):
+    pictures = compose(sprites, 40)
+    assert pictures.shape == (40, 3, 64, 64)
+    assert pictures.dtype == torch.float32
+    assert 0 <= float(pictures.min()) <= float(pictures.max()) <= 1
+
+
+def test_the_same_generator_gives_the_same_pictures(sprites: Sprites):
+    assert torch.equal(compose(sprites, 20), compose(sprites, 20))
+    assert not torch.equal(compose(sprites, 20), compose(sprites, 20, seed=1))
+
+
+def test_corners_are_the_ground(sprites: Sprites):
+    """Subjects never reach a corner, so the colour of the ground can be measured there."""
+    pictures = compose(sprites, 120)
+    for picture, scene in zip(pictures, scenes_of(120), strict=True):
+        ground = torch.tensor(colours()[scene.colour][1]) / 255
+        if scene.ground == 0:
+            for y, x in ((0, 0), (0, 63), (63, 0), (63, 63)):
+                torch.testing.assert_close(picture[:, y, x], ground)
+
+
+def test_patterns_have_two_colours_and_plain_grounds_one():
+    empty = {
+        s["name"]: torch.zeros(THINGS, 3, 4, 64, 64, dtype=torch.uint8) for s in recipe()["styles"]
+    }
+    for colour in range(len(colours())):
+        for ground, count in enumerate((1, 2, 2)):
+            scene = Scene(0, 0, colour, ground)
+            g = torch.Generator().manual_seed(0)
+            picture = Sprites(empty).compose([scene], torch.zeros(1, dtype=torch.long), g)[0]
+            assert len(picture.flatten(1).T.unique(dim=0)) == count
+
+
+def test_larger_subjects_cover_more(sprites: Sprites):
+    def covered(size: int) -> int:
+        g = torch.Generator().manual_seed(0)
+        picture = sprites.compose([Scene(0, size, 0, 0)], torch.zeros(1, dtype=torch.long), g)[0]
+        ground = torch.tensor(colours()[0][1])[:, None, None] / 255
+        return int(((picture - ground).abs().sum(0) > 1e-3).sum())
+
+    areas = [covered(size) for size in range(3)]
+    assert areas == sorted(set(areas))
+
+
+def test_subjects_move_no_further_than_they_may(sprites: Sprites):
+    """Shifts reach both ends of their range and never wrap a subject around the edge."""
+    for size, (extent, reach) in enumerate(zip(EXTENT, SHIFT, strict=True)):
+        n = 300
+        g = torch.Generator().manual_seed(1)
+        pictures = sprites.compose([Scene(0, size, 10, 0)] * n, torch.zeros(n, dtype=torch.long), g)
+        ground = torch.tensor(colours()[10][1])[:, None, None] / 255
+        drawn = (pictures - ground).abs().sum(1) > 1e-3
+        tops = drawn.any(2).int().argmax(1)
+        first = (64 - extent) // 2
+        assert int((tops - first).min()) == -reach
+        assert int((tops - first).max()) in (reach, reach + 1)
+        heights = 64 - drawn.any(2).flip(1).int().argmax(1) - tops
+        assert int(heights.max()) <= extent
+
+
+def test_line_art_is_light_on_dark_grounds(sprites: Sprites):
+    names = [s["name"] for s in recipe()["styles"]]
+    line = names.index("line")
+    luma = [0.299 * r + 0.587 * g + 0.114 * b for _, (r, g, b) in colours()]
+    dark = [i for i, y in enumerate(luma) if y < 0.45 * 255]
+    assert 0 < len(dark) < len(colours())
+    other = Sprites(sprites.tensors | {"line/light": sprites.tensors["line"] // 2})
+    for colour in range(len(colours())):
+        pictures = [
+            s.compose(
+                [Scene(0, 1, colour, 0)], torch.tensor([line]), torch.Generator().manual_seed(0)
+            )
+            for s in (sprites, other)
+        ]
+        assert torch.equal(*pictures) == (colour not in dark)
+
+
+def test_batch_k_depends_on_seed_and_k_alone(sprites: Sprites):
+    pool = tuple(scenes_of(30))
+    stream = batches(sprites, [0, 2], pool, 5, seed=3, start=0)
+    first = [next(stream) for _ in range(4)]
+    resumed = next(batches(sprites, [0, 2], pool, 5, seed=3, start=3))
+    assert all(torch.equal(a, b) for a, b in zip(first[3], resumed, strict=True))
+    assert not torch.equal(first[0][0], first[1][0])
+    other = next(batches(sprites, [0, 2], pool, 5, seed=4, start=0))
+    assert not torch.equal(first[0][0], other[0])
+    assert {int(s) for _, _, styles in first for s in styles} <= {0, 2}
+
+
+def test_batches_draw_from_the_pool_alone(sprites: Sprites):
+    pool = tuple(scenes_of(5))
+    _, index, _ = next(batches(sprites, [1], pool, 50, seed=0, start=0))
+    assert {Scene(*row) for row in index.tolist()} == set(pool)
