@@ -18,6 +18,7 @@ from sunbench.bench.plan import Planned, cards, plan_model, prompt_set
 from sunbench.bench.probes import Probes
 from sunbench.bench.reduce import Reducer, cost, result_row
 from sunbench.bench.request import Request
+from sunbench.errors import UserError
 from sunbench.models import ModelCard, load
 from sunbench.paths import cache_root
 from sunbench.sampling import latent_shape
@@ -271,7 +272,10 @@ def _write(
 
 def _asked(run: RunFolder) -> Any:
     """The request that run.json holds, if any: a finished run asked for again is left as it is."""
-    return run.read_run()["request"] if run.run_file.exists() else None
+    try:
+        return run.read_run().get("request")
+    except UserError:  # missing or cut short: to be written again
+        return None
 
 
 def _provenance(loaded: LoadedModel, rows: PromptSet, cells: list[Planned]) -> dict[str, Any]:

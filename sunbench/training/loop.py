@@ -6,13 +6,13 @@ by that number), so a run that was killed and resumed equals one that was not.
 
 from __future__ import annotations
 
-import contextlib
 import csv
 import json
 import logging
 import math
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,9 @@ from torch import Tensor, nn
 from sunbench.errors import UserError
 
 log = logging.getLogger(__name__)
+
+#: Settings that may change while a training goes on.
+FLEXIBLE = {"steps", "decay", "checkpoint_every", "log_every"}
 
 
 @dataclass(frozen=True)
@@ -118,6 +121,108 @@ def _keep_rows(file: Path, step: int) -> None:
     file.write_text("\n".join(kept) + "\n")
 
 
+class _Loop:
+    """The state of one training: what is trained, its optimiser, its average and its logs."""
+
+    def __init__(self, module: nn.Module, settings: LoopSettings, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self.module, self.settings = module, settings
+        self.file, self.log_file = folder / "checkpoint.safetensors", folder / "loss.csv"
+        self.trained = [p for p in module.parameters() if p.requires_grad]
+        self.device = self.trained[0].device.type
+        self.optimiser = torch.optim.AdamW(
+            self.trained,
+            settings.learning_rate,
+            settings.betas,
+            weight_decay=settings.weight_decay,
+            fused=self.device == "cuda",
+        )
+        self.ema = {k: v.detach().clone() for k, v in module.state_dict().items()}
+        self.sums: dict[str, float] = {}
+        self.start = self._resume() if self.file.exists() else 0
+        self.began = time.monotonic()
+
+    def _resume(self) -> int:
+        """Load the checkpoint; returns the number of steps done."""
+        with safe_open(self.file, "pt") as f:
+            meta = f.metadata()
+            self._check(json.loads(meta["settings"]))
+            tensors = {k: f.get_tensor(k) for k in f.keys()}  # noqa: SIM118
+        _unpack(tensors, self.module, self.ema, self.optimiser)
+        self.sums = json.loads(meta.get("sums", "{}"))
+        done = int(meta["step"])
+        _keep_rows(self.log_file, done)
+        log.info("resuming at step %d of %d", done, self.settings.steps)
+        return done
+
+    def _check(self, begun: dict[str, Any]) -> None:
+        """Only the length of a training may change while it goes on."""
+        asked = json.loads(json.dumps(asdict(self.settings)))
+        for name in asked.keys() - FLEXIBLE:
+            if asked[name] != begun.get(name):
+                raise UserError(
+                    f"{self.file} was begun with {name} = {begun.get(name)}, asked {asked[name]};"
+                    " go on with that or start in another folder"
+                )
+
+    def save(self, done: int) -> None:
+        """Write the checkpoint."""
+        tensors = _pack(self.module, self.ema, self.optimiser)
+        _write_checkpoint(self.file, tensors, done, self.settings, self.sums)
+
+    def step(self, step: int, loss: Callable[[int], dict[str, Tensor]]) -> None:
+        """One update: gradients of all micro-batches, clipping, AdamW, average."""
+        s = self.settings
+        for group in self.optimiser.param_groups:
+            group["lr"] = s.rate(step)
+        self.optimiser.zero_grad(set_to_none=True)
+        for micro in range(s.accumulate):
+            with self._autocast():
+                parts = loss(step * s.accumulate + micro)
+            (parts["loss"] / s.accumulate).backward()
+            for k, v in parts.items():
+                self.sums[k] = self.sums.get(k, 0.0) + float(v.detach())
+        norm = nn.utils.clip_grad_norm_(self.trained, s.clip)
+        if not math.isfinite(self.sums["loss"]) or not bool(torch.isfinite(norm)):
+            raise UserError(
+                f"loss is not finite at step {step}; the last good checkpoint is {self.file}"
+                f" (try a learning rate below {s.learning_rate:g})"
+            )
+        self.optimiser.step()
+        self._average(step + 1)
+
+    def _autocast(self) -> AbstractContextManager[Any]:
+        if self.settings.dtype == "float32":
+            return nullcontext()
+        return torch.autocast(self.device, getattr(torch, self.settings.dtype))
+
+    @torch.no_grad()
+    def _average(self, done: int) -> None:
+        """Exponential average whose window grows at the start."""
+        decay = min(self.settings.ema, (1 + done) / (10 + done))
+        for k, v in self.module.state_dict().items():
+            if v.is_floating_point():
+                self.ema[k].lerp_(v, 1 - decay)
+            else:
+                self.ema[k].copy_(v)
+
+    def report(self, done: int) -> None:
+        """Append the mean losses since the last report to the log."""
+        s = self.settings
+        n = (done - (done - 1) // s.log_every * s.log_every) * s.accumulate
+        means = {k: f"{v / n:.6g}" for k, v in self.sums.items()}
+        images = (done - self.start) * s.batch * s.accumulate
+        speed = images / (time.monotonic() - self.began)
+        new = not self.log_file.exists()
+        with self.log_file.open("a", newline="") as f:
+            writer = csv.writer(f)
+            if new:
+                writer.writerow(["step", "rate", "images_per_s", *means])
+            writer.writerow([done, f"{s.rate(done - 1):.4g}", f"{speed:.1f}", *means.values()])
+        log.info("step %d/%d %s %.0f images/s", done, s.steps, means, speed)
+        self.sums = {}
+
+
 def fit(
     module: nn.Module,
     loss: Callable[[int], dict[str, Tensor]],
@@ -136,86 +241,17 @@ def fit(
         on_checkpoint: called with the step and the EMA state at each checkpoint.
 
     Raises:
-        UserError: when the loss is not finite; the last good checkpoint stays.
+        UserError: when the loss is not finite (the last good checkpoint stays), or the folder
+            holds a training with other settings.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    file, log_file = folder / "checkpoint.safetensors", folder / "loss.csv"
-    trained = [p for p in module.parameters() if p.requires_grad]
-    fused = trained[0].device.type == "cuda"
-    optimiser = torch.optim.AdamW(
-        trained,
-        settings.learning_rate,
-        settings.betas,
-        weight_decay=settings.weight_decay,
-        fused=fused,
-    )
-    ema = {k: v.detach().clone() for k, v in module.state_dict().items()}
-    device, start = trained[0].device.type, 0
-    sums: dict[str, float] = {}
-    if file.exists():
-        with safe_open(file, "pt") as f:
-            start = int(f.metadata()["step"])
-            sums = json.loads(f.metadata().get("sums", "{}"))
-            _unpack({k: f.get_tensor(k) for k in f.keys()}, module, ema, optimiser)  # noqa: SIM118
-        _keep_rows(log_file, start)
-        log.info("resuming at step %d of %d", start, settings.steps)
-    autocast = settings.dtype != "float32"
-    began = time.monotonic()
-    for step in range(start, settings.steps):
-        for group in optimiser.param_groups:
-            group["lr"] = settings.rate(step)
-        optimiser.zero_grad(set_to_none=True)
-        for micro in range(settings.accumulate):
-            context = (
-                torch.autocast(device, getattr(torch, settings.dtype))
-                if autocast
-                else contextlib.nullcontext()
-            )
-            with context:
-                parts = loss(step * settings.accumulate + micro)
-            (parts["loss"] / settings.accumulate).backward()
-            for k, v in parts.items():
-                sums[k] = sums.get(k, 0.0) + float(v.detach())
-        norm = nn.utils.clip_grad_norm_(trained, settings.clip)
-        if not math.isfinite(sums["loss"]) or not bool(torch.isfinite(norm)):
-            raise UserError(
-                f"loss is not finite at step {step}; the last good checkpoint is {file}"
-                f" (try a learning rate below {settings.learning_rate:g})"
-            )
-        optimiser.step()
+    loop = _Loop(module, settings, folder)
+    for step in range(loop.start, settings.steps):
+        loop.step(step, loss)
         done = step + 1
-        decay = min(settings.ema, (1 + done) / (10 + done))
-        with torch.no_grad():
-            for k, v in module.state_dict().items():
-                if v.is_floating_point():
-                    ema[k].lerp_(v, 1 - decay)
-                else:
-                    ema[k].copy_(v)
         if done % settings.log_every == 0 or done == settings.steps:
-            n = (done - (done - 1) // settings.log_every * settings.log_every) * settings.accumulate
-            new = not log_file.exists()
-            with log_file.open("a", newline="") as f:
-                writer = csv.writer(f)
-                if new:
-                    writer.writerow(["step", "rate", "images_per_s", *sums])
-                speed = (
-                    (done - start)
-                    * settings.batch
-                    * settings.accumulate
-                    / (time.monotonic() - began)
-                )
-                row = [f"{v / n:.6g}" for v in sums.values()]
-                writer.writerow([done, f"{settings.rate(step):.4g}", f"{speed:.1f}", *row])
-            log.info(
-                "step %d/%d %s %.0f images/s",
-                done,
-                settings.steps,
-                dict(zip(sums, row, strict=True)),
-                speed,
-            )
-            sums = {}
+            loop.report(done)
         if done % settings.checkpoint_every == 0 or done == settings.steps:
-            _write_checkpoint(file, _pack(module, ema, optimiser), done, settings, sums)
+            loop.save(done)
             if on_checkpoint is not None:
-                on_checkpoint(done, ema)
-    return ema
+                on_checkpoint(done, loop.ema)
+    return loop.ema
