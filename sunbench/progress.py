@@ -19,8 +19,8 @@ from rich.table import Table
 from sunbench.store.files import human
 
 if TYPE_CHECKING:
+    from sunbench.bench.layout import ModelPlan
     from sunbench.bench.plan import Planned
-    from sunbench.bench.run import ModelPlan
 
 
 class RichWatcher:

@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from sunbench.bench.request import Request
-from sunbench.bench.run import Outcome, Watcher, execute
+from sunbench.bench.run import Outcome, execute
 from sunbench.bench.verify import verify_store
+from sunbench.bench.watch import Watcher
 from sunbench.models import find
 from sunbench.paths import cache_root
 from sunbench.reference_sets import FLOOR_OFFSET, recipe_for

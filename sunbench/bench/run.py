@@ -8,78 +8,21 @@ import shutil
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
-
-import torch
+from typing import Any
 
 from sunbench.bench.environment import environment
 from sunbench.bench.execute import COST, Clock, Executor, Made
-from sunbench.bench.plan import Planned, cards, plan_model, prompt_set
+from sunbench.bench.layout import ModelPlan, bytes_needed, default_metrics, load_model, plan
+from sunbench.bench.plan import Planned
 from sunbench.bench.probes import Probes
 from sunbench.bench.reduce import Reducer, cost, result_row
 from sunbench.bench.request import Request
+from sunbench.bench.watch import Silent, Watcher
 from sunbench.errors import UserError
-from sunbench.models import ModelCard, load
 from sunbench.paths import cache_root
-from sunbench.sampling import latent_shape
 from sunbench.store import CellStore, ResultRow, RunFolder, ensure_space, key
-from sunbench.timing import seconds_per_evaluation
-
-if TYPE_CHECKING:
-    from sunbench.models import LoadedModel
-    from sunbench.prompts import PromptSet
 
 log = logging.getLogger(__name__)
-
-PAIRED = ("ssim", "psnr")
-
-
-class Watcher(Protocol):
-    """Who is told how a run goes."""
-
-    def planned(self, plans: list[ModelPlan], bytes_needed: int) -> None:
-        """The whole plan, before anything is made."""
-
-    def cell(self, planned: Planned) -> None:
-        """A cell begins."""
-
-    def advance(self, nfe: int) -> None:
-        """So many U-Net evaluations of the plan are done."""
-
-
-class Silent:
-    """A watcher that says nothing."""
-
-    def planned(self, plans: list[ModelPlan], bytes_needed: int) -> None:
-        """Ignore."""
-
-    def cell(self, planned: Planned) -> None:
-        """Ignore."""
-
-    def advance(self, nfe: int) -> None:
-        """Ignore."""
-
-
-@dataclass
-class ModelPlan:
-    """One model with its prompts and cells; its weights are held only while it is at work."""
-
-    card: ModelCard
-    rows: PromptSet
-    cells: list[Planned]
-    provenance: dict[str, Any]
-    seconds_per_nfe: float = 0.0
-    loaded: LoadedModel | None = None
-
-    @property
-    def nfe(self) -> int:
-        """Planned U-Net evaluations."""
-        return sum(c.planned_nfe for c in self.cells)
-
-    @property
-    def seconds(self) -> float:
-        """Expected seconds, by the U-Net alone."""
-        return self.nfe * self.seconds_per_nfe
 
 
 @dataclass
@@ -91,52 +34,6 @@ class Outcome:
     times: list[dict[str, Any]] = field(default_factory=list)
     black: int = 0
     new_shards: int = 0
-
-
-def default_metrics(card: ModelCard) -> tuple[str, ...]:
-    """The metrics of a model by default: its feature network's distances, its scorer, the pairs."""
-    net = card.extractor
-    fd = "fid" if net == "inception" else f"fd[{net}]"
-    lpips = "lpips[zoo-clip]" if net == "zoo-clip" else "lpips[alex]"
-    return (
-        fd,
-        f"kid[{net}]",
-        f"clip_score[{card.scorer}]",
-        lpips,
-        *PAIRED,
-        f"cos[{card.scorer}]",
-    )
-
-
-def plan(request: Request) -> list[ModelPlan]:
-    """Load the models and lay out their cells."""
-    out: list[ModelPlan] = []
-    for card in cards(request):
-        rows = prompt_set(card, request)
-        loaded = _load(card, request)
-        cells = plan_model(loaded, rows, request)
-        for earlier in out:
-            earlier.loaded = None
-        side = latent_shape(loaded.pipeline, cells[0].cell.resolution)[1]
-        seconds = seconds_per_evaluation(loaded.pipeline, request.batch, side)
-        provenance = _provenance(loaded, rows, cells)
-        out.append(ModelPlan(card, rows, cells, provenance, seconds, loaded))
-    return out
-
-
-def _load(card: ModelCard, request: Request) -> LoadedModel:
-    dtype = getattr(torch, request.dtype)
-    return load(card, device=request.device, dtype=dtype, task=request.task)
-
-
-def bytes_needed(plans: list[ModelPlan], keep_images: bool) -> int:
-    """A generous guess of the disk that the run fills: lossless pictures and 8 KB of features."""
-    total = 0
-    for p in plans:
-        for c in p.cells:
-            picture = 3 * c.cell.resolution**2 * (keep_images or c.role == "reference")
-            total += c.cell.images * (picture + 8192) * (c.skip is None)
-    return total
 
 
 def cell_folder(planned: Planned, run: RunFolder) -> Path:
@@ -169,7 +66,7 @@ def execute(
         outcome = Outcome()
         for model in plans:
             with clock.phase("loading models"):
-                model.loaded = model.loaded or _load(model.card, request)
+                model.loaded = model.loaded or load_model(model.card, request)
             _run_model(model, request, run, clock, watcher, outcome)
             model.loaded = None
         _write(request, run, plans, clock, outcome, time.time() - began)
@@ -276,23 +173,3 @@ def _asked(run: RunFolder) -> Any:
         return run.read_run().get("request")
     except UserError:  # missing or cut short: to be written again
         return None
-
-
-def _provenance(loaded: LoadedModel, rows: PromptSet, cells: list[Planned]) -> dict[str, Any]:
-    return {
-        "card": loaded.card.content,
-        "vae": loaded.vae,
-        "revision": loaded.revision,
-        "weights": loaded.hashes,
-        "prompts": {"name": rows.name, "hash": rows.hash, "n": len(rows), "source": rows.source},
-        "cells": [
-            {
-                "role": c.role,
-                "key": key(c.cell.content()),
-                "label": c.cell.label,
-                "content": c.cell.content(),
-                "skip": c.skip,
-            }
-            for c in cells
-        ],
-    }

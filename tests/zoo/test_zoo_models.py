@@ -9,8 +9,8 @@ from safetensors import safe_open
 from sunbench.errors import UserError
 from sunbench.metrics import clip_extractor, fd
 from sunbench.models import find, load
+from sunbench.report.zoo_quality import MODELS, ground_colours, held_out_scenes, pictures, retrieval
 from sunbench.zoo import folder, names, weights
-from sunbench.zoo.check import MODELS, ground_colours, held_out_scenes, pictures, retrieval
 
 BUDGET = 45_000_000  # bytes of this part of the zoo
 

@@ -1,0 +1,35 @@
+"""Who is told how a run goes."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from sunbench.bench.layout import ModelPlan
+    from sunbench.bench.plan import Planned
+
+
+class Watcher(Protocol):
+    """Who is told how a run goes."""
+
+    def planned(self, plans: list[ModelPlan], bytes_needed: int) -> None:
+        """The whole plan, before anything is made."""
+
+    def cell(self, planned: Planned) -> None:
+        """A cell begins."""
+
+    def advance(self, nfe: int) -> None:
+        """So many U-Net evaluations of the plan are done."""
+
+
+class Silent:
+    """A watcher that says nothing."""
+
+    def planned(self, plans: list[ModelPlan], bytes_needed: int) -> None:
+        """Ignore."""
+
+    def cell(self, planned: Planned) -> None:
+        """Ignore."""
+
+    def advance(self, nfe: int) -> None:
+        """Ignore."""
