@@ -140,7 +140,7 @@ def _execute(request: Request, folder: Path) -> None:
 
 
 def _print_tables(folder: Path) -> None:
-    from sunbench.report.tables import FLOOR, headline, models, short_text, time_table
+    from sunbench.report.tables import FLOOR, headline, models, reasons, short_text, time_table
     from sunbench.store import RunFolder
 
     finished = RunFolder(folder)
@@ -148,6 +148,8 @@ def _print_tables(folder: Path) -> None:
     times = finished.read_results_document().get("times", [])
     for model in models(rows):
         out.print(_table(f"{model}, {rows[0].n} images a row", *headline(rows, model, short_text)))
+        for reason in reasons(r for r in rows if r.model == model):
+            out.print(f"n/a: {escape(reason)}", highlight=False)
         if any(r.method == FLOOR for r in rows):
             out.print("Under the candidates, the floor: the reference with other seeds.\n")
         out.print(

@@ -13,15 +13,10 @@ from sunbench.paths import cache_root
 from sunbench.store.files import human
 
 
-def _network(name: str) -> str:
-    from sunbench.errors import UserError
-    from sunbench.metrics import extractor
+def _inception() -> str:
+    from sunbench.metrics.inception import weights_file
 
-    try:
-        extractor(name)
-    except UserError as error:
-        return str(error)
-    return "at hand"
+    return "at hand" if weights_file().is_file() else "not here yet; fetched on first use"
 
 
 def _model(name: str) -> str:
@@ -51,7 +46,7 @@ def examine() -> list[list[str]]:
     rows += [
         [f"package {p}", "at hand" if find_spec(p) else "absent"] for p in ("open_clip", "ray")
     ]
-    rows += [[f"network {n}", _network(n)] for n in ("zoo-clip", "inception")]
+    rows.append(["network inception", _inception()])
     rows += [[f"model {n}", _model(n)] for n in cards()]
     return rows
 

@@ -81,10 +81,10 @@ class Reducer:
         ]
 
     def _row(self, made: Made, choice: MetricChoice) -> ResultRow:
-        reason = made.planned.skip or self.probes.reasons.get(choice.label)
-        if reason is not None:
-            return result_row(made.planned, choice, None, reason, None, "")
         nfe = round(cost(made)["nfe"])
+        reason = self.probes.reasons.get(choice.label)
+        if reason is not None:
+            return result_row(made.planned, choice, None, reason, nfe, "")
         protocol = self._protocol(choice)
         return result_row(made.planned, choice, self.estimate(made, choice), None, nfe, protocol)
 

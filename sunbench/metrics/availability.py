@@ -10,7 +10,14 @@ from sunbench.errors import NotAvailable
 __all__ = ["NotAvailable", "fetching"]
 
 
-def _out_of_reach(error: Exception) -> bool:
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    """An error and those behind it; open_clip hides a failed fetch behind a RuntimeError."""
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+def _out_of_reach(error: BaseException) -> bool:
     """Whether an error means that a file could not be fetched."""
     modules = {kind.__module__.split(".")[0] for kind in type(error).__mro__}
     return isinstance(error, OSError) or bool(modules & {"httpx", "httpx2", "requests", "urllib3"})
@@ -22,7 +29,8 @@ def fetching(what: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        if not _out_of_reach(error):
+        behind = [e for e in _chain(error) if _out_of_reach(e)]
+        if not behind:
             raise
-        reason = type(error).__name__
+        reason = type(behind[0]).__name__
         raise NotAvailable(f"weights not available offline: {what} ({reason})") from error

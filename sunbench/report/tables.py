@@ -35,10 +35,21 @@ def cell_text(row: ResultRow | None) -> str:
 
 
 def short_text(row: ResultRow | None) -> str:
-    """A value with half its interval's width below it, for narrow screens."""
+    """A value with half its interval's width below it, for narrow screens; reasons go below."""
+    if row is not None and row.reason is not None:
+        return "n/a"
     if row is None or row.value is None or row.low is None or row.high is None:
         return cell_text(row)
     return f"{number(row.value)}\n±{number((row.high - row.low) / 2)}"
+
+
+def reasons(rows: Iterable[ResultRow]) -> list[str]:
+    """Each distinct reason for a missing value, with what it is missing from."""
+    found: dict[str, list[str]] = {}
+    for r in rows:
+        if r.reason is not None:
+            found.setdefault(r.reason, []).append(r.metric)
+    return [f"{', '.join(dict.fromkeys(m))}: {reason}" for reason, m in found.items()]
 
 
 def models(rows: Iterable[ResultRow]) -> list[str]:
