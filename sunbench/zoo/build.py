@@ -48,18 +48,17 @@ def _run(stage: str, folder: Path, device: str) -> None:
     if done.exists():
         return
     maker: Any = {"vae": _vae, "encoder": _clip, "scorer": _clip}.get(stage, _unet)
-    model = maker(stage, sprites, folder, device)
     part = done.with_name("model.part")
-    model.save_pretrained(part)
+    maker(stage, sprites, folder, device, part)
     part.rename(done)
 
 
-def _vae(stage: str, sprites: Sprites, folder: Path, device: str) -> AutoencoderTiny:
-    return train_vae(sprites, folder / stage, device)
+def _vae(stage: str, sprites: Sprites, folder: Path, device: str, out: Path) -> None:
+    train_vae(sprites, folder / stage, device).save_pretrained(out)
 
 
-def _clip(stage: str, sprites: Sprites, folder: Path, device: str) -> CLIPModel:
-    return train_clip(sprites, folder / stage, stage, device)
+def _clip(stage: str, sprites: Sprites, folder: Path, device: str, out: Path) -> None:
+    train_clip(sprites, folder / stage, stage, device).save_pretrained(out)
 
 
 def text_encoder(folder: Path) -> CLIPTextModel:
@@ -72,14 +71,20 @@ def text_encoder(folder: Path) -> CLIPTextModel:
     return encoder.eval()
 
 
-def _unet(stage: str, sprites: Sprites, folder: Path, device: str) -> UNet2DConditionModel:
+def _unet(stage: str, sprites: Sprites, folder: Path, device: str, out: Path) -> None:
+    """Train one model; the base's text encoder, which all models share, is kept beside it."""
     model = next(m for m in recipe()["models"] if m["name"] == stage)
-    start = None
-    if "base" in model:
-        start = UNet2DConditionModel.from_pretrained(folder / model["base"] / "model")
     vae = AutoencoderTiny.from_pretrained(folder / "vae" / "model")
-    encoder = text_encoder(folder / "encoder" / "model")
-    return train_unet(sprites, vae, encoder, folder / stage, model, start, device)
+    if "base" in model:
+        base = folder / model["base"] / "model"
+        start = UNet2DConditionModel.from_pretrained(base)
+        encoder = CLIPTextModel.from_pretrained(base / "text_encoder")
+    else:
+        start, encoder = None, text_encoder(folder / "encoder" / "model")
+    net = train_unet(sprites, vae, encoder, folder / stage, model, start, device)
+    net.unet.save_pretrained(out)
+    if start is None:
+        net.encoder.save_pretrained(out / "text_encoder")
 
 
 # ------------------------------------------------------------------------------ shipping
@@ -99,7 +104,7 @@ def ship(folder: Path, target: Path) -> None:
     vae = AutoencoderTiny.from_pretrained(folder / "vae" / "model")
     pipeline = StableDiffusionPipeline(
         vae=vae,
-        text_encoder=text_encoder(folder / "encoder" / "model"),
+        text_encoder=CLIPTextModel.from_pretrained(folder / "emoji" / "model" / "text_encoder"),
         tokenizer=tokenizer,
         unet=UNet2DConditionModel.from_pretrained(folder / "emoji" / "model"),
         scheduler=DDIMScheduler(**recipe()["scheduler"], set_alpha_to_one=False),

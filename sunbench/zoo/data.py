@@ -34,8 +34,9 @@ log = logging.getLogger(__name__)
 RESOLUTION = 64
 SIZES = ("small", "medium", "large")
 SIZE_WORDS = ("a small", "a", "a large")
-EXTENT = (38, 48, 60)  # longest side of the subject, pixels
-SHIFT = (5, 4, 2)  # largest displacement of the subject, pixels
+EXTENT = (36, 44, 60)  # longest side of the subject, pixels
+PATCH = 8  # pixels a latent; subjects move by whole patches, so that a latent has one meaning
+SHIFT = (1, 1, 0)  # largest displacement of the subject, patches
 GROUNDS = ("plain", "striped", "dotted")
 DARK_INK, LIGHT_INK = "#161616", "#f6f6f6"
 
@@ -349,7 +350,7 @@ class Sprites:
         sprite = torch.where(flip[:, None, None, None], sprite.flip(-1), sprite)
         reach = torch.tensor(SHIFT)[size][:, None]
         unit = torch.rand(n, 2, generator=generator) * 2 - 1
-        shift = (unit * (reach + 0.499)).round().long()
+        shift = PATCH * (unit * (reach + 0.499)).round().long()
         axis = torch.arange(RESOLUTION)
         rows = (axis[None] - shift[:, :1]) % RESOLUTION
         cols = (axis[None] - shift[:, 1:]) % RESOLUTION

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from diffusers import AutoencoderTiny, DDPMScheduler, UNet2DConditionModel
-from torch import Tensor
+from torch import Tensor, nn
 from torchvision.utils import save_image
 from transformers import (
     CLIPConfig,
@@ -205,6 +205,19 @@ def encode_pool(
     return torch.cat(latents), torch.cat(index), torch.cat(style)
 
 
+class Conditioned(nn.Module):
+    """A U-Net with its text encoder, so that both can learn together."""
+
+    def __init__(self, unet: UNet2DConditionModel, encoder: CLIPTextModel) -> None:
+        super().__init__()
+        self.unet, self.encoder = unet, encoder
+
+    def forward(self, x_t: Tensor, t: Tensor, ids: Tensor) -> Tensor:
+        """Predicted noise (N, 4, 8, 8) of noisy latents at timesteps (N,) under tokens (N, 24)."""
+        context = self.encoder(ids).last_hidden_state
+        return self.unet(x_t, t, context).sample.float()
+
+
 def train_unet(
     sprites: Sprites,
     vae: AutoencoderTiny,
@@ -213,8 +226,12 @@ def train_unet(
     model: dict[str, Any],
     start: UNet2DConditionModel | None = None,
     device: str = "cpu",
-) -> UNet2DConditionModel:
-    """Epsilon-prediction with min-SNR weights (Hang et al. 2023, arXiv 2303.09556, Eq. 6)."""
+) -> Conditioned:
+    """Epsilon-prediction with min-SNR weights (Hang et al. 2023, arXiv 2303.09556, Eq. 6).
+
+    The base model (no ``start``) trains its text encoder too, as latent diffusion did before
+    Stable Diffusion (Rombach et al. 2022, sec. 4.3.1); fine-tunes leave it as it is.
+    """
     table = recipe()["unet"]
     override = {k: model[k] for k in ("steps", "learning_rate") if k in model}
     settings = LoopSettings.from_table(table["loop"] | override)
@@ -222,12 +239,13 @@ def train_unet(
     unet = UNet2DConditionModel(**table["config"])
     if start is not None:
         unet.load_state_dict(start.state_dict())
-    unet = unet.to(device)
+    text_encoder.requires_grad_(start is None)
+    net = Conditioned(unet, text_encoder.eval()).to(device)
     names = [s["name"] for s in recipe()["styles"]]
     styles = [names.index(s) for s in model["styles"]]
     size = model.get("pool", table["pool"])
     latents, index, style = encode_pool(vae, sprites, styles, size, settings.seed + 17, device)
-    tokenizer, encoder = build_tokenizer(), text_encoder.to(device).eval()
+    tokenizer = build_tokenizer()
     alpha_bar = DDPMScheduler(**recipe()["scheduler"]).alphas_cumprod
     snr = alpha_bar / (1 - alpha_bar)
 
@@ -242,12 +260,10 @@ def train_unet(
         t = torch.randint(len(alpha_bar), (len(n),), generator=g)
         a = alpha_bar[t][:, None, None, None]
         x_t = (a.sqrt() * x0 + (1 - a).sqrt() * eps).to(device)
-        with torch.no_grad():
-            context = encoder(tokenize(tokenizer, words).to(device)).last_hidden_state
-        out = unet(x_t, t.to(device), context).sample.float()
+        out = net(x_t, t.to(device), tokenize(tokenizer, words).to(device))
         per_image = (out - eps.to(device)).square().flatten(1).mean(1)
         weight = (snr[t].clamp(max=table["snr_gamma"]) / snr[t]).to(device)
         return {"loss": (weight * per_image).mean(), "mse": per_image.mean()}
 
-    unet.load_state_dict(fit(unet, loss, settings, folder))
-    return unet
+    net.load_state_dict(fit(net, loss, settings, folder))
+    return net

@@ -1,0 +1,57 @@
+"""The page of a comparison, in Markdown."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from sunbench.report.compare import Comparison, Verdict
+from sunbench.report.tables import markdown_table, number
+from sunbench.store import write_atomic
+
+#: Columns of the verdict table.
+HEAD = ["verdict", "row", "metric", "baseline", "run", "change", "allowed", "why"]
+
+
+def _line(v: Verdict) -> list[str]:
+    r = v.row
+    what = f"{r.model} · {r.method} · {r.steps} steps"
+    base = "–" if v.verdict == "new" or r.value is None else number(r.value)
+    found = "–" if v.value is None else number(v.value)
+    if v.change is None:
+        return [v.verdict, what, r.metric, base, found, "–", "–", v.why]
+    change = f"{v.change.value:+.3g} [{v.change.low:+.3g}, {v.change.high:+.3g}]"
+    return [v.verdict, what, r.metric, base, found, change, f"{v.limit:.3g}", v.why]
+
+
+def table(comparison: Comparison) -> list[list[str]]:
+    """Lines of the verdict table, worst first; their head is HEAD."""
+    return [_line(v) for v in comparison.verdicts]
+
+
+def markdown(comparison: Comparison) -> str:
+    """The page: one sentence, what is wrong, the verdicts, and what else is not the same."""
+    parts = ["# Comparison with the baseline", _plain(comparison.headline)]
+    if comparison.problems:
+        parts.append("\n".join(f"- {_plain(p)}" for p in comparison.problems))
+    if comparison.verdicts:
+        parts.append(markdown_table(HEAD, table(comparison)))
+    if comparison.changes:
+        lines = "\n".join(f"- {_plain(c)}" for c in comparison.changes)
+        parts.append(f"Not the same in the two:\n\n{lines}")
+    return "\n\n".join(parts) + "\n"
+
+
+def _plain(text: str) -> str:
+    return " ".join(text.splitlines()).replace("\\", "\\\\").replace("<", "&lt;")
+
+
+def write_page(comparison: Comparison, run: Path) -> Path:
+    """Write ``tables/compare.md`` of the run, and add it to ``$GITHUB_STEP_SUMMARY`` when set."""
+    file, text = run / "tables" / "compare.md", markdown(comparison)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    write_atomic(file, text.encode())
+    if summary := os.environ.get("GITHUB_STEP_SUMMARY"):
+        with Path(summary).open("a", encoding="utf-8") as out:
+            out.write(text)
+    return file

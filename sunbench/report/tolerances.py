@@ -1,0 +1,67 @@
+"""How far each metric may go before a run is worse than its baseline."""
+
+from __future__ import annotations
+
+import math
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from sunbench.errors import UserError
+from sunbench.metrics.registry import find
+
+
+@dataclass(frozen=True)
+class Tolerance:
+    """How far a metric may go: absolute + relative * |baseline|; moved: of the reference's."""
+
+    absolute: float
+    relative: float
+    moved: float | None = None
+
+    def limit(self, value: float) -> float:
+        """The difference that is still allowed at a baseline's value."""
+        return self.absolute + self.relative * abs(value)
+
+
+def load_tolerances(path: Path | None = None) -> dict[str, Tolerance]:
+    """The package's tolerances, those of a TOML of the same form put over them."""
+    own = (resources.files("sunbench.report") / "tolerances.toml").read_text("utf-8")
+    found = _tolerances(own, "tolerances.toml")
+    if path is not None:
+        try:
+            found |= _tolerances(path.read_text("utf-8"), str(path))
+        except OSError as error:
+            raise UserError(f"cannot read {path}: {error.strerror}") from error
+    return found
+
+
+def _tolerances(text: str, name: str) -> dict[str, Tolerance]:
+    try:
+        tables = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise UserError(f"{name} is not TOML ({error})") from error
+    for metric in tables:
+        find(metric)
+    return {m: _tolerance(table, f"{name}, {m}") for m, table in tables.items()}
+
+
+def _tolerance(table: Any, where: str) -> Tolerance:
+    known, needed = {f.name for f in fields(Tolerance)}, {"absolute", "relative"}
+    good = isinstance(table, dict) and needed <= table.keys() <= known
+    if not good or not all(type(x) in (int, float) and 0 <= x < math.inf for x in table.values()):
+        raise UserError(
+            f"{where}: given {table}, expected absolute, relative and at will moved, from 0 on"
+        )
+    return Tolerance(**table)
+
+
+def tolerance_of(metric: str, table: Mapping[str, Tolerance]) -> Tolerance:
+    """The tolerance of a column: its own before its metric's."""
+    name = find(metric).metric.name
+    if metric not in table and name not in table:
+        raise UserError(f"given no tolerance for {metric}, expected one in the TOML")
+    return table.get(metric) or table[name]
