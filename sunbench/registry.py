@@ -50,6 +50,16 @@ METHODS: dict[str, MethodEntry] = {
     "unipc": MethodEntry(
         "sunbench.methods.unipc:unipc", "arXiv 2302.04867", "UniPC of order 2, bh2"
     ),
+    "sun": MethodEntry(
+        "sunbench.methods.sun.method:sun",
+        "arXiv 2312.08887",
+        "SUN adapter: negative prompts in one pass a step, DDIM trailing",
+    ),
+    "sun-dpm++": MethodEntry(
+        "sunbench.methods.sun.method:sun_dpm_pp",
+        "arXiv 2312.08887",
+        "SUN adapter with DPM-Solver++(2M), trailing, as in the authors' demo",
+    ),
 }
 
 

@@ -68,7 +68,11 @@ def test_every_package_is_listed():
     found = {
         ".".join(p.parent.relative_to(ROOT).parts) for p in ROOT.glob("sunbench/**/__init__.py")
     }
-    found |= {f"sunbench.{name}" for name in ("methods", "reference_sets")}
+    found |= {
+        ".".join(("sunbench", *p.parent.relative_to(ROOT).parts))
+        for top in ("methods", "reference_sets")
+        for p in ROOT.glob(f"{top}/**/__init__.py")
+    }
     assert set(PACKAGES) == found
 
 

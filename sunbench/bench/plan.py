@@ -19,6 +19,11 @@ if TYPE_CHECKING:
 ROLES = ("reference", "floor", "candidate")
 
 
+def settings_of(cell: Cell) -> SampleSettings:
+    """What the sampler of a cell is told."""
+    return SampleSettings(cell.steps, cell.guidance_scale, cell.task)
+
+
 @dataclass(frozen=True)
 class Planned:
     """One cell with its part in the run, or the reason why it cannot be run."""
@@ -26,17 +31,17 @@ class Planned:
     role: str
     cell: Cell
     skip: str | None = None
+    evaluations: int = 0  # of the U-Net, that one image is expected to take
 
     @property
     def settings(self) -> SampleSettings:
         """What its sampler is told."""
-        return SampleSettings(self.cell.steps, self.cell.guidance_scale, self.cell.task)
+        return settings_of(self.cell)
 
     @property
     def planned_nfe(self) -> int:
         """U-Net evaluations that its images are expected to take; the run counts the real ones."""
-        per_step = 2 if self.cell.guidance_scale > 1 else 1
-        return 0 if self.skip else self.cell.images * self.cell.steps * per_step
+        return 0 if self.skip else self.cell.images * self.evaluations
 
 
 def prompt_set(card: ModelCard, request: Request) -> PromptSet:
@@ -63,17 +68,20 @@ def cards(request: Request) -> list[ModelCard]:
 def plan_model(loaded: LoadedModel, rows: PromptSet, request: Request) -> list[Planned]:
     """Reference, floor, then every method at every number of steps."""
     recipe = recipe_for(loaded.card.name)
-    reference = _cell(loaded, rows, request, registry.method(recipe.method), recipe.steps)
-    out = [Planned("reference", reference)]
+    ours = registry.method(recipe.method)
+    reference = _cell(loaded, rows, request, ours, recipe.steps)
+    nfe = ours.evaluations(settings_of(reference))
+    out = [Planned("reference", reference, None, nfe)]
     if request.floor:
         shifted = tuple(s + FLOOR_OFFSET for s in request.seeds)
-        out.append(Planned("floor", replace(reference, seeds=shifted)))
+        out.append(Planned("floor", replace(reference, seeds=shifted), None, nfe))
     for name in request.methods:
         made = registry.method(name)
         for steps in request.steps:
             cell = _cell(loaded, rows, request, made, steps)
-            settings = SampleSettings(steps, cell.guidance_scale, cell.task)
-            out.append(Planned("candidate", cell, made.skip(loaded.pipeline, settings)))
+            settings = settings_of(cell)
+            skip = made.skip(loaded.pipeline, settings)
+            out.append(Planned("candidate", cell, skip, made.evaluations(settings)))
     return out
 
 

@@ -57,6 +57,10 @@ class Method(Protocol):
         """Why this method cannot run here; None when it can."""
         ...
 
+    def evaluations(self, settings: SampleSettings) -> int:
+        """U-Net evaluations that one image is expected to take; for plans, never for tables."""
+        ...
+
     def prepare(self, pipeline: Any, settings: SampleSettings) -> Sampler:
         """Make it ready; may patch the pipeline, which ``release`` undoes."""
         ...

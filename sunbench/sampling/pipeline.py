@@ -98,6 +98,10 @@ class PipelineMethod:
             return "the U-Net takes guidance as an input, so it cannot run CFG"
         return None
 
+    def evaluations(self, settings: SampleSettings) -> int:
+        """Two a step under guidance, one without."""
+        return settings.steps * (2 if settings.guidance_scale > 1 else 1)
+
     def prepare(self, pipeline: Any, settings: SampleSettings) -> PipelineSampler:
         """Give the pipeline this method's scheduler."""
         pipeline.scheduler = self.solver.build(pipeline.scheduler.config)

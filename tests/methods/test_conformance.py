@@ -14,6 +14,7 @@ import torch
 
 from sunbench import registry
 from sunbench.errors import UserError
+from sunbench.methods.sun import SunAdapter, write_adapter
 from sunbench.sampling import ImageId, Method, SampleBatch, SampleSettings, make_batch
 
 STEPS, GUIDANCE = 4, 4.0
@@ -21,6 +22,16 @@ SETTINGS = SampleSettings(STEPS, GUIDANCE)
 IMAGES = [ImageId(f"prompt{i // 2}", i % 2) for i in range(5)]
 #: Solvers under classifier-free guidance: two evaluations a step.
 TRAINING_FREE = ("ddim", "ddim-leading", "dpm-solver", "dpm++", "unipc")
+#: One evaluation a step, negative prompts included.
+ONE_PASS = ("sun", "sun-dpm++")
+
+
+@pytest.fixture(autouse=True)
+def _sun_adapter(pipeline: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A random SUN adapter for the tiny pipeline: what it makes is noise, its promises are real."""
+    adapter = SunAdapter.for_unet(pipeline.unet, init="random", alpha0=0.5)
+    write_adapter(adapter, tmp_path / "sun.safetensors")
+    monkeypatch.setenv("SUNBENCH_SUN", str(tmp_path / "sun.safetensors"))
 
 
 @pytest.fixture(params=sorted(registry.METHODS))
@@ -114,6 +125,8 @@ def test_nfe_is_what_the_network_saw(
     assert sampler.unet_seconds > 0
     if method.name in TRAINING_FREE:
         assert sampler.nfe == steps * (2 if guidance > 1 else 1)
+    if method.name in ONE_PASS:
+        assert sampler.nfe == steps
 
 
 def test_nfe_is_of_the_last_batch_alone(method: Method, pipeline: Any, tiny: ModuleType):

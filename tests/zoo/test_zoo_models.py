@@ -12,6 +12,10 @@ from sunbench.models import find, load
 from sunbench.report.zoo_quality import MODELS, ground_colours, held_out_scenes, pictures, retrieval
 from sunbench.zoo import folder, names, weights
 
+pytestmark = pytest.mark.skipif(
+    not weights().is_dir(), reason="the zoo's weights are not here: `sunbench zoo build`"
+)
+
 BUDGET = 45_000_000  # bytes of this part of the zoo
 
 
