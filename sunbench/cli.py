@@ -158,15 +158,95 @@ def _print_tables(folder: Path) -> None:
 
 
 @app.command()
-def report(folder: Annotated[Path, typer.Argument(help="Folder of a finished run.")]) -> None:
-    """Write the tables again from results.json, and print them."""
+def report(
+    folder: Annotated[Path, typer.Argument(help="Folder of a finished run.")],
+    html: Annotated[
+        bool, typer.Option("--html", help="Write report.html: one page, pictures and all.")
+    ] = False,
+    figures: Annotated[
+        bool, typer.Option("--figures", help="Write figures/*.pdf and *.png for print.")
+    ] = False,
+) -> None:
+    """Write the tables again from results.json, and print them; or the page, or the figures."""
     from sunbench.report.tables import write_tables
     from sunbench.store import RunFolder
 
     finished = RunFolder(folder)
     finished.read_results()
     write_tables(finished)
-    _print_tables(folder)
+    if html:
+        from sunbench.report.page import write_page
+
+        out.print(f"Page: {write_page(finished)}", highlight=False, soft_wrap=True, markup=False)
+    if figures:
+        from sunbench.report.figures import write_figures
+
+        for path in write_figures(finished):
+            out.print(f"Figure: {path}", highlight=False, soft_wrap=True, markup=False)
+    if not (html or figures):
+        _print_tables(folder)
+
+
+@app.command()
+def pick(
+    folder: Annotated[Path, typer.Argument(help="Folder of a finished run.")],
+    max_latency_ms: Annotated[
+        float | None, typer.Option(help="The closest within so many U-Net ms an image.")
+    ] = None,
+    max_loss: Annotated[
+        float | None, typer.Option(help="The fastest within this distance from the reference.")
+    ] = None,
+    metric: Annotated[
+        str | None, typer.Option(help="The distance; default: LPIPS, else the run's first.")
+    ] = None,
+) -> None:
+    """Name one (method, steps) a model: the closest in a time, or the fastest in a distance."""
+    from sunbench.report.answer import pick_lines
+    from sunbench.store import RunFolder
+
+    finished = RunFolder(folder)
+    rows, document = finished.read_results(), finished.read_results_document()
+    times, pairs = document.get("times", []), document.get("pairs", [])
+    for line in pick_lines(
+        rows, times, pairs, max_latency_ms=max_latency_ms, max_loss=max_loss, metric=metric
+    ):
+        out.print(line, highlight=False, soft_wrap=True, markup=False)
+
+
+@app.command()
+def compare(
+    baseline: Annotated[Path, typer.Argument(help="A finished run, or a light baseline.")],
+    folder: Annotated[Path, typer.Argument(metavar="RUN", help="A finished run.")],
+    allow_missing: Annotated[
+        bool, typer.Option("--allow-missing", help="Rows that RUN lacks do not count.")
+    ] = False,
+    tolerances: Annotated[
+        Path | None, typer.Option(help="TOML put over the package's tolerances.")
+    ] = None,
+    save_baseline: Annotated[
+        bool,
+        typer.Option(
+            "--save-baseline",
+            help="Given RUN DIR: write RUN's numbers and scores, no pictures, into DIR.",
+        ),
+    ] = False,
+) -> None:
+    """Is RUN worse than BASELINE? Exit code 0: no, 1: yes, 2: they cannot be compared."""
+    from sunbench.report import compare as gate
+    from sunbench.report.compare_page import HEAD, table, write_page
+    from sunbench.report.tolerances import load_tolerances
+
+    if save_baseline:
+        gate.save_baseline(baseline, folder)
+        out.print(f"Baseline: {folder}", highlight=False, soft_wrap=True)
+        return
+    found = gate.compare(baseline, folder, load_tolerances(tolerances))
+    if found.verdicts:
+        out.print(_table("against the baseline", HEAD, table(found)))
+    page = write_page(found, folder)
+    (err if found.problems else out).print(escape(found.headline), highlight=False, soft_wrap=True)
+    out.print(f"Page: {page}", highlight=False, soft_wrap=True)
+    raise typer.Exit(found.exit_code(allow_missing))
 
 
 @app.command()
@@ -183,6 +263,30 @@ def _say_verified(checked: int, problems: list[str], what: str) -> None:
     if problems:
         raise typer.Exit(1)
     out.print(f"{checked} {what} checked: every checksum, key and pairing is right")
+
+
+# ------------------------------------------------------------------------------ train
+
+
+@app.command()
+def train(
+    method: Annotated[str, typer.Argument(help="What to train: sun.")],
+    base: Annotated[str, typer.Option(help="The frozen model: card, hub id, folder or file.")],
+    folder: Annotated[Path, typer.Option("--out", help="Where to train; resumes what is there.")],
+    config: Annotated[Path | None, typer.Option(help="TOML over the method's settings.")] = None,
+    data: Annotated[
+        str | None,
+        typer.Option(help="Folder with captions, .parquet, owner/name, or a zoo build's folder."),
+    ] = None,
+    device: Annotated[str | None, typer.Option(help="cpu, cuda, mps; default: the best.")] = None,
+) -> None:
+    """Train a method's own weights; resumes to the bit where it stopped."""
+    from sunbench.registry import trainer
+
+    chosen = trainer(method)
+    logging.getLogger("sunbench").setLevel(logging.INFO)
+    made = chosen(base, folder, config, data, device or _best_device())
+    out.print(f"Weights: {made}", highlight=False, soft_wrap=True, markup=False)
 
 
 # ------------------------------------------------------------------------------ list

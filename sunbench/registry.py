@@ -6,10 +6,12 @@ whose entries are callables without arguments that return a ``sunbench.sampling.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.metadata import entry_points
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from sunbench.errors import unknown
 
@@ -25,6 +27,9 @@ class MethodEntry:
     paper: str
     summary: str
 
+
+#: No identifier: known from an anonymous submission.
+BOOSTDIFF = "unpublished"
 
 METHODS: dict[str, MethodEntry] = {
     "ddim": MethodEntry(
@@ -60,7 +65,51 @@ METHODS: dict[str, MethodEntry] = {
         "arXiv 2312.08887",
         "SUN adapter with DPM-Solver++(2M), trailing, as in the authors' demo",
     ),
+    "lcm": MethodEntry(
+        "sunbench.methods.lcm:lcm",
+        "arXiv 2310.04378",
+        "LCM: a student U-Net with guidance as an input (the published one is of Dreamshaper v7)",
+    ),
+    "lcm-lora": MethodEntry(
+        "sunbench.methods.lcm_lora:lcm_lora",
+        "arXiv 2311.05556",
+        "LCM-LoRA, merged: one pass a step, no negative prompt",
+    ),
+    "lcm-lora-cfg": MethodEntry(
+        "sunbench.methods.lcm_lora:lcm_lora_cfg",
+        "arXiv 2311.05556",
+        "LCM-LoRA with guidance 1.5 on top: negative prompts, two passes a step",
+    ),
+    "guided-distill": MethodEntry(
+        "sunbench.methods.guided_distill:guided_distill",
+        "arXiv 2210.03142",
+        "Guided-Distill: a student U-Net per number of steps, guidance as an input, DDIM trailing",
+    ),
+    "boostdiff-lora": MethodEntry(
+        "sunbench.methods.boostdiff:boostdiff_lora",
+        BOOSTDIFF,
+        "BoostDiff: guidance in a LoRA of rank 8, DDIM trailing",
+    ),
+    "boostdiff-lora-dpm++": MethodEntry(
+        "sunbench.methods.boostdiff:boostdiff_lora_dpm_pp",
+        BOOSTDIFF,
+        "BoostDiff: guidance in a LoRA of rank 8, DPM-Solver++(2M)",
+    ),
+    "boostdiff-bitfit": MethodEntry(
+        "sunbench.methods.boostdiff:boostdiff_bitfit",
+        BOOSTDIFF,
+        "BoostDiff: guidance in the biases, DDIM trailing",
+    ),
+    "boostdiff-bitfit-dpm++": MethodEntry(
+        "sunbench.methods.boostdiff:boostdiff_bitfit_dpm_pp",
+        BOOSTDIFF,
+        "BoostDiff: guidance in the biases, DPM-Solver++(2M)",
+    ),
 }
+
+
+#: What can be trained: "module:callable" of (base, out, config, data, device) -> file.
+TRAINERS: dict[str, str] = {"sun": "sunbench.methods.sun.training:train"}
 
 
 def methods() -> dict[str, MethodEntry]:
@@ -82,6 +131,18 @@ def method_entry(name: str) -> MethodEntry:
 
 def method(name: str) -> Method:
     """The method of that name, made."""
-    module, _, attribute = method_entry(name).target.partition(":")
-    made: Method = getattr(import_module(module), attribute)()
+    made: Method = _target(method_entry(name).target)()
     return made
+
+
+def trainer(name: str) -> Callable[[str, Path, Path | None, str | None, str], Path]:
+    """The training of that name; ``UserError`` with the nearest match for an unknown one."""
+    if name not in TRAINERS:
+        raise unknown("training", name, TRAINERS)
+    found: Callable[[str, Path, Path | None, str | None, str], Path] = _target(TRAINERS[name])
+    return found
+
+
+def _target(target: str) -> Any:
+    module, _, attribute = target.partition(":")
+    return getattr(import_module(module), attribute)

@@ -60,8 +60,12 @@ def write_adapter(
     *,
     layout: str = "sunbench",
     dtype: torch.dtype = torch.float32,
+    about: Mapping[str, str] | None = None,
 ) -> None:
-    """Write an adapter; the norm and the form it was trained with stand in the file's metadata."""
+    """Write an adapter; the norm and the form it was trained with stand in the file's metadata.
+
+    about: more metadata, such as how it was trained.
+    """
     if layout not in LAYOUTS:
         raise unknown("layout", layout, LAYOUTS)
     layers = official_prefixes(adapter.names) if layout == "official" else {}
@@ -69,8 +73,8 @@ def write_adapter(
         _renamed(key, layers): value.detach().to("cpu", dtype).contiguous()
         for key, value in adapter.state_dict().items()
     }
-    about = {"format": FORMAT, "form": adapter.form, "norm": adapter.norm}
-    write_atomic(Path(path), save(tensors, about))
+    own = {"format": FORMAT, "form": adapter.form, "norm": adapter.norm}
+    write_atomic(Path(path), save(tensors, {**(about or {}), **own}))
 
 
 def read_adapter(path: str | Path, unet: nn.Module, *, norm: str | None = None) -> SunAdapter:

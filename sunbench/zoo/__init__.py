@@ -6,7 +6,9 @@ import hashlib
 import os
 import shutil
 import tempfile
+import tomllib
 from contextlib import suppress
+from functools import cache
 from importlib import resources
 from pathlib import Path
 
@@ -22,9 +24,11 @@ def weights() -> Path:
     return Path(str(resources.files("sunbench.zoo").joinpath("weights")))
 
 
+@cache
 def names() -> list[str]:
-    """The zoo's models."""
-    return sorted(p.name.removeprefix("unet-") for p in weights().glob("unet-*"))
+    """The zoo's models, by its recipe."""
+    text = resources.files("sunbench.zoo").joinpath("zoo.toml").read_text("utf-8")
+    return sorted(model["name"] for model in tomllib.loads(text)["models"])
 
 
 def folder(name: str) -> Path:
@@ -38,7 +42,7 @@ def folder(name: str) -> Path:
     if name not in names():
         raise unknown("zoo model", name, [*names(), "scorer"])
     parts = {part: _present(weights() / part) for part in SHARED}
-    parts["unet"] = weights() / f"unet-{name}"
+    parts["unet"] = _present(weights() / f"unet-{name}")
     target = cache_root() / "zoo" / _fingerprint(parts) / name
     if not target.is_dir():
         _assemble(parts, weights() / "model_index.json", target)

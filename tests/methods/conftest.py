@@ -1,14 +1,22 @@
-"""A tiny pipeline that tests may not change: what they patch, they copy."""
+"""A tiny pipeline that tests may not change (they copy what they patch), random weights for it."""
 
 from __future__ import annotations
 
 import importlib.util
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import pytest
+import torch
+from diffusers import UNet2DConditionModel
+
+from sunbench.methods.boostdiff import TARGETS as ATTENTION
+from sunbench.methods.boostdiff import write_biases
+from sunbench.methods.lcm_lora import TARGETS
+from sunbench.methods.lora import sharing_copy, targeted, write_lora
 
 
 def _tiny_sd() -> ModuleType:
@@ -30,3 +38,52 @@ def tiny() -> ModuleType:
 @pytest.fixture(scope="session")
 def pipeline(tiny: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Any:
     return tiny.pipeline(tmp_path_factory.mktemp("pipeline"))
+
+
+def _student(unet: Any, folder: Path, seed: int) -> Path:
+    """A random w-conditioned U-Net beside the given one, as a diffusers folder."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        config = {**unet.config, "time_cond_proj_dim": 256}
+        UNet2DConditionModel.from_config(config).save_pretrained(folder)
+    return folder
+
+
+def _lora(unet: Any, path: Path, targets: Sequence[str], seed: int) -> Path:
+    """A random LoRA of rank 2 and alpha 1 in kohya's layout."""
+    g = torch.Generator().manual_seed(seed)
+    layers = {}
+    for name, module in targeted(unet, targets):
+        out, *rest = module.get_parameter("weight").shape
+        ones = (1,) * (len(rest) - 1)
+        down = torch.randn(2, *rest, generator=g) / 4
+        layers[name] = (down, torch.randn(out, 2, *ones, generator=g) / 4)
+    write_lora(path, layers, alpha=1.0)
+    return path
+
+
+def _biases(unet: Any, path: Path, seed: int) -> Path:
+    """Random differences of all biases."""
+    g = torch.Generator().manual_seed(seed)
+    own = sharing_copy(unet)
+    state = own.state_dict()
+    for name in [key for key in state if key.endswith(".bias")]:
+        state[name] = state[name] + torch.randn(state[name].shape, generator=g) / 4
+    own.load_state_dict(state, assign=True)
+    write_biases(path, own, unet)
+    return path
+
+
+@pytest.fixture(scope="session")
+def distilled(pipeline: Any, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Random weights of every distilled method for the tiny pipeline: method -> path."""
+    folder, unet = tmp_path_factory.mktemp("distilled"), pipeline.unet
+    for steps in (1, 4):
+        _student(unet, folder / "guided-distill" / str(steps), steps)
+    return {
+        "lcm": _student(unet, folder / "lcm", 0),
+        "guided-distill": folder / "guided-distill",
+        "lcm-lora": _lora(unet, folder / "lcm-lora.safetensors", TARGETS, 1),
+        "boostdiff-lora": _lora(unet, folder / "boostdiff-lora.safetensors", ATTENTION, 2),
+        "boostdiff-bitfit": _biases(unet, folder / "boostdiff-bitfit.safetensors", 3),
+    }

@@ -14,6 +14,7 @@ import torch
 
 from sunbench import registry
 from sunbench.errors import UserError
+from sunbench.methods.distilled import Weights
 from sunbench.methods.sun import SunAdapter, write_adapter
 from sunbench.sampling import ImageId, Method, SampleBatch, SampleSettings, make_batch
 
@@ -22,8 +23,11 @@ SETTINGS = SampleSettings(STEPS, GUIDANCE)
 IMAGES = [ImageId(f"prompt{i // 2}", i % 2) for i in range(5)]
 #: Solvers under classifier-free guidance: two evaluations a step.
 TRAINING_FREE = ("ddim", "ddim-leading", "dpm-solver", "dpm++", "unipc")
-#: One evaluation a step, negative prompts included.
-ONE_PASS = ("sun", "sun-dpm++")
+#: One evaluation a step.
+ONE_PASS = (
+    *("sun", "sun-dpm++", "lcm", "lcm-lora", "guided-distill"),
+    *("boostdiff-lora", "boostdiff-lora-dpm++", "boostdiff-bitfit", "boostdiff-bitfit-dpm++"),
+)
 
 
 @pytest.fixture(autouse=True)
@@ -32,6 +36,13 @@ def _sun_adapter(pipeline: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     adapter = SunAdapter.for_unet(pipeline.unet, init="random", alpha0=0.5)
     write_adapter(adapter, tmp_path / "sun.safetensors")
     monkeypatch.setenv("SUNBENCH_SUN", str(tmp_path / "sun.safetensors"))
+
+
+@pytest.fixture(autouse=True)
+def _distilled_weights(distilled: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Random weights of every distilled method for the tiny pipeline."""
+    for name, path in distilled.items():
+        monkeypatch.setenv(Weights(name).variable, str(path))
 
 
 @pytest.fixture(params=sorted(registry.METHODS))
@@ -115,13 +126,15 @@ def test_nfe_is_what_the_network_saw(
     if (reason := method.skip(pipeline, settings)) is not None:
         pytest.skip(reason)
     seen: list[int] = []
-    handle = pipeline.unet.register_forward_hook(lambda m, args, out: seen.append(len(out[0])))
+    sampler = method.prepare(pipeline, settings)
+    unet = getattr(sampler, "pipeline", pipeline).unet  # a student replaces the pipeline's
+    handle = unet.register_forward_hook(lambda m, args, out: seen.append(len(out[0])))
     try:
-        sampler = method.prepare(pipeline, settings)
         sampler.sample(batch_of(tiny, [0, 1, 2]))
     finally:
         handle.remove()
     assert sampler.nfe == sum(seen) / 3
+    assert sampler.nfe == method.evaluations(settings)
     assert sampler.unet_seconds > 0
     if method.name in TRAINING_FREE:
         assert sampler.nfe == steps * (2 if guidance > 1 else 1)

@@ -23,6 +23,7 @@ from sunbench.report.tables import (
     models,
     number,
     pair_table,
+    reasons,
     short_text,
     time_table,
     write_tables,
@@ -93,7 +94,8 @@ def test_cells_hold_a_value_with_its_interval_or_the_reason():
     assert cell_text(REASON) == "no CFG"
     assert cell_text(None) == "–"
     assert short_text(ROW) == "12.35\n±1.625"
-    assert short_text(REASON) == "no CFG"
+    assert short_text(REASON) == "n/a"
+    assert reasons([ROW, REASON]) == [f"{REASON.metric}: no CFG"]
 
 
 # ------------------------------------------------------------------------------ lines

@@ -18,6 +18,7 @@ def weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (folder / part / "config.json").write_text(part)
     (folder / "model_index.json").write_text("{}")
     monkeypatch.setattr(zoo, "weights", lambda: folder)
+    monkeypatch.setattr(zoo, "names", lambda: ["one", "two"])
     monkeypatch.setenv("SUNBENCH_CACHE", str(tmp_path / "cache"))
     return folder
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from sunbench.zoo.data import EXTENT, SHIFT, Scene, Sprites, batches, colours, recipe
+from sunbench.zoo.data import EXTENT, PATCH, SHIFT, Scene, Sprites, batches, colours, recipe
 
 THINGS = 4  # the first things alone; scenes here use no others
 
@@ -91,7 +91,7 @@ def test_larger_subjects_cover_more(sprites: Sprites):
 
 
 def test_subjects_move_no_further_than_they_may(sprites: Sprites):
-    """Shifts reach both ends of their range and never wrap a subject around the edge."""
+    """Subjects move by whole patches, both ways, and never wrap around the edge."""
     for size, (extent, reach) in enumerate(zip(EXTENT, SHIFT, strict=True)):
         n = 300
         g = torch.Generator().manual_seed(1)
@@ -100,8 +100,8 @@ def test_subjects_move_no_further_than_they_may(sprites: Sprites):
         drawn = (pictures - ground).abs().sum(1) > 1e-3
         tops = drawn.any(2).int().argmax(1)
         first = (64 - extent) // 2
-        assert int((tops - first).min()) == -reach
-        assert int((tops - first).max()) in (reach, reach + 1)
+        moved = set((tops - first).tolist())
+        assert moved == {PATCH * k for k in range(-reach, reach + 1)}
         heights = 64 - drawn.any(2).flip(1).int().argmax(1) - tops
         assert int(heights.max()) <= extent
 

@@ -1,0 +1,220 @@
+"""What methods with trained weights share: where the weights are, and a U-Net of their own.
+
+Weights come from the environment, the zoo or the hub's cache, in this order. Only what the
+environment names is ever fetched: a benchmark must not start downloads that nobody asked for.
+
+``guidance_scale`` g means one thing to the user: the g of e_n + g (e_p - e_n), which distilled
+methods imitate. LCM and Guided-Distill write it as g = 1 + w and take w as an input; the others
+hold the guidance that they were trained with.
+"""
+
+from __future__ import annotations
+
+import copy
+import os
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import constants, try_to_load_from_cache
+from safetensors import safe_open
+
+from sunbench import zoo
+from sunbench.errors import NotAvailable, UserError
+from sunbench.models.catalogue import Place, place
+from sunbench.models.checkpoint import Shape, architecture_of
+from sunbench.models.hub import fetch_file, fetch_folder
+from sunbench.sampling import PipelineMethod, PipelineSampler, SampleSettings
+
+#: Files of a w-conditioned U-Net in a repository, or of several in folders named by their steps.
+STUDENT_FILES = re.compile(
+    r"(\d+/)?(unet/)?(config\.json|diffusion_pytorch_model[^.]*\.safetensors)"
+)
+
+
+def shape_of(unet: Any) -> Shape:
+    """The two numbers that tell the families of U-Nets apart."""
+    width = unet.config.cross_attention_dim
+    return Shape(width if isinstance(width, int) else max(width), unet.config.in_channels)
+
+
+def metadata(path: Path) -> dict[str, str]:
+    """What a safetensors file says about itself."""
+    with safe_open(path, "pt") as file:
+        return dict(file.metadata() or {})
+
+
+def trained_guidance(path: Path) -> float | None:
+    """The one guidance_scale that a file's weights imitate; None where it does not say."""
+    given = metadata(path).get("guidance_scale")
+    try:
+        return None if given is None else float(given)
+    except ValueError:
+        raise UserError(f"{path}: its guidance_scale is {given!r}, expected a number") from None
+
+
+def _student_files(names: Sequence[str]) -> list[str]:
+    found = [name for name in names if STUDENT_FILES.fullmatch(name)]
+    chosen = [name for name in found if "unet/" in name] or found
+    if not any(name.endswith(".safetensors") for name in chosen):
+        raise UserError("the repository has no U-Net in .safetensors")
+    return chosen
+
+
+@dataclass(frozen=True)
+class Weights:
+    """What a method needs beside the model, and where it may be.
+
+    method: stem of its file or folder in the zoo, and of the environment variable.
+    published: owner/name of the authors' weights for Stable Diffusion 1, and ``file`` in it.
+    of: what the published weights are, where that is not the model they are run on.
+    folders: whether the weights may be a folder.
+    """
+
+    method: str
+    published: str = ""
+    file: str = ""
+    of: str = ""
+    folders: bool = False
+
+    @property
+    def variable(self) -> str:
+        """The environment variable that names weights to use in place of every other."""
+        return "SUNBENCH_" + self.method.upper().replace("-", "_")
+
+    def at_hand(self) -> dict[str, Path]:
+        """Weights by architecture; "any" are those that the environment names."""
+        given = os.environ.get(self.variable)
+        if given:
+            return {"any": self._named(given)}
+        found = {"zoo": self._shipped(), "sd1": self._fetched()}
+        return {architecture: path for architecture, path in found.items() if path is not None}
+
+    def find(self, unet: Any) -> Path:
+        """The weights for a U-Net's architecture; NotAvailable says how to get them."""
+        files = self.at_hand()
+        architecture = architecture_of(shape_of(unet), "the U-Net")
+        path = files.get("any") or files.get(architecture)
+        if path is None:
+            raise self._lacking(architecture)
+        return path
+
+    def about(self, describe: Callable[[Path], dict[str, Any]]) -> dict[str, Any]:
+        """For the cell's key: every weight at hand, described; {} where ``skip`` has a reason."""
+        try:
+            files = self.at_hand()
+            return {name: {**describe(p), **self.label(p)} for name, p in sorted(files.items())}
+        except UserError:
+            return {}
+
+    def label(self, path: Path) -> dict[str, str]:
+        """What published weights really are; nothing for any others."""
+        cached = f"models--{self.published.replace('/', '--')}"
+        return {"of": self.of} if self.of and cached in path.parts else {}
+
+    def _shipped(self) -> Path | None:
+        file, folder = zoo.weights() / f"{self.method}.safetensors", zoo.weights() / self.method
+        if file.is_file():
+            return file
+        return folder if self.folders and folder.is_dir() else None
+
+    def _fetched(self) -> Path | None:
+        if not self.published:
+            return None
+        path = try_to_load_from_cache(self.published, self.file, cache_dir=constants.HF_HUB_CACHE)
+        if not isinstance(path, str):
+            return None
+        return Path(path).parents[self.file.count("/")] if self.folders else Path(path)
+
+    def _named(self, spec: str) -> Path:
+        found = place(spec, f"{self.method} weights")
+        if found.kind == "hub":
+            return self._from_hub(found)
+        if found.kind == "folder" and not self.folders:
+            raise UserError(
+                f"{self.variable} names {spec!r}, a folder, expected a .safetensors file"
+            )
+        return Path(found.id)
+
+    def _from_hub(self, found: Place) -> Path:
+        if self.folders and found.file is None:
+            return fetch_folder(found.id, found.revision, _student_files)
+        if not (found.file or self.file):
+            raise UserError(
+                f"{self.variable} names {found.id}, expected owner/name:FILE.safetensors"
+            )
+        return fetch_file(found.id, found.revision, found.file or self.file)
+
+    def _lacking(self, architecture: str) -> NotAvailable:
+        what = "'unet/*'" if self.folders else self.file
+        include = "--include " if self.folders else ""
+        ways = {"zoo": f"sunbench train {self.method}"}
+        if self.published:
+            ways["sd1"] = f"hf download {self.published} {include}{what}"
+        how = f": {ways[architecture]}" if architecture in ways else ""
+        named = "the zoo" if architecture == "zoo" else architecture
+        return NotAvailable(
+            f"no {self.method} weights for {named} yet{how} (or name some in {self.variable})"
+        )
+
+
+@dataclass(frozen=True)
+class DistilledMethod(PipelineMethod):
+    """A solver on a U-Net that trained weights make or change.
+
+    grid: the most steps that the distillation had; None leaves the training schedule's number.
+    """
+
+    weights: Weights
+    grid: int | None = None
+
+    def check(self, pipeline: Any, settings: SampleSettings) -> None:
+        """Raise UserError unless the weights are at hand, fit and can take the settings."""
+        raise NotImplementedError
+
+    def network(self, pipeline: Any, settings: SampleSettings) -> Any:
+        """The U-Net to sample with, beside the pipeline's own, which stays as it is."""
+        raise NotImplementedError
+
+    def scale(self, settings: SampleSettings) -> float:
+        """The guidance_scale with which diffusers' pipeline is called."""
+        return settings.guidance_scale
+
+    def describe(self, path: Path) -> dict[str, Any]:
+        """Weights for the cell's key."""
+        raise NotImplementedError
+
+    def content(self) -> dict[str, Any]:
+        """For the cell's key: the solver and every weight at hand by its hash."""
+        about = self.weights.about(self.describe)
+        return {**super().content(), "guidance": "distilled", "distilled": about}
+
+    def skip(self, pipeline: Any, settings: SampleSettings) -> str | None:
+        """No weights at hand, weights that do not fit, or a setting that they cannot take."""
+        reason = super().skip(pipeline, replace(settings, guidance_scale=1.0))
+        if reason is not None:
+            return reason
+        if self.grid is not None and settings.steps > self.grid:
+            return f"{settings.steps} steps asked, the LCM grid has {self.grid}"
+        try:
+            self.check(pipeline, settings)
+        except UserError as error:
+            return str(error)
+        return None
+
+    def evaluations(self, settings: SampleSettings) -> int:
+        """One a step."""
+        return settings.steps
+
+    def prepare(self, pipeline: Any, settings: SampleSettings) -> PipelineSampler:
+        """Put the U-Net beside the pipeline's; UserError where ``skip`` has a reason."""
+        reason = self.skip(pipeline, settings)
+        if reason is not None:
+            raise UserError(reason)
+        own = copy.copy(pipeline)
+        own.unet = self.network(pipeline, settings)
+        own.scheduler = self.solver.build(pipeline.scheduler.config)
+        own.set_progress_bar_config(disable=True)
+        return PipelineSampler(own, replace(settings, guidance_scale=self.scale(settings)))

@@ -1,0 +1,57 @@
+"""Guided-Distill (Meng et al. 2023, arXiv 2210.03142): guidance, then steps, inside a U-Net.
+
+Deterministic DDIM on trailing time steps with as many steps as the student was trained for, so
+there is one student per number of steps: ``4/`` or ``4.safetensors`` in the weights' folder. There
+is no official code and there are no published weights.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sunbench.errors import NotAvailable, UserError
+from sunbench.methods.ddim import ddim
+from sunbench.methods.distilled import Weights
+from sunbench.methods.students import StudentMethod, student_hash
+from sunbench.sampling import SampleSettings
+
+WEIGHTS = Weights("guided-distill", folders=True)
+
+
+def students(path: Path) -> dict[int, Path]:
+    """Students by their number of steps; UserError for a folder that has none."""
+    entries = sorted(path.iterdir()) if path.is_dir() else []
+    named = [e for e in entries if e.is_dir() or e.suffix == ".safetensors"]
+    found = {int(e.stem): e for e in named if e.stem.isascii() and e.stem.isdigit()}
+    if not found:
+        raise UserError(
+            f"{path}: holds no students, expected a folder with one per number of steps,"
+            " such as 4/ or 4.safetensors"
+        )
+    return found
+
+
+@dataclass(frozen=True)
+class GuidedDistillMethod(StudentMethod):
+    """One student per number of steps."""
+
+    def student(self, pipeline: Any, settings: SampleSettings) -> Path:
+        """The student trained for this number of steps."""
+        found = students(self.weights.find(pipeline.unet))
+        if settings.steps not in found:
+            known = ", ".join(map(str, sorted(found)))
+            raise NotAvailable(
+                f"no guided-distill student for {settings.steps} steps, there are some for {known}"
+            )
+        return found[settings.steps]
+
+    def describe(self, path: Path) -> dict[str, Any]:
+        """All students by their hashes."""
+        return {"sha256": {str(n): student_hash(p) for n, p in sorted(students(path).items())}}
+
+
+def guided_distill() -> GuidedDistillMethod:
+    """Guided-Distill under DDIM."""
+    return GuidedDistillMethod("guided-distill", ddim().solver, WEIGHTS)

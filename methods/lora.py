@@ -1,0 +1,193 @@
+"""LoRA on a U-Net (Hu et al. 2021, arXiv 2106.09685, Eq. 3): W + alpha / rank * up @ down.
+
+Files are read in the layouts that are published: kohya's (``lora_unet_..._to_q.lora_down.weight``
+with an ``.alpha`` beside it) and PEFT's (``unet....to_q.lora_A.weight``, alpha in tensors or in
+diffusers' metadata). Alpha is never assumed: two versions of one training script differ in it by a
+factor of 8.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import math
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save
+from torch import Tensor, nn
+
+from sunbench.errors import UserError
+from sunbench.methods.distilled import metadata
+from sunbench.models.checkpoint import Header, read_header, refuse_pickle
+from sunbench.store import write_atomic
+
+DOWN = re.compile(r"(?P<layer>.+)\.(lora_down|lora_A|lora\.down)(\.default)?\.weight")
+UPS = {"lora_down": "lora_up", "lora_A": "lora_B", "lora.down": "lora.up"}
+PREFIX = re.compile(r"^(lora_unet_|unet\.|base_model\.model\.)")
+TEXT = re.compile(r"lora_te\d?_|text_encoder")
+
+
+def targeted(unet: nn.Module, targets: Sequence[str]) -> Iterator[tuple[str, nn.Module]]:
+    """Modules whose names are or end in one of the targets, as PEFT matches them."""
+    for name, module in unet.named_modules():
+        if any(name == target or name.endswith(f".{target}") for target in targets):
+            yield name, module
+
+
+def lora_parameters(unet: nn.Module, targets: Sequence[str], rank: int) -> int:
+    """Parameters of a LoRA on the targets: rank (in + out), times the kernel on the way in."""
+    return sum(_parameters(module, rank) for _, module in targeted(unet, targets))
+
+
+def _parameters(module: nn.Module, rank: int) -> int:
+    if not isinstance(module, nn.Linear | nn.Conv2d):
+        raise UserError(f"given a LoRA target {type(module).__name__}, expected Linear or Conv2d")
+    return rank * (module.weight[0].numel() + len(module.weight))
+
+
+def bias_parameters(unet: nn.Module) -> int:
+    """Parameters that are biases: of linear maps, convolutions and norms."""
+    return sum(p.numel() for name, p in unet.named_parameters() if name.endswith(".bias"))
+
+
+@dataclass(frozen=True)
+class LoraLayer:
+    """One layer of a file: its module in the U-Net, the keys of its factors, alpha / rank."""
+
+    module: str
+    down: str
+    up: str
+    scale: float
+
+
+def lora_layers(path: Path, unet: nn.Module) -> list[LoraLayer]:
+    """The layers of a LoRA for a U-Net; reads names, shapes and alphas only.
+
+    Raises UserError in one line for a pickle, text-encoder layers, another architecture, missing
+    factors and missing alphas.
+    """
+    refuse_pickle(str(path))
+    header = read_header(path)
+    names = [key for key in header if DOWN.fullmatch(key)]
+    if not names:
+        raise UserError(f"{path}: holds no LoRA layers")
+    if any(TEXT.match(key) for key in names):
+        raise UserError(f"{path}: has layers for the text encoder, expected the U-Net's alone")
+    alphas = _alphas(path, header)
+    modules = {name: module for name, module in unet.named_modules() if hasattr(module, "weight")}
+    flat = {name.replace(".", "_"): name for name in modules}
+    layers = [_layer(path, key, header, flat, alphas) for key in names]
+    _check_fit(path, layers, modules, header)
+    return layers
+
+
+def _layer(
+    path: Path, key: str, header: Header, flat: Mapping[str, str], alphas: Mapping[str, float]
+) -> LoraLayer:
+    match = DOWN.fullmatch(key)
+    assert match is not None
+    stem = match["layer"]
+    up = f"{stem}.{key[len(stem) + 1 :].replace(match[2], UPS[match[2]])}"
+    if up not in header:
+        raise UserError(f"{path}: {key} has no partner {up}")
+    bare = PREFIX.sub("", stem)
+    name = flat.get(bare.replace(".", "_"), bare)
+    alpha = alphas.get(stem, alphas.get(bare, alphas.get("")))
+    if alpha is None:
+        count = sum(1 for other in header if DOWN.fullmatch(other))
+        raise UserError(
+            f"{path}: no alpha for {bare} (of {count} LoRA layers), so its scale is unknown;"
+            f" add {stem}.alpha, the rank ({header[key][0]}) for a scale of 1"
+        )
+    return LoraLayer(name, key, up, alpha / header[key][0])
+
+
+def _alphas(path: Path, header: Header) -> dict[str, float]:
+    """Alpha by layer; "" is that of all others."""
+    with safe_open(path, "pt") as file:
+        keys = [key for key in header if key.endswith(".alpha")]
+        own = {key.removesuffix(".alpha"): float(file.get_tensor(key)) for key in keys}
+    return {**_peft_alphas(path), **own}
+
+
+def _peft_alphas(path: Path) -> dict[str, float]:
+    text = metadata(path).get("lora_adapter_metadata", "{}")
+    try:
+        about = {key.removeprefix("unet."): value for key, value in json.loads(text).items()}
+        pattern = {name: float(x) for name, x in about.get("alpha_pattern", {}).items()}
+        common = {"": float(about["lora_alpha"])} if "lora_alpha" in about else {}
+    except (ValueError, TypeError, AttributeError):
+        raise UserError(f"{path}: its lora_adapter_metadata is not a LoRA's") from None
+    return {**common, **pattern}
+
+
+def _check_fit(
+    path: Path, layers: list[LoraLayer], modules: Mapping[str, Any], header: Header
+) -> None:
+    strays = [layer.module for layer in layers if layer.module not in modules]
+    if strays:
+        raise UserError(
+            f"{path}: LoRA for another architecture, the U-Net has no place for {len(strays)} of"
+            f" {len(layers)} layers, such as {min(strays)}"
+        )
+    for layer in layers:
+        shape = tuple(modules[layer.module].weight.shape)
+        down, up = header[layer.down], header[layer.up]
+        fits = math.prod(down[1:]) == math.prod(shape[1:]) and up[0] == shape[0]
+        if not fits or math.prod(up[1:]) != down[0]:
+            raise UserError(
+                f"{path}: LoRA for another architecture, {layer.module} is {up} x {down},"
+                f" the U-Net's weight {shape}"
+            )
+
+
+def sharing_copy(unet: Any) -> Any:
+    """A copy of a network that shares all parameters until one is replaced."""
+    return copy.deepcopy(unet, {id(p): p for p in unet.parameters()})
+
+
+def _delta(up: Tensor, down: Tensor, scale: float, weight: Tensor) -> Tensor:
+    product = up.float().flatten(1) @ down.float().flatten(1)
+    return scale * product.reshape(weight.shape).to(weight.device)
+
+
+@torch.no_grad()
+def with_lora(unet: Any, path: Path) -> Any:
+    """A copy of a U-Net with a LoRA merged in, in float32; all else is shared with the original."""
+    layers = lora_layers(path, unet)
+    own = sharing_copy(unet)
+    with safe_open(path, "pt") as file:
+        for layer in layers:
+            module = own.get_submodule(layer.module)
+            weight = module.weight
+            delta = _delta(
+                file.get_tensor(layer.up), file.get_tensor(layer.down), layer.scale, weight
+            )
+            merged = (weight.float() + delta).to(weight.dtype)
+            module.weight = nn.Parameter(merged, requires_grad=False)
+    return own
+
+
+def write_lora(
+    path: Path,
+    layers: Mapping[str, tuple[Tensor, Tensor]],
+    alpha: float,
+    about: Mapping[str, str] | None = None,
+) -> None:
+    """Write a LoRA in kohya's layout: module name -> (down, up), one alpha for all.
+
+    about: metadata; ``guidance_scale`` where the weights imitate a single one.
+    """
+    tensors: dict[str, Tensor] = {}
+    for name, (down, up) in layers.items():
+        stem = f"lora_unet_{name.replace('.', '_')}"
+        tensors[f"{stem}.lora_down.weight"] = down.detach().cpu().contiguous()
+        tensors[f"{stem}.lora_up.weight"] = up.detach().cpu().contiguous()
+        tensors[f"{stem}.alpha"] = torch.tensor(float(alpha))
+    write_atomic(path, save(tensors, dict(about or {})))

@@ -1,0 +1,148 @@
+"""Students that are a U-Net of their own with guidance as an input (``time_cond_proj_dim``).
+
+w enters the time embedding as sines and cosines of 1000 w through ``time_embedding.cond_proj``;
+diffusers' pipeline feeds w = guidance_scale - 1. So a guidance_scale of 0, harmless elsewhere,
+would feed w = -1, and 1 the w = 0 that no distillation has seen: both are refused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import UNet2DConditionModel
+from safetensors.torch import load_file
+
+from sunbench.errors import UserError
+from sunbench.methods.distilled import DistilledMethod, shape_of
+from sunbench.models.checkpoint import (
+    Header,
+    folder_config,
+    pick_weights,
+    read_header,
+    refuse_pickle,
+)
+from sunbench.models.hashes import files_hash
+from sunbench.models.mistakes import one_line
+from sunbench.sampling import SampleSettings
+
+#: The layer that w comes in by.
+INPUT = "time_embedding.cond_proj.weight"
+
+
+def check_guidance(guidance_scale: float) -> None:
+    """Raise UserError unless w = guidance_scale - 1 is positive."""
+    if not guidance_scale > 1:
+        raise UserError(
+            f"given guidance_scale {guidance_scale:g}, expected more than 1: the U-Net takes"
+            " w = guidance_scale - 1 as an input and has learned w > 0"
+        )
+
+
+def _folder(path: Path) -> Path:
+    """The U-Net's own folder, inside a pipeline's or given by itself."""
+    return path / "unet" if (path / "unet" / "config.json").is_file() else path
+
+
+def weight_files(path: Path) -> list[Path]:
+    """Weight files of a student: a diffusers folder or one .safetensors file."""
+    if not path.is_dir():
+        refuse_pickle(str(path))
+        return [path]
+    folder = _folder(path)
+    names = [file.name for file in folder.iterdir()]
+    return [folder / name for name in pick_weights(names, "", None, str(folder))]
+
+
+def student_hash(path: Path) -> str:
+    """The sha256 of a student's weights."""
+    return files_hash(weight_files(path))
+
+
+def _header(path: Path) -> Header:
+    return {key: s for file in weight_files(path) for key, s in read_header(file).items()}
+
+
+def _config(path: Path, header: Header, unet: Any) -> dict[str, Any]:
+    """A folder's own config; a file is a student of the pipeline's own U-Net."""
+    if path.is_dir():
+        folder = _folder(path)
+        return folder_config(folder.parent, folder.name)
+    dim = header[INPUT][1] if len(header.get(INPUT, ())) == 2 else None
+    return {**unet.config, "time_cond_proj_dim": dim}
+
+
+def empty_student(path: Path, unet: Any) -> Any:
+    """The student without its weights, on the meta device.
+
+    Raises UserError in one line for a U-Net without the w-input, one of another architecture, and
+    missing, extra or misshapen tensors; reads names and shapes only.
+    """
+    header = _header(path)
+    config = _config(path, header, unet)
+    if config.get("time_cond_proj_dim") is None:
+        raise UserError(
+            f"{path}: this U-Net takes no guidance (no time_cond_proj_dim), expected a student"
+        )
+    with torch.device("meta"), one_line(str(path)):
+        student = UNet2DConditionModel.from_config(config)
+    if shape_of(student) != shape_of(unet):
+        raise UserError(
+            f"{path}: student of another architecture ({shape_of(student)}),"
+            f" expected {shape_of(unet)}"
+        )
+    _check_cover(path, header, {key: tuple(x.shape) for key, x in student.state_dict().items()})
+    return student
+
+
+def _check_cover(path: Path, given: Header, wanted: Mapping[str, tuple[int, ...]]) -> None:
+    missing, extra = wanted.keys() - given.keys(), given.keys() - wanted.keys()
+    wrong = [key for key in wanted.keys() & given.keys() if wanted[key] != given[key]]
+    for words, keys in (
+        ("lacks", missing),
+        ("has in excess", extra),
+        ("has other shapes of", wrong),
+    ):
+        if keys:
+            example = min(keys)
+            raise UserError(
+                f"{path}: student of another architecture, it {words} {len(keys)} of"
+                f" {len(wanted)} tensors, such as {example}"
+            )
+
+
+def load_student(path: Path, unet: Any) -> Any:
+    """The student with its weights, on the device and in the dtype of the pipeline's U-Net."""
+    student = empty_student(path, unet)
+    tensors = {key: x for file in weight_files(path) for key, x in load_file(file).items()}
+    student.load_state_dict(tensors, assign=True)
+    return student.to(unet.device, unet.dtype).eval().requires_grad_(False)
+
+
+@dataclass(frozen=True)
+class StudentMethod(DistilledMethod):
+    """A method whose U-Net replaces the pipeline's and takes guidance as an input."""
+
+    def student(self, pipeline: Any, settings: SampleSettings) -> Path:
+        """The student for these settings; UserError where there is none."""
+        return self.weights.find(pipeline.unet)
+
+    def check(self, pipeline: Any, settings: SampleSettings) -> None:
+        """A positive w, and a student that fits."""
+        check_guidance(settings.guidance_scale)
+        empty_student(self.student(pipeline, settings), pipeline.unet)
+
+    def network(self, pipeline: Any, settings: SampleSettings) -> Any:
+        """The student, read anew."""
+        return load_student(self.student(pipeline, settings), pipeline.unet)
+
+    def describe(self, path: Path) -> dict[str, Any]:
+        """By its hash."""
+        return {"sha256": student_hash(path)}
+
+    def content(self) -> dict[str, Any]:
+        """For the cell's key; w is an input and there is no negative prompt."""
+        return {**super().content(), "guidance": "w = guidance_scale - 1", "negative": "none"}

@@ -1,0 +1,131 @@
+"""How SUN is trained: the paper's values (section 4.1) where it gives them."""
+
+from __future__ import annotations
+
+import tomllib
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sunbench.errors import UserError, unknown
+from sunbench.training import LoopSettings
+
+TIMES = ("continuous", "grid")
+
+#: AdamW at a constant 1e-4 with weight decay 0.01, 5k steps of batch 32; the paper names no betas
+#: (diffusers' are taken), no clipping and no averaging.
+LOOP = LoopSettings(
+    steps=5000,
+    batch=32,
+    learning_rate=1e-4,
+    weight_decay=0.01,
+    warmup=0,
+    decay=0.0,
+    betas=(0.9, 0.999),
+)
+
+
+@dataclass(frozen=True)
+class SunTraining:
+    """Every setting of a SUN training; in a file, these as keys and the loop's in ``[loop]``."""
+
+    delta: float = 0.25  # length of a student's step, of the whole time 1
+    substeps: int = 6  # N: teacher's steps in it; 4 stages of 6 are near the reference's 25
+    guidance_scale: float | None = None  # w; the card's by default, 8 for Stable Diffusion
+    l_cfg: bool = True  # Eq. 8
+    l_step: bool = True  # Eq. 11, and with it the replacement
+    p: float = 0.1  # how often the student's own x_t replaces the teacher's (Eq. 13); 0: never
+    lam: float = 1.0  # weight of L_msc (Eq. 14)
+    times: str = "continuous"  # t in [t_min, 1]; "grid": 1, 1 - delta, ... only
+    t_min: float | None = None  # delta by default; below it the stage ends at 0
+    max_phrases: int | None = None  # of a negative prompt: 100, in the zoo 4
+    phrases: str = ""  # file of negative phrases, one a line, in place of the built-in ones
+    empty_negatives: float = 0.0  # share of negative prompts made empty beyond those drawn so
+    add_pos: bool = True  # the released form; false is the paper's
+    norm: str = "sample"
+    init: str = "copy"
+    alpha0: float | None = None  # 1 with add_pos, 0 without
+    gradient_checkpointing: bool = False
+    sheet: int = 8  # pictures of the sample sheet
+    loop: LoopSettings = field(default=LOOP)
+
+    def __post_init__(self) -> None:
+        _within("delta", self.delta, 0.001, 1)
+        _within("substeps", self.substeps, 1, 1000)
+        _within("p", self.p, 0, 1)
+        _within("lam", self.lam, 0, float("inf"))
+        _within("empty_negatives", self.empty_negatives, 0, 1)
+        _within("sheet", self.sheet, 0, 64)
+        _within("t_min", self.earliest, 0.001, 1)
+        for name in ("max_phrases", "guidance_scale"):
+            if getattr(self, name) is not None:
+                _within(name, getattr(self, name), 0, float("inf"))
+        if self.times not in TIMES:
+            raise unknown("times", self.times, TIMES)
+        if not (self.l_cfg or self.l_step):
+            raise UserError("given l_cfg = false and l_step = false, expected one of them")
+        if self.substeps > 1000 * min(self.delta, self.earliest):
+            raise UserError(
+                f"given {self.substeps} substeps in {min(self.delta, self.earliest):g} of the time,"
+                " expected at most one a timestep of 1000"
+            )
+
+    @property
+    def earliest(self) -> float:
+        """The smallest t that is drawn."""
+        return self.delta if self.t_min is None else self.t_min
+
+    def draw_times(self, n: int, generator: torch.Generator) -> Tensor:
+        """n times t in 0..1, float32."""
+        u = torch.rand(n, generator=generator)
+        if self.times == "continuous":
+            return 1 - u * (1 - self.earliest)
+        stages = max(1, int((1 - self.earliest) / self.delta + 1e-6) + 1)
+        return 1 - self.delta * (u * stages).floor()
+
+    def content(self) -> dict[str, Any]:
+        """All but the loop's settings, JSON-able."""
+        return {k: v for k, v in asdict(self).items() if k not in ("loop", "sheet")}
+
+    @classmethod
+    def from_table(cls, table: dict[str, Any]) -> SunTraining:
+        """From a TOML table; an unknown key or a value of another kind is an error."""
+        kinds = {f.name: str(f.type) for f in fields(cls) if f.name != "loop"}
+        values = {k: v for k, v in table.items() if k != "loop"}
+        for key, value in values.items():
+            if key not in kinds:
+                raise unknown("SUN training setting", key, [*kinds, "loop"])
+            _check_kind(key, value, kinds[key].removesuffix(" | None"))
+        loop = table.get("loop", {})
+        if not isinstance(loop, dict):
+            raise UserError(f"given loop = {loop!r}, expected a table [loop]")
+        return cls(**values, loop=LoopSettings.from_table(asdict(LOOP) | loop))
+
+
+def _within(name: str, value: float, low: float, high: float) -> None:
+    if not low <= value <= high:
+        ends = f"at least {low:g}" if high == float("inf") else f"{low:g} to {high:g}"
+        raise UserError(f"given {name} = {value:g}, expected {ends}")
+
+
+def _check_kind(key: str, value: object, kind: str) -> None:
+    """TOML's kinds are Python's; a whole number may stand for a float."""
+    given = type(value).__name__
+    if given != kind and (given, kind) != ("int", "float"):
+        raise UserError(f"given {key} = {value!r}, expected {kind}")
+
+
+def read_settings(path: Path | None) -> SunTraining:
+    """From a TOML file; None gives the defaults."""
+    if path is None:
+        return SunTraining()
+    try:
+        table = tomllib.loads(path.read_text("utf-8"))
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} is no TOML ({error})") from error
+    return SunTraining.from_table(table)

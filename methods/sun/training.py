@@ -1,0 +1,224 @@
+"""SUN's training: Algorithm 1 of arXiv 2312.08887 on the shared loop.
+
+One process and one device; several GPUs through accelerate are not supported yet.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sunbench.errors import UserError
+from sunbench.methods.sun.adapter import SunAdapter
+from sunbench.methods.sun.data import Pictures, open_pictures
+from sunbench.methods.sun.encode import encode_pictures, encode_texts, schedule_of
+from sunbench.methods.sun.files import write_adapter
+from sunbench.methods.sun.losses import (
+    Draw,
+    Pair,
+    Targets,
+    can_be_replaced,
+    sun_loss,
+    targets,
+)
+from sunbench.methods.sun.negatives import negative_prompt, vocabulary
+from sunbench.methods.sun.pipelines import check_pipeline
+from sunbench.methods.sun.settings import SunTraining, read_settings
+from sunbench.methods.sun.sheet import Sheet, draw_curves
+from sunbench.models import LoadedModel, find, load
+from sunbench.prompts.negatives import Vocabulary
+from sunbench.store import write_atomic
+from sunbench.store.files import make_folder, parse_json, to_json
+from sunbench.training import fit
+
+log = logging.getLogger(__name__)
+
+# ------------------------------------------------------------------------------ loss
+
+
+@dataclass(frozen=True)
+class SunLoss:
+    """The loss of a micro-batch, by its number alone (lines 2 to 7 of Algorithm 1).
+
+    The adapter is bound to the pipeline's U-Net; w is the teacher's guidance.
+    """
+
+    pipeline: Any
+    adapter: SunAdapter
+    pictures: Pictures
+    words: Vocabulary
+    settings: SunTraining
+    w: float
+
+    def texts(self, k: int) -> tuple[Tensor, list[str], list[str], torch.Generator]:
+        """Pictures, captions and negative prompts of a micro-batch, and the generator after."""
+        s = self.settings
+        generator = torch.Generator().manual_seed(s.loop.seed * 1_000_003 + k)
+        pictures, captions = self.pictures.draw(s.loop.batch, generator)
+        rng = random.Random(f"negative prompts of {s.loop.seed}/{k}")
+        return pictures, captions, [self._negative(rng) for _ in captions], generator
+
+    def _negative(self, rng: random.Random) -> str:
+        empty = rng.random() < self.settings.empty_negatives
+        return "" if empty else negative_prompt(rng, self.words)
+
+    def draw(self, pictures: Tensor, generator: torch.Generator) -> Draw:
+        """x_0, noise, t and i of a micro-batch, drawn on the CPU: no device changes them."""
+        s, device = self.settings, self.pipeline.unet.device
+        x_0 = encode_pictures(self.pipeline, pictures, generator)
+        eps = torch.randn(x_0.shape, generator=generator)
+        t = s.draw_times(len(x_0), generator)
+        replaced = torch.rand(len(x_0), generator=generator) < s.p
+        replaced = replaced & can_be_replaced(t, s.delta)
+        return Draw(x_0, eps.to(device), t.to(device), replaced.to(device))
+
+    def aim(self, k: int) -> tuple[Pair, Targets]:
+        """The networks under a micro-batch's texts, and what the student should say."""
+        s = self.settings
+        pictures, captions, negatives, generator = self.texts(k)
+        c = encode_texts(self.pipeline, captions + negatives)
+        pair = Pair(self.pipeline.unet, self.adapter, *c.chunk(2), self.w)
+        draw = self.draw(pictures, generator)
+        schedule = schedule_of(self.pipeline)
+        aim = targets(pair, schedule, draw, delta=s.delta, n=s.substeps, step=s.l_step)
+        # older torch keeps weights that autocast cast: those of the pass above have no gradient
+        torch.clear_autocast_cache()
+        return pair, aim
+
+    def __call__(self, k: int) -> dict[str, Tensor]:
+        """``loss`` (Eq. 14) and its parts."""
+        pair, aim = self.aim(k)
+        out = pair.student(aim.x, aim.timestep)
+        return sun_loss(out, aim, lam=self.settings.lam, cfg=self.settings.l_cfg)
+
+
+# ------------------------------------------------------------------------------ training
+
+
+@contextmanager
+def averaged(adapter: SunAdapter, ema: dict[str, Tensor]) -> Iterator[SunAdapter]:
+    """The adapter with its averaged weights, for a while; its own come back to the bit."""
+    live = {k: v.detach().clone() for k, v in adapter.state_dict().items()}
+    adapter.load_state_dict(ema)
+    try:
+        yield adapter
+    finally:
+        adapter.load_state_dict(live)
+
+
+def _document(loaded: LoadedModel, pictures: Pictures, loss: SunLoss) -> dict[str, Any]:
+    """What shapes a training besides the loop's settings."""
+    return {
+        "schema_version": 1,
+        "method": "sun",
+        "base": loaded.card.name,
+        "base_sha256": dict(sorted(loaded.hashes.items())),
+        "resolution": loaded.card.resolution,
+        "data": pictures.name,
+        **loss.settings.content(),
+        "guidance_scale": loss.w,
+    }
+
+
+def _settle(path: Path, asked: dict[str, Any]) -> None:
+    """Write down what a training is, or check that the one begun in this folder is the same."""
+    asked = json.loads(json.dumps(asked))
+    if not path.is_file():
+        write_atomic(path, to_json(asked))
+        return
+    begun = parse_json(path.read_bytes(), str(path))
+    for name in sorted(asked.keys() | begun.keys()):
+        if begun.get(name) != asked.get(name):
+            raise UserError(
+                f"{path} was begun with {name} = {begun.get(name)}, asked {asked.get(name)};"
+                " go on with that or start in another folder"
+            )
+
+
+def _sheet(loss: SunLoss, resolution: int) -> Sheet | None:
+    """Of the texts of a micro-batch that is never trained on."""
+    n = min(loss.settings.sheet, loss.settings.loop.batch)
+    if n == 0:
+        return None
+    _, captions, negatives, _ = loss.texts(2**40)
+    c = encode_texts(loss.pipeline, captions[:n] + negatives[:n]).cpu()
+    return Sheet(loss.pipeline, *c.chunk(2), resolution, loss.w)
+
+
+def _about(document: dict[str, Any], settings: SunTraining, step: int) -> dict[str, str]:
+    """Metadata of the adapter's file."""
+    base = {"base": document["base"], "base_sha256": json.dumps(document["base_sha256"])}
+    training = {**document, "loop": asdict(settings.loop)}
+    return {**base, "training": json.dumps(training), "step": str(step)}
+
+
+def train_adapter(
+    loaded: LoadedModel, pictures: Pictures, settings: SunTraining, out: Path
+) -> Path:
+    """Train an adapter beside a loaded base; returns ``out/sun.safetensors``.
+
+    Writes that file (averaged weights), loss.png and sheet-<step>.png at every checkpoint.
+    Raises UserError where the folder holds another training or the loss is not finite.
+    """
+    pipeline, card = loaded.pipeline, loaded.card
+    check_pipeline(pipeline)
+    schedule_of(pipeline)
+    zoo = card.architecture == "zoo"
+    words = vocabulary(settings.phrases, settings.max_phrases, zoo=zoo)
+    w = card.guidance_scale if settings.guidance_scale is None else settings.guidance_scale
+    for part in (pipeline.unet, pipeline.vae, pipeline.text_encoder):
+        part.eval().requires_grad_(False)
+    if settings.gradient_checkpointing:
+        pipeline.unet.enable_gradient_checkpointing()
+    adapter = SunAdapter.for_unet(
+        pipeline.unet,
+        add_pos=settings.add_pos,
+        norm=settings.norm,
+        init=settings.init,
+        alpha0=settings.alpha0,
+        seed=settings.loop.seed,
+    )
+    loss = SunLoss(pipeline, adapter, pictures, words, settings, w)
+    document = _document(loaded, pictures, loss)
+    make_folder(out)
+    _settle(out / "training.json", document)
+    binding = adapter.bind(pipeline.unet)
+    try:
+        return _fit(loss, out, _sheet(loss, card.resolution), document)
+    finally:
+        binding.release()
+
+
+def _fit(loss: SunLoss, out: Path, sheet: Sheet | None, document: dict[str, Any]) -> Path:
+    adapter, settings, target = loss.adapter, loss.settings, out / "sun.safetensors"
+    log.info("%s parameters, %s form", f"{adapter.parameter_count:,}", adapter.form)
+
+    def show(step: int, ema: dict[str, Tensor]) -> None:
+        with averaged(adapter, ema):
+            write_adapter(adapter, target, about=_about(document, settings, step))
+            if sheet is not None:
+                sheet.write(out / f"sheet-{step:06d}.png", adapter)
+        draw_curves(out / "loss.csv", out / "loss.png")
+
+    ema = fit(adapter, loss, settings.loop, out, on_checkpoint=show)
+    with averaged(adapter, ema):  # again, for a training killed between its checkpoint and its file
+        write_adapter(adapter, target, about=_about(document, settings, settings.loop.steps))
+    return target
+
+
+def train(base: str, out: Path, config: Path | None, data: str | None, device: str) -> Path:
+    """``sunbench train sun``: everything the user can have wrong is checked before weights load."""
+    settings, card = read_settings(config), find(base)
+    pictures = open_pictures(data, card.name, card.resolution, zoo=card.source == "zoo")
+    if settings.phrases:
+        vocabulary(settings.phrases, settings.max_phrases, zoo=False)
+    return train_adapter(load(card, device=device), pictures, settings, out)

@@ -1,0 +1,256 @@
+"""The pictures of a page: a seeded sample of prompts, and each method's best and worst ones."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from sunbench.paths import cache_root
+from sunbench.report.shards import CellFiles
+from sunbench.store import ShardRow
+
+PROMPTS = 48  # prompts of a model in the sample
+BLOCKS = 6  # runs of 64 images that they are drawn from, so that a big set is read in few places
+BLOCK = 64
+EXTREMES = 6  # best and worst prompts of a method
+SIDES = (256, 192, 128, 96, 64)  # pixels; the largest that fits is taken
+BUDGET_BYTES = 12_000_000  # of all pictures of a page, before base64
+MOST_BYTES = 18_000_000
+
+
+@dataclass
+class Album:
+    """Pictures as data URIs by id; refuses more than MOST_BYTES."""
+
+    side: int = SIDES[0]
+    pictures: dict[str, str] = field(default_factory=dict)
+    bytes: int = 0
+    full: bool = False
+
+    def add(self, name: str, image: NDArray[np.uint8]) -> str | None:
+        """Keep a picture (H, W, 3) and return its id, or None when the page is full."""
+        if name in self.pictures:
+            return name
+        data = thumbnail(image, self.side)
+        if self.bytes + len(data) > MOST_BYTES:
+            self.full = True
+            return None
+        self.bytes += len(data)
+        self.pictures[name] = "data:image/webp;base64," + base64.b64encode(data).decode()
+        return name
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What one model's gallery is made of, before a picture is read."""
+
+    number: int
+    reference: CellFiles
+    candidates: tuple[CellFiles, ...]
+    sample: tuple[int, ...]
+    scores: tuple[NDArray[np.float64], ...]
+    extremes: tuple[tuple[list[int], list[int]], ...]
+
+    def indices(self, c: int | None) -> set[int]:
+        """Images needed of candidate c, or of the reference."""
+        extremes = self.extremes if c is None else self.extremes[c : c + 1]
+        return set(self.sample).union(*(best + worst for best, worst in extremes))
+
+    @property
+    def pictures(self) -> int:
+        """How many pictures that is."""
+        return sum(len(self.indices(c)) for c in (None, *range(len(self.candidates))))
+
+
+def thumbnail(image: NDArray[np.uint8], side: int) -> bytes:
+    """Lossless WebP of a picture, made smaller where its longer side exceeds ``side``."""
+    picture = Image.fromarray(image)
+    if max(picture.size) > side:
+        picture.thumbnail((side, side), Image.Resampling.LANCZOS)
+    out = io.BytesIO()
+    picture.save(out, "WEBP", lossless=True, quality=20, method=2)
+    return out.getvalue()
+
+
+# ------------------------------------------------------------------------------ what to show
+
+
+def sample(images: int, seeds: int, prompts: int = PROMPTS) -> tuple[int, ...]:
+    """Image numbers of a seeded sample of prompts, one image a prompt, from a few blocks."""
+    random = np.random.default_rng(0)
+    blocks = -(-images // BLOCK)
+    chosen = np.sort(random.choice(blocks, min(BLOCKS, blocks), replace=False))
+    each = -(-prompts // len(chosen))
+    out: dict[int, int] = {}
+    for b in chosen:
+        numbers = np.arange(b * BLOCK, min((b + 1) * BLOCK, images))
+        firsts = [int(i) for i in random.permutation(numbers) if i // seeds not in out]
+        for i in firsts:
+            if sum(b * BLOCK <= j < (b + 1) * BLOCK for j in out.values()) < each:
+                out.setdefault(i // seeds, i)
+    return tuple(sorted(out.values())[:prompts])
+
+
+def extremes(scores: NDArray[np.float64], seeds: int) -> tuple[list[int], list[int]]:
+    """Image numbers with the smallest and the largest scores, each prompt once."""
+    order = [int(i) for i in np.argsort(scores, kind="stable") if np.isfinite(scores[i])]
+    best = _each_prompt_once(order, seeds)
+    worst = _each_prompt_once(order[::-1], seeds)
+    count = min(EXTREMES, len(best) // 2)
+    return best[:count], worst[:count]
+
+
+def _each_prompt_once(order: Iterable[int], seeds: int) -> list[int]:
+    first: dict[int, int] = {}
+    for i in order:
+        first.setdefault(i // seeds, i)
+    return list(first.values())
+
+
+def cells(path: Path, entries: Iterable[dict[str, Any]]) -> list[CellFiles]:
+    """The cells of a model that were made: candidates in the run, references in the cache."""
+    shared = cache_root() / "reference_sets"
+    return [
+        CellFiles.of(e, (path / "cells" if e["role"] == "candidate" else shared) / e["key"])
+        for e in entries
+        if e["skip"] is None and e["role"] != "floor"
+    ]
+
+
+def wanted(path: Path, model: dict[str, Any], number: int, metric: str | None) -> Wanted | None:
+    """What to show of a model of run.json; None when it has no reference.
+
+    metric: the LPIPS whose scores order best and worst, or None.
+    """
+    found = cells(path, model["cells"])
+    reference = next((c for c in found if c.role == "reference"), None)
+    if reference is None:
+        return None
+    candidates = tuple(c for c in found if c.role == "candidate")
+    prefix = _score_prefix(reference, metric)
+    scores = tuple(c.scores(prefix) if prefix else np.full(c.images, np.nan) for c in candidates)
+    ends = tuple(extremes(s, reference.seeds) for s in scores)
+    chosen = sample(reference.images, reference.seeds)
+    return Wanted(number, reference, candidates, chosen, scores, ends)
+
+
+def _score_prefix(reference: CellFiles, metric: str | None) -> str | None:
+    """The feature that holds a paired LPIPS: see bench/probes.py."""
+    if metric is None or not metric.startswith("lpips["):
+        return None
+    return f"paired-{reference.key[:12]}-lpips-{metric[len('lpips[') : -1]}-"
+
+
+# ------------------------------------------------------------------------------ gathering
+
+
+def gather(wants: Sequence[Wanted]) -> tuple[Album, list[dict[str, Any]]]:
+    """The pictures of all models, and per model what stands where (JSON-able)."""
+    count = sum(w.pictures for w in wants)
+    album = Album(_side(wants, count))
+    return album, [_model(w, album) for w in wants]
+
+
+def _side(wants: Sequence[Wanted], count: int) -> int:
+    """The largest side at which that many pictures like the first few fit."""
+    probes = [r.image for w in wants[:2] for r in w.reference.rows(w.sample[:3])]
+    some = [p for p in probes if p is not None]
+    for side in SIDES:
+        size = sum(len(thumbnail(p, side)) for p in some) / max(1, len(some))
+        if size * count <= BUDGET_BYTES:
+            return side
+    return SIDES[-1]
+
+
+def _model(want: Wanted, album: Album) -> dict[str, Any]:
+    rows = {r.index: r for r in want.reference.rows(want.indices(None))}
+    notes = _absence(want.reference, rows.values(), len(want.indices(None)), album)
+    shown = {i: _put(album, want, "r", r) for i, r in rows.items()}
+    placed: list[dict[int, str | None]] = []
+    for c, cell in enumerate(want.candidates):
+        found = list(cell.rows(want.indices(c)))
+        notes += _absence(cell, found, len(want.indices(c)), album)
+        mine = [r for r in found if r.index not in rows or _paired(rows[r.index], r)]
+        if len(mine) < len(found):
+            notes.append(f"{cell.name}: pictures that started from other noise were left out.")
+        placed.append({r.index: _put(album, want, str(c), r) for r in mine})
+        rows.update({r.index: r for r in mine if r.index not in rows})
+    if album.full:
+        notes.append("Some pictures were left out to keep this page small.")
+    return {
+        "notes": notes,
+        "cells": [c.name for c in want.candidates],
+        "reference": want.reference.name,
+        "items": [_item(want, rows[i], shown, placed) for i in want.sample if i in rows],
+        "extremes": [
+            [[_extreme(want, rows, shown, placed, c, i) for i in end if i in rows] for end in ends]
+            for c, ends in enumerate(want.extremes)
+        ],
+    }
+
+
+def _put(album: Album, want: Wanted, cell: str, row: ShardRow) -> str | None:
+    if row.image is None:
+        return None
+    return album.add(f"{want.number}.{cell}.{row.index}", row.image)
+
+
+def _paired(reference: ShardRow, row: ShardRow) -> bool:
+    same = reference.prompt_id, reference.seed, reference.noise_hash
+    return same == (row.prompt_id, row.seed, row.noise_hash)
+
+
+def _absence(cell: CellFiles, rows: Iterable[ShardRow], asked: int, album: Album) -> list[str]:
+    """Why pictures of a cell are not shown, in words."""
+    rows = list(rows)
+    if not rows:
+        return [f"{cell.name}: its shards are gone or broken, so it has no pictures here."]
+    if all(r.image is None for r in rows):
+        return [f"{cell.name}: its pictures were not kept."]
+    if len(rows) < asked:
+        return [f"{cell.name}: {asked - len(rows)} of {asked} pictures are gone or broken."]
+    return []
+
+
+def _words(row: ShardRow) -> dict[str, Any]:
+    return {
+        "prompt": row.prompt,
+        "negative": row.negative,
+        "id": row.prompt_id,
+        "seed": row.seed,
+        "index": row.index,
+    }
+
+
+def _score(want: Wanted, c: int, index: int) -> float | None:
+    value = float(want.scores[c][index])
+    return round(value, 6) if np.isfinite(value) else None
+
+
+def _item(
+    want: Wanted, row: ShardRow, shown: dict[int, str | None], placed: list[dict[int, str | None]]
+) -> dict[str, Any]:
+    i = row.index
+    pictures = [shown.get(i), *(p.get(i) for p in placed)]
+    scores = [_score(want, c, i) for c in range(len(placed))]
+    return {**_words(row), "pictures": pictures, "scores": scores}
+
+
+def _extreme(
+    want: Wanted,
+    rows: dict[int, ShardRow],
+    shown: dict[int, str | None],
+    placed: list[dict[int, str | None]],
+    c: int,
+    i: int,
+) -> dict[str, Any]:
+    pictures = [shown.get(i), placed[c].get(i)]
+    return {**_words(rows[i]), "pictures": pictures, "score": _score(want, c, i)}

@@ -1,0 +1,256 @@
+"""LCM, LCM-LoRA and Guided-Distill against plain diffusers; where weights are looked up."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import diffusers
+import huggingface_hub.constants
+import pytest
+import torch
+from diffusers import UNet2DConditionModel
+from safetensors.torch import load_file, save_file
+
+from sunbench import registry, zoo
+from sunbench.errors import UserError
+from sunbench.methods.distilled import Weights
+from sunbench.methods.lcm import PUBLISHED, SOLVER
+from sunbench.sampling import ImageId, SampleBatch, SampleSettings, make_batch
+from sunbench.store import sha256_file
+
+SETTINGS = SampleSettings(4, 4.0)
+SD = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
+WEIGHTS = "diffusion_pytorch_model.safetensors"
+
+
+@pytest.fixture(autouse=True)
+def _nothing_at_hand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(zoo, "weights", lambda: tmp_path / "weights")
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    for name in ("lcm", "lcm-lora", "guided-distill", "boostdiff-lora", "boostdiff-bitfit"):
+        monkeypatch.delenv(Weights(name).variable, raising=False)
+
+
+@pytest.fixture
+def at_hand(distilled: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> dict[str, Path]:
+    for name, path in distilled.items():
+        monkeypatch.setenv(Weights(name).variable, str(path))
+    return distilled
+
+
+def batch(width: int, which: tuple[int, ...] = (0, 1, 2)) -> SampleBatch:
+    g = torch.Generator().manual_seed(1)
+    texts = torch.randn(2, 3, 24, width, generator=g)[:, list(which)]
+    return make_batch([ImageId(f"p{i}", 0) for i in which], texts[0], texts[1], (4, 8, 8))
+
+
+def test_lcm_timesteps_and_boundary_coefficients():
+    """Steps of the 50-grid, and sigma_data 0.5 with timestep scaling 10 (facts of the paper)."""
+    scheduler = SOLVER.build({"num_train_timesteps": 1000, **SD})
+    for steps in (
+        [999, 759, 499, 259],
+        [999, 879, 759, 639, 499, 379, 259, 139],
+        [999, 919, 839, 759, 679, 599, 499, 419, 339, 259, 179, 99],
+    ):
+        scheduler.set_timesteps(len(steps))
+        assert scheduler.timesteps.tolist() == steps
+    for t in (0, 19, 999):
+        c_skip, c_out = scheduler.get_scalings_for_boundary_condition_discrete(t)
+        size = (10 * t) ** 2 + 0.25
+        assert (c_skip, c_out) == pytest.approx((0.25 / size, 10 * t / size**0.5), rel=1e-12)
+
+
+@pytest.mark.parametrize("name", ["lcm", "guided-distill"])
+def test_students_are_plain_diffusers(
+    name: str, pipeline: Any, tiny: ModuleType, at_hand: dict[str, Path]
+):
+    ours = registry.method(name).prepare(pipeline, SETTINGS).sample(batch(tiny.WIDTH))
+    folder = at_hand["lcm"] if name == "lcm" else at_hand["guided-distill"] / "4"
+    plain = copy.copy(pipeline)
+    plain.unet = UNet2DConditionModel.from_pretrained(folder)
+    plain.scheduler = (
+        diffusers.LCMScheduler(**SD, original_inference_steps=50)
+        if name == "lcm"
+        else diffusers.DDIMScheduler(
+            **SD, timestep_spacing="trailing", clip_sample=False, set_alpha_to_one=False
+        )
+    )
+    given = batch(tiny.WIDTH)
+    expected = plain(
+        prompt_embeds=given.prompt_embeds,
+        latents=given.latents,
+        generator=given.generators,
+        num_inference_steps=4,
+        guidance_scale=4.0,
+        output_type="latent",
+    ).images
+    assert torch.equal(ours, expected)
+
+
+def test_w_is_guidance_minus_one(pipeline: Any, tiny: ModuleType, at_hand: dict[str, Path]):
+    sampler = registry.method("lcm").prepare(pipeline, SETTINGS)
+    seen: list[torch.Tensor] = []
+    layer = sampler.pipeline.unet.time_embedding.cond_proj  # type: ignore[attr-defined]
+    layer.register_forward_pre_hook(lambda module, args: seen.append(args[0]))
+    sampler.sample(batch(tiny.WIDTH))
+    half = torch.exp(torch.arange(128) * -(torch.log(torch.tensor(10000.0)) / 127))
+    expected = torch.cat([torch.sin(3000.0 * half), torch.cos(3000.0 * half)])
+    torch.testing.assert_close(seen[0], expected.expand(3, -1), atol=1e-3, rtol=0)
+
+
+@pytest.mark.parametrize("guidance", [0.0, 1.0])
+@pytest.mark.parametrize("name", ["lcm", "guided-distill"])
+def test_w_below_zero_is_never_fed(
+    name: str, guidance: float, pipeline: Any, at_hand: dict[str, Path]
+):
+    """diffusers feeds w = -1 at guidance_scale 0, silently."""
+    settings = SampleSettings(4, guidance)
+    reason = registry.method(name).skip(pipeline, settings) or ""
+    assert f"given guidance_scale {guidance:g}, expected more than 1" in reason
+    assert "\n" not in reason
+    with pytest.raises(UserError, match="expected more than 1"):
+        registry.method(name).prepare(pipeline, settings)
+
+
+@pytest.mark.parametrize("name", ["lcm", "lcm-lora", "lcm-lora-cfg"])
+def test_more_steps_than_the_lcm_grid(name: str, pipeline: Any, at_hand: dict[str, Path]):
+    method = registry.method(name)
+    assert method.skip(pipeline, SampleSettings(50, 4.0)) is None
+    reason = method.skip(pipeline, SampleSettings(51, 4.0))
+    assert reason == "51 steps asked, the LCM grid has 50"
+
+
+@pytest.mark.parametrize("name", ["lcm", "lcm-lora"])
+def test_later_draws_are_the_images_own(
+    name: str, pipeline: Any, tiny: ModuleType, at_hand: dict[str, Path]
+):
+    """Noise between steps comes from each image's generator; another stream gives another image."""
+    sampler = registry.method(name).prepare(pipeline, SETTINGS)
+    whole = sampler.sample(batch(tiny.WIDTH))
+    size = float(whole.abs().max())
+    alone = sampler.sample(batch(tiny.WIDTH, (2,)))
+    torch.testing.assert_close(alone[0], whole[2], atol=1e-5 * size, rtol=0)
+    moved = batch(tiny.WIDTH)
+    torch.randn(1, generator=moved.generators[0])
+    other = sampler.sample(moved)
+    assert not torch.allclose(other[0], whole[0], atol=1e-2 * size)
+    assert torch.equal(other[1:], whole[1:])
+
+
+def test_negative_prompts_act_under_guidance_on_top_alone(
+    pipeline: Any, tiny: ModuleType, at_hand: dict[str, Path]
+):
+    for name, acts in (("lcm-lora", False), ("lcm-lora-cfg", True), ("lcm", False)):
+        sampler = registry.method(name).prepare(pipeline, SETTINGS)
+        plain, b = sampler.sample(batch(tiny.WIDTH)), batch(tiny.WIDTH)
+        without = SampleBatch(b.prompt_embeds, b.negative_embeds * 0, b.latents, b.generators)
+        assert torch.equal(sampler.sample(without), plain) is not acts
+
+
+def test_a_single_file_is_a_student_of_the_models_own_unet(
+    pipeline: Any,
+    tiny: ModuleType,
+    at_hand: dict[str, Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+):
+    first = registry.method("lcm").prepare(pipeline, SETTINGS).sample(batch(tiny.WIDTH))
+    monkeypatch.setenv("SUNBENCH_LCM", str(at_hand["lcm"] / WEIGHTS))
+    second = registry.method("lcm").prepare(pipeline, SETTINGS).sample(batch(tiny.WIDTH))
+    assert torch.equal(first, second)
+    tensors = load_file(at_hand["lcm"] / WEIGHTS)
+    del tensors["conv_in.weight"]
+    save_file(tensors, tmp_path / "some.safetensors")
+    monkeypatch.setenv("SUNBENCH_LCM", str(tmp_path / "some.safetensors"))
+    assert "lacks 1 of" in (registry.method("lcm").skip(pipeline, SETTINGS) or "")
+
+
+def test_students_that_do_not_fit(
+    pipeline: Any, tiny: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    pipeline.unet.save_pretrained(tmp_path / "plain")
+    wide = {**pipeline.unet.config, "time_cond_proj_dim": 256, "cross_attention_dim": 48}
+    UNet2DConditionModel.from_config(wide).save_pretrained(tmp_path / "wide" / "unet")
+    for name, words in (("plain", "no time_cond_proj_dim"), ("wide", "cross_attention_dim 48")):
+        monkeypatch.setenv("SUNBENCH_LCM", str(tmp_path / name))
+        assert words in (registry.method("lcm").skip(pipeline, SETTINGS) or "")
+
+
+def test_a_model_that_takes_guidance_itself(
+    tiny: ModuleType, tmp_path: Path, at_hand: dict[str, Path]
+):
+    """LCM runs it as it is; CFG and merged weights on top of it would mean nothing."""
+    own = tiny.pipeline(tmp_path / "own", time_cond_proj_dim=256)
+    assert registry.method("lcm").prepare(own, SETTINGS).pipeline.unet is own.unet  # type: ignore[attr-defined]
+    for name in ("lcm-lora", "boostdiff-lora", "boostdiff-bitfit"):
+        reason = registry.method(name).skip(own, SETTINGS)
+        assert reason == "the U-Net takes guidance as an input, expected a plain one"
+
+
+def test_one_student_per_number_of_steps(
+    pipeline: Any, at_hand: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+):
+    method = registry.method("guided-distill")
+    reason = method.skip(pipeline, SampleSettings(6, 4.0))
+    assert reason == "no guided-distill student for 6 steps, there are some for 1, 4"
+    hashes = method.content()["distilled"]["any"]["sha256"]
+    assert hashes["4"] == sha256_file(at_hand["guided-distill"] / "4" / WEIGHTS)
+    monkeypatch.setenv("SUNBENCH_GUIDED_DISTILL", str(at_hand["lcm"]))
+    assert "one per number of steps" in (method.skip(pipeline, SETTINGS) or "")
+
+
+@pytest.mark.parametrize(
+    ("method", "name"),
+    [
+        ("lcm", "lcm"),
+        ("lcm-lora-cfg", "lcm-lora"),
+        ("guided-distill", "guided-distill"),
+        ("boostdiff-lora-dpm++", "boostdiff-lora"),
+        ("boostdiff-bitfit", "boostdiff-bitfit"),
+    ],
+)
+def test_what_is_missing_and_how_to_get_it(method: str, name: str, pipeline: Any):
+    made = registry.method(method)
+    variable = "SUNBENCH_" + name.upper().replace("-", "_")
+    assert made.skip(pipeline, SETTINGS) == (
+        f"no {name} weights for the zoo yet: sunbench train {name} (or name some in {variable})"
+    )
+    assert made.content()["distilled"] == {}
+
+
+def test_the_zoos_weights(pipeline: Any, distilled: dict[str, Path], tmp_path: Path):
+    (tmp_path / "weights").mkdir()
+    for name, path in distilled.items():
+        (tmp_path / "weights" / (name + path.suffix)).symlink_to(path)
+    for name in ("lcm", "lcm-lora", "guided-distill", "boostdiff-lora", "boostdiff-bitfit"):
+        method = registry.method(name)
+        assert method.skip(pipeline, SETTINGS) is None
+        assert method.content()["distilled"].keys() == {"zoo"}
+
+
+def test_published_weights_in_the_cache_are_labelled(
+    distilled: dict[str, Path], tiny: ModuleType, tmp_path: Path
+):
+    """Of Dreamshaper v7, not of Stable Diffusion 1.5; those missing are told how to get."""
+    large = tiny.pipeline(tmp_path / "large", cross_attention_dim=768)
+    assert f"hf download {PUBLISHED} --include" in (
+        registry.method("lcm").skip(large, SETTINGS) or ""
+    )
+    repo = tmp_path / "hub" / f"models--{PUBLISHED.replace('/', '--')}"
+    (repo / "refs").mkdir(parents=True)
+    (repo / "refs" / "main").write_text("0" * 40)
+    snapshot = repo / "snapshots" / ("0" * 40)
+    snapshot.mkdir(parents=True)
+    (snapshot / "unet").symlink_to(distilled["lcm"])
+    about = registry.method("lcm").content()["distilled"]["sd1"]
+    assert "Dreamshaper v7" in about["of"]
+    assert about["sha256"] == sha256_file(distilled["lcm"] / WEIGHTS)
+
+
+def test_a_lora_cannot_be_a_folder(pipeline: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("SUNBENCH_LCM_LORA", str(tmp_path))
+    reason = registry.method("lcm-lora").skip(pipeline, SETTINGS) or ""
+    assert "expected a .safetensors file" in reason
