@@ -42,6 +42,15 @@ def check_guidance(guidance_scale: float) -> None:
         )
 
 
+def student_config(unet: Any, dim: int | None) -> dict[str, Any]:
+    """The config of a student of a U-Net, its w-embedding of ``dim`` numbers.
+
+    diffusers notes which keys were left at their defaults and later ignores them, so notes go.
+    """
+    own = {key: value for key, value in unet.config.items() if not key.startswith("_")}
+    return {**own, "time_cond_proj_dim": dim}
+
+
 def _folder(path: Path) -> Path:
     """The U-Net's own folder, inside a pipeline's or given by itself."""
     return path / "unet" if (path / "unet" / "config.json").is_file() else path
@@ -72,7 +81,7 @@ def _config(path: Path, header: Header, unet: Any) -> dict[str, Any]:
         folder = _folder(path)
         return folder_config(folder.parent, folder.name)
     dim = header[INPUT][1] if len(header.get(INPUT, ())) == 2 else None
-    return {**unet.config, "time_cond_proj_dim": dim}
+    return student_config(unet, dim)
 
 
 def empty_student(path: Path, unet: Any) -> Any:

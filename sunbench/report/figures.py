@@ -28,7 +28,7 @@ COLOURS = ("#0066a8", "#c24a00", "#007a58", "#a8387e", "#8a6500", "#5b4bc4", "#4
 MARKS = ("o", "s", "^", "D", "v", "P", "X", "*")
 ROWS = 6  # prompts of a sheet
 WIDTH = 3.4  # inches: one column of a paper
-STYLE = {
+STYLE: Any = {
     "font.size": 8,
     "axes.labelsize": 8,
     "axes.spines.top": False,
@@ -100,7 +100,7 @@ def pareto(
         own = sorted((p for p in whole if p.row.method == method), key=lambda p: p.row.steps)
         _curve(axes, own, COLOURS[i % len(COLOURS)], MARKS[i % len(MARKS)])
     best = front(whole)
-    x, y = [p.ms for p in best], [p.row.value for p in best]
+    x, y = [p.ms for p in best], np.array([p.row.value for p in best], dtype=float)
     axes.step(x, y, where="post", color="0.35", ls="--", lw=0.8, zorder=1, label="front")
     floor = [r for r in rows if (r.model, r.metric, r.method) == (model, metric, FLOOR)]
     for r in floor:
@@ -129,8 +129,9 @@ def _curve(axes: Axes, own: list[Point], colour: str, mark: str) -> None:
     name = own[0].row.method
     axes.errorbar(x, y, error, color=colour, marker=mark, ms=4, capsize=2, lw=0.9, label=name)
     for p, at in zip(own, y, strict=True):
-        spot = {"xytext": (4, 4), "textcoords": "offset points", "fontsize": 6}
-        axes.annotate(str(p.row.steps), (p.ms, at), **spot)
+        axes.annotate(
+            str(p.row.steps), (p.ms, at), xytext=(4, 4), textcoords="offset points", fontsize=6
+        )
 
 
 # ------------------------------------------------------------------------------ pictures

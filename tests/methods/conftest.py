@@ -17,6 +17,7 @@ from sunbench.methods.boostdiff import TARGETS as ATTENTION
 from sunbench.methods.boostdiff import write_biases
 from sunbench.methods.lcm_lora import TARGETS
 from sunbench.methods.lora import sharing_copy, targeted, write_lora
+from sunbench.methods.students import student_config
 
 
 def _tiny_sd() -> ModuleType:
@@ -44,8 +45,7 @@ def _student(unet: Any, folder: Path, seed: int) -> Path:
     """A random w-conditioned U-Net beside the given one, as a diffusers folder."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        config = {**unet.config, "time_cond_proj_dim": 256}
-        UNet2DConditionModel.from_config(config).save_pretrained(folder)
+        UNet2DConditionModel.from_config(student_config(unet, 256)).save_pretrained(folder)
     return folder
 
 

@@ -18,6 +18,7 @@ from sunbench import registry, zoo
 from sunbench.errors import UserError
 from sunbench.methods.distilled import Weights
 from sunbench.methods.lcm import PUBLISHED, SOLVER
+from sunbench.methods.students import student_config
 from sunbench.sampling import ImageId, SampleBatch, SampleSettings, make_batch
 from sunbench.store import sha256_file
 
@@ -172,7 +173,7 @@ def test_students_that_do_not_fit(
     pipeline: Any, tiny: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     pipeline.unet.save_pretrained(tmp_path / "plain")
-    wide = {**pipeline.unet.config, "time_cond_proj_dim": 256, "cross_attention_dim": 48}
+    wide = {**student_config(pipeline.unet, 256), "cross_attention_dim": 48}
     UNet2DConditionModel.from_config(wide).save_pretrained(tmp_path / "wide" / "unet")
     for name, words in (("plain", "no time_cond_proj_dim"), ("wide", "cross_attention_dim 48")):
         monkeypatch.setenv("SUNBENCH_LCM", str(tmp_path / name))
