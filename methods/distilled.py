@@ -150,13 +150,11 @@ class Weights:
     def _lacking(self, architecture: str) -> NotAvailable:
         what = "'unet/*'" if self.folders else self.file
         include = "--include " if self.folders else ""
-        ways = {"zoo": f"sunbench train {self.method}"}
-        if self.published:
-            ways["sd1"] = f"hf download {self.published} {include}{what}"
-        how = f": {ways[architecture]}" if architecture in ways else ""
+        fetch = f": hf download {self.published} {include}{what}" if self.published else ""
+        how = fetch if architecture == "sd1" else ""
         named = "the zoo" if architecture == "zoo" else architecture
         return NotAvailable(
-            f"no {self.method} weights for {named} yet{how} (or name some in {self.variable})"
+            f"no {self.method} weights for {named} yet{how} (name some in {self.variable})"
         )
 
 

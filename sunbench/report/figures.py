@@ -67,11 +67,11 @@ def write_figures(run: RunFolder) -> list[Path]:
 def _save(figure: Figure | None, folder: Path, name: str) -> list[Path]:
     if figure is None:
         return []
-    stem = re.sub(r"[^A-Za-z0-9.+-]+", "-", name).strip("-")
+    stem = re.sub(r"[^A-Za-z0-9.+]+", "-", name).strip("-")
     out = []
     for suffix, metadata in (("pdf", {"CreationDate": None}), ("png", {"Software": None})):
         data = io.BytesIO()
-        figure.savefig(data, format=suffix, dpi=300, metadata=metadata, bbox_inches="tight")
+        figure.savefig(data, format=suffix, dpi=300, metadata=metadata)
         path = folder / f"{stem}.{suffix}"
         write_atomic(path, data.getvalue())
         out.append(path)
@@ -91,14 +91,16 @@ def pareto(
     rows: Sequence[ResultRow], times: Sequence[dict[str, Any]], model: str, metric: str
 ) -> Figure | None:
     """Distance against U-Net milliseconds of one model, with intervals; None without points."""
-    whole = complete(points(rows, times, model, metric))
+    given = points(rows, times, model, metric)
+    whole = complete(given)
     if not whole:
         return None
     figure = _figure(WIDTH, 2.6)
     axes = figure.add_subplot()
-    for i, method in enumerate(dict.fromkeys(p.row.method for p in whole)):
+    for i, method in enumerate(dict.fromkeys(p.row.method for p in given)):
         own = sorted((p for p in whole if p.row.method == method), key=lambda p: p.row.steps)
-        _curve(axes, own, COLOURS[i % len(COLOURS)], MARKS[i % len(MARKS)])
+        if own:
+            _curve(axes, own, COLOURS[i % len(COLOURS)], MARKS[i % len(MARKS)])
     best = front(whole)
     x, y = [p.ms for p in best], np.array([p.row.value for p in best], dtype=float)
     axes.step(x, y, where="post", color="0.35", ls="--", lw=0.8, zorder=1, label="front")

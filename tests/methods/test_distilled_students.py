@@ -217,7 +217,7 @@ def test_what_is_missing_and_how_to_get_it(method: str, name: str, pipeline: Any
     made = registry.method(method)
     variable = "SUNBENCH_" + name.upper().replace("-", "_")
     assert made.skip(pipeline, SETTINGS) == (
-        f"no {name} weights for the zoo yet: sunbench train {name} (or name some in {variable})"
+        f"no {name} weights for the zoo yet (name some in {variable})"
     )
     assert made.content()["distilled"] == {}
 

@@ -1,0 +1,156 @@
+"""A small finished run made of the real store, with names and prompts that try to be markup."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from sunbench.store import CellStore, ResultRow, RunFolder, ShardRow, key
+
+HOSTILE = (
+    "</script><script>document.title='owned'</script>",
+    "<img src=x onerror=\"document.title='owned'\">",
+    "\"><svg onload=document.title='owned'> {{ 7 * 7 }} {% raw %}",
+    "plain <b>bold</b> & \u2028 'quoted' $x^2$ a very long prompt " + "word " * 60,
+)
+MODELS = ("tiny", "other <i>model</i>")
+METHODS = ("ddim", "dpm++")
+STEPS = (4, 8)
+DISTANCE = {"ddim": 0.4, "dpm++": 0.2}
+SIDE = 16
+
+
+def content(model: str, method: str, steps: int, prompts: int, seeds: Sequence[int]) -> dict:
+    return {
+        "model": model,
+        "method": method,
+        "settings": {"solver": {"scheduler": "DDIMScheduler"}},
+        "steps": steps,
+        "guidance_scale": 5.0,
+        "prompts": {"name": "mine", "hash": "0" * 64, "n": prompts},
+        "seeds": list(seeds),
+        "resolution": SIDE,
+        "dtype": "float32",
+        "shard_size": 256,
+    }
+
+
+def picture(prompt: int, seed: int, shift: int) -> np.ndarray:
+    """Stripes whose colour says which prompt and which method."""
+    image = np.zeros((SIDE, SIDE, 3), np.uint8)
+    image[:, ::2] = (40 + 50 * (prompt % 4), 60 + 30 * shift, 90 * (seed + 1))
+    return image
+
+
+def write_cell(
+    folder: Path, made: dict[str, Any], features: dict[str, np.ndarray], shift: int, keep: bool
+) -> None:
+    store, seeds = CellStore(folder, made), made["seeds"]
+    rows = [
+        ShardRow(
+            index=i,
+            prompt_id=f"p{i // len(seeds)}",
+            seed=seeds[i % len(seeds)],
+            prompt=HOSTILE[i // len(seeds) % len(HOSTILE)],
+            negative="<u>blurry</u>",
+            noise_hash=hashlib.sha256(str(i).encode()).hexdigest(),
+            image=picture(i // len(seeds), seeds[i % len(seeds)], shift) if keep else None,
+        )
+        for i in range(made["prompts"]["n"] * len(seeds))
+    ]
+    for k in range(0, len(rows), 256):
+        part = {n: a[k : k + 256] for n, a in features.items()}
+        store.write_shard(k // 256, rows[k : k + 256], part)
+
+
+def result(model: str, method: str, steps: int, metric: str, value: float, n: int) -> ResultRow:
+    return ResultRow(
+        model=model,
+        method=method,
+        steps=steps,
+        task="text2image",
+        prompts="mine",
+        metric=metric,
+        value=value,
+        low=value * 0.95,
+        high=value * 1.05,
+        n=n,
+        nfe=2 * steps,
+        protocol="zoo <em>CLIP</em>",
+        reason=None,
+        key="k",
+    )
+
+
+def _model(path: Path, cache: Path, name: str, prompts: int, seeds: Sequence[int], keep: bool):
+    reference = content(name, "dpm++", 25, prompts, seeds)
+    entries = [{"role": "reference", "content": reference}]
+    write_cell(cache / "reference_sets" / key(reference), reference, {}, 0, True)
+    for shift, method in enumerate(METHODS, 1):
+        for steps in STEPS:
+            made = content(name, method, steps, prompts, seeds)
+            n = prompts * len(seeds)
+            scores = DISTANCE[method] * 4 / steps * (1 + np.arange(n) / n)
+            features = {f"paired-{key(reference)[:12]}-lpips-zoo-clip-abc": scores}
+            write_cell(path / "cells" / key(made), made, features, shift, keep)
+            entries.append({"role": "candidate", "content": made})
+    for e in entries:
+        made = e["content"]
+        label = f"{made['model']} · {made['method']} · {made['steps']} steps"
+        e |= {"key": key(made), "label": label, "skip": None}
+    return {"card": {"name": name, "licence": "<s>free</s>"}, "weights": {}, "cells": entries}
+
+
+def _found(model: str, n: int) -> tuple[list[ResultRow], list[dict[str, Any]]]:
+    rows, times = [], []
+    times.append({"model": model, "method": "dpm++", "role": "reference", "steps": 25})
+    for method in METHODS:
+        for steps in STEPS:
+            value = DISTANCE[method] * 4 / steps
+            rows.append(result(model, method, steps, "lpips[zoo-clip]", value, n))
+            rows.append(result(model, method, steps, "ssim", 1 - value, n))
+            rows.append(result(model, method, steps, "fd[zoo-clip]", 10 * value, n))
+            times.append({"model": model, "method": method, "role": "candidate", "steps": steps})
+    for t in times:
+        t |= {"nfe": 2.0 * t["steps"], "unet_seconds": 0.003 * t["steps"]}
+        t |= {"sample_seconds": 0.0031 * t["steps"], "decode_seconds": 0.002}
+    return rows, times
+
+
+@pytest.fixture
+def finished(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., RunFolder]:
+    """Makes a finished run: two models, two methods at 4 and 8 steps, four hostile prompts."""
+    cache = tmp_path / "cache"
+    monkeypatch.setenv("SUNBENCH_CACHE", str(cache))
+
+    def make(*, keep: bool = True, names: Sequence[str] = MODELS) -> RunFolder:
+        run, prompts, seeds = RunFolder(tmp_path / "run"), 8, (0, 1)
+        models = [_model(run.path, cache, m, prompts, seeds, keep) for m in names]
+        rows, times, pairs = [], [], []
+        for model in names:
+            more = _found(model, prompts * len(seeds))
+            rows, times = rows + more[0], times + more[1]
+            for steps, low in ((4, 0.0), (8, 0.4)):
+                one = {"model": model, "steps": steps, "metric": "lpips[zoo-clip]", "n": prompts}
+                pairs.append(
+                    one
+                    | {
+                        "a": "ddim",
+                        "b": "dpm++",
+                        "a_closer": 0.45,
+                        "low": low,
+                        "high": 0.49 + low / 4,
+                    }
+                )
+        run.write_results(rows, {"pairs": pairs, "times": times})
+        request = {"models": list(names), "device": "cpu", "prompts": None}
+        environment = {"processor": "a <tt>CPU</tt>", "threads": 2, "gpus": [], "packages": {}}
+        run.write_run({"request": request, "environment": environment, "models": models})
+        return run
+
+    return make

@@ -1,0 +1,269 @@
+"""The answer in words: the front, the pick, ties, and what is missing."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sunbench.errors import UserError
+from sunbench.report.answer import answer, model_answer, pick_lines
+from sunbench.report.choice import (
+    SAME_TIME,
+    Point,
+    complete,
+    default_distance,
+    front,
+    pick,
+    points,
+    tie,
+)
+from sunbench.store import ResultRow
+
+ROW = ResultRow(
+    model="tiny",
+    method="ddim",
+    steps=4,
+    task="text2image",
+    prompts="zoo",
+    metric="lpips[zoo-clip]",
+    value=0.4,
+    low=0.38,
+    high=0.42,
+    n=100,
+    nfe=8,
+    protocol="zoo CLIP",
+    reason=None,
+    key="k",
+)
+
+
+def row(
+    method: str, steps: int, value: float | None, width: float = 0.02, **more: Any
+) -> ResultRow:
+    ends = {} if value is None else {"low": value - width, "high": value + width}
+    none = {"low": None, "high": None, "reason": "no CFG"} if value is None else {}
+    made = {"method": method, "steps": steps, "value": value, "nfe": 2 * steps}
+    return replace(ROW, **(made | ends | none | more))
+
+
+def time(method: str, steps: int, ms: float, role: str = "candidate") -> dict[str, Any]:
+    return {
+        "model": "tiny",
+        "method": method,
+        "role": role,
+        "steps": steps,
+        "unet_seconds": ms / 1000,
+    }
+
+
+def share(a: str, b: str, steps: int, low: float, high: float) -> dict[str, Any]:
+    middle = (low + high) / 2
+    place = {"model": "tiny", "steps": steps, "metric": "lpips[zoo-clip]", "a": a, "b": b}
+    return place | {"a_closer": middle, "low": low, "high": high, "n": 100}
+
+
+ROWS = [row("ddim", 4, 0.4), row("ddim", 8, 0.2), row("dpm++", 4, 0.25), row("dpm++", 8, 0.1)]
+TIMES = [
+    time("dpm++", 25, 100, "reference"),
+    time("ddim", 4, 16),
+    time("ddim", 8, 32),
+    time("dpm++", 4, 16.1),
+    time("dpm++", 8, 32.2),
+]
+CLEAR = [share("ddim", "dpm++", 4, 0.1, 0.2), share("ddim", "dpm++", 8, 0.1, 0.2)]
+
+
+# ------------------------------------------------------------------------------ whole answers
+
+
+def test_an_answer_names_the_front_the_fastest_and_that_all_is_clear():
+    assert answer(ROWS, TIMES, CLEAR) == [
+        "tiny: On the front of U-Net time against lpips[zoo-clip]: "
+        "dpm++ at 4 steps (16.10 ms, 8 NFE, 0.2500 [0.2300, 0.2700]) and "
+        "dpm++ at 8 steps (32.20 ms, 16 NFE, 0.1000 [0.0800, 0.1200]). "
+        "By value each of the other 2 is beaten: something closer takes no more time.".replace(
+            "0.0800", "0.08000"
+        ),
+        "tiny: With lpips[zoo-clip] at most 0.1500 (one and a half times the smallest distance "
+        "found), the fastest is dpm++ at 8 steps (32.20 ms, 16 NFE, 0.1000 [0.08000, 0.1200]), "
+        "3.1 times as fast as the reference in U-Net time.",
+        "tiny: Methods at equal steps: every difference in distance is clear.",
+    ]
+
+
+def test_a_share_around_one_half_is_too_small_to_tell():
+    pairs = [share("ddim", "dpm++", 4, 0.46, 0.58), CLEAR[1]]
+    said = answer(ROWS, TIMES, pairs)[-1]
+    assert said == (
+        "tiny: Too small to tell: ddim at 4 steps and dpm++ at 4 steps "
+        "(ddim is closer on 52 % [46, 58] of prompts)."
+    )
+
+
+def test_without_shares_overlapping_intervals_are_too_small_to_tell():
+    rows = [row("ddim", 4, 0.27), row("dpm++", 4, 0.25), row("dpm++", 8, 0.24)]
+    said = " ".join(answer(rows, TIMES, []))
+    assert "ddim at 4 steps and dpm++ at 4 steps (their intervals overlap)" in said
+    assert "dpm++ at 4 steps and dpm++ at 8 steps (their intervals overlap)" in said
+
+
+def test_a_share_is_believed_before_the_intervals():
+    rows = [row("ddim", 4, 0.26), row("dpm++", 4, 0.25)]
+    a, b = points(rows, TIMES, "tiny", "lpips[zoo-clip]")
+    assert tie([], a, b) == "their intervals overlap"
+    assert tie(CLEAR, a, b) is None
+    assert tie(CLEAR, b, a) is None
+
+
+def test_many_ties_are_counted():
+    methods = ["a", "b", "c", "d", "e"]
+    rows = [row(m, 4, 0.25) for m in methods]
+    said = answer(rows, [time(m, 4, 10 + i) for i, m in enumerate(methods)], [])
+    assert said[-1].endswith("; and 4 more.")
+
+
+def test_missing_values_and_times_are_said():
+    rows = [*ROWS[:2], row("sun", 4, None), row("unipc", 4, 0.1)]
+    said = answer(rows, TIMES, [])
+    assert "tiny: No number for sun at 4 steps: no CFG." in said
+    assert "tiny: No time for unipc at 4 steps." in said
+    assert "unipc" not in said[0]
+
+
+def test_one_method_at_one_number_of_steps_has_no_front():
+    (said,) = answer(ROWS[:1], TIMES, [])
+    assert said.startswith("tiny: Only one has both a time and a distance: ddim at 4 steps (16.00")
+
+
+def test_one_method_alone_has_a_front_and_no_rivals():
+    said = answer(ROWS[:2], TIMES, [])
+    assert said[0].endswith("None of them is beaten by another.")
+
+
+def test_nothing_measured():
+    assert "no front" in answer([row("sun", 4, None)], TIMES, [])[0]
+    assert "no front" in answer(ROWS, [], [])[0]
+    clip = [row("ddim", 4, 30.0, metric="clip_score[zoo-clip]")]
+    assert answer(clip, TIMES, []) == [
+        "tiny: No distance from the reference was measured, so there is nothing to choose by."
+    ]
+    assert answer([], [], []) == []
+
+
+def test_equal_work_on_the_front_is_doubted():
+    rows = [row("ddim", 4, 0.4), row("dpm++", 4, 0.25)]
+    said = answer(rows, [time("ddim", 4, 10), time("dpm++", 4, 16)], [])
+    assert said[1].startswith("tiny: Equal NFE: ddim at 4 steps and dpm++ at 4 steps;")
+
+
+def test_every_model_answers_for_itself():
+    other = [replace(r, model="other", value=r.value) for r in ROWS]
+    said = answer([*ROWS, *other], TIMES, CLEAR)
+    assert sum(s.startswith("tiny: ") for s in said) == 3
+    assert any(s.startswith("other: Nothing has both a time") for s in said)
+
+
+def test_an_interval_beyond_the_limit_is_said():
+    (said,) = pick_lines(ROWS, TIMES, CLEAR, max_loss=0.26)
+    assert "the fastest is dpm++ at 4 steps" in said
+    assert said.endswith("Its interval reaches beyond that limit.")
+
+
+# ------------------------------------------------------------------------------ the distance
+
+
+def test_lpips_comes_first_then_the_first_with_values():
+    fd, ssim = row("ddim", 4, 3.0, metric="fd[zoo-clip]"), row("ddim", 4, 0.9, metric="ssim")
+    clip = row("ddim", 4, 30.0, metric="clip_score[zoo-clip]")
+    assert default_distance([clip, ssim, fd, ROW]) == "lpips[zoo-clip]"
+    assert default_distance([clip, ssim, fd]) == "ssim"
+    assert default_distance([fd, row("ddim", 4, None)]) == "fd[zoo-clip]"
+    assert default_distance([clip]) is None
+
+
+def test_where_higher_is_better_the_limit_is_a_least_value():
+    rows = [replace(r, metric="ssim", value=1 - r.value, low=None, high=None) for r in ROWS]
+    said = model_answer(rows, TIMES, [], "tiny")
+    assert "dpm++ at 8 steps" in said[0]
+    assert "at least 0.6000 (two thirds of the best value found)" in said[1]
+    assert "the fastest is ddim at 4 steps" in said[1]
+    (chosen,) = pick_lines(rows, TIMES, [], max_loss=0.85)
+    assert "With ssim at least 0.8500, the fastest is dpm++ at 8 steps" in chosen
+
+
+# ------------------------------------------------------------------------------ pick
+
+
+def test_pick_by_time_and_by_loss():
+    given = points(ROWS, TIMES, "tiny", "lpips[zoo-clip]")
+    names = [
+        getattr(pick(given, max_latency_ms=15), "name", None),
+        getattr(pick(given, max_latency_ms=20), "name", None),
+        getattr(pick(given, max_latency_ms=99), "name", None),
+        getattr(pick(given, max_loss=0.3), "name", None),
+        getattr(pick(given, max_loss=0.05), "name", None),
+    ]
+    assert names == [None, "dpm++ at 4 steps", "dpm++ at 8 steps", "dpm++ at 4 steps", None]
+
+
+def test_pick_says_what_is_nearest_when_none_is_within():
+    assert pick_lines(ROWS, TIMES, [], max_latency_ms=1)[0].startswith(
+        "tiny: With at most 1.000 ms: none. The fastest is ddim at 4 steps"
+    )
+    assert "none. The closest is dpm++ at 8 steps" in pick_lines(ROWS, TIMES, [], max_loss=0.01)[0]
+    assert pick_lines(ROWS, [], [], max_loss=1)[0].endswith(
+        "none. Nothing has both a time and a distance."
+    )
+
+
+@pytest.mark.parametrize("limits", [{}, {"max_latency_ms": 1.0, "max_loss": 1.0}])
+def test_pick_wants_one_limit(limits: dict[str, float]):
+    with pytest.raises(UserError, match="expected one of the two"):
+        pick_lines(ROWS, TIMES, [], **limits)
+
+
+def test_pick_knows_its_distances():
+    with pytest.raises(UserError, match=r"did you mean 'lpips\[zoo-clip\]'"):
+        pick_lines(ROWS, TIMES, [], max_loss=1, metric="lpips[zoo-klip]")
+
+
+# ------------------------------------------------------------------------------ the front
+
+SPOTS = st.lists(st.tuples(st.floats(1, 1000), st.floats(0.001, 1)), min_size=1, max_size=12)
+
+
+def at(spots: list[tuple[float, float]]) -> list[Point]:
+    return [Point(row(f"m{i}", 4, v), ms) for i, (ms, v) in enumerate(spots)]
+
+
+@given(SPOTS)
+def test_the_front_holds_the_closest_and_beats_all_others(spots: list[tuple[float, float]]):
+    given_points = at(spots)
+    line = front(given_points)
+    assert min(p.loss for p in given_points) in [p.loss for p in line]
+    for p in given_points:
+        better = [q for q in line if q.loss < p.loss and q.ms <= p.ms * (1 + SAME_TIME) ** 12]
+        assert p in line or better
+
+
+@given(SPOTS)
+def test_nothing_on_the_front_beats_another_on_it(spots: list[tuple[float, float]]):
+    line = front(at(spots))
+    assert not [(a, b) for a in line for b in line if a.loss < b.loss and a.ms <= b.ms]
+    assert [p.ms for p in line] == sorted(p.ms for p in line)
+
+
+@given(SPOTS, st.floats(1, 1000), st.floats(0.001, 1))
+def test_a_pick_is_within_its_limit_and_the_best_there(
+    spots: list[tuple[float, float]], most_ms: float, most_loss: float
+):
+    whole = complete(at(spots))
+    quick, close = pick(whole, max_latency_ms=most_ms), pick(whole, max_loss=most_loss)
+    in_time = [p.loss for p in whole if p.ms <= most_ms]
+    in_loss = [p.ms for p in whole if p.loss <= most_loss]
+    assert (None if quick is None else quick.loss) == min(in_time, default=None)
+    assert (None if close is None else close.ms) == min(in_loss, default=None)

@@ -1,0 +1,55 @@
+"""Figures for print: their files, their repeatability, and names that try to be something else."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from sunbench.report.figures import pareto, write_figures
+from sunbench.store import RunFolder
+from sunbench.store.runs import result_rows
+
+Finished = Callable[..., RunFolder]
+
+
+def test_a_chart_a_distance_and_a_sheet_a_model(finished: Finished):
+    run = finished()
+    paths = write_figures(run)
+    assert {p.stem for p in paths} == {"pictures-tiny", "pictures-other-i-model-i"} | {
+        f"time-{model}-{metric}"
+        for model in ("tiny", "other-i-model-i")
+        for metric in ("lpips-zoo-clip", "ssim", "fd-zoo-clip")
+    }
+    assert {p.parent for p in paths} == {run.path / "figures"}
+    for p in paths:
+        head = p.read_bytes()[:5]
+        assert head == (b"%PDF-" if p.suffix == ".pdf" else b"\x89PNG\r")
+    with Image.open(run.path / "figures" / "time-tiny-ssim.png") as picture:
+        assert picture.width > 900
+        assert np.asarray(picture.convert("L")).min() < 60
+
+
+def test_the_same_run_gives_the_same_figures(finished: Finished):
+    run = finished(names=("tiny",))
+    first = {p.name: p.read_bytes() for p in write_figures(run)}
+    assert {p.name: p.read_bytes() for p in write_figures(run)} == first
+
+
+def test_without_pictures_there_are_charts_only(finished: Finished, tmp_path: Path):
+    run = finished(keep=False, names=("tiny",))
+    shutil.rmtree(tmp_path / "cache" / "reference_sets")
+    assert not [p for p in write_figures(run) if p.stem.startswith("pictures")]
+
+
+def test_a_chart_has_a_curve_a_method_in_the_order_of_the_run(finished: Finished):
+    document = finished().read_results_document()
+    rows = result_rows(document, "rows")
+    chart = pareto(rows, document["times"], "tiny", "lpips[zoo-clip]")
+    assert chart is not None
+    _, names = chart.axes[0].get_legend_handles_labels()
+    assert [n for n in names if n in ("ddim", "dpm++")] == ["ddim", "dpm++"]
+    assert pareto(rows, [], "tiny", "lpips[zoo-clip]") is None
