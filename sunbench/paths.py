@@ -13,3 +13,13 @@ def cache_root() -> Path:
         return Path(given).expanduser()
     base = os.environ.get("XDG_CACHE_HOME")
     return (Path(base) if base else Path.home() / ".cache") / "sunbench"
+
+
+def reference_sets() -> Path:
+    """Where references and floors are kept, shared between runs."""
+    return cache_root() / "reference_sets"
+
+
+def cell_folder(run: Path, role: str, key: str) -> Path:
+    """Where a cell of this role is kept: candidates in their run, the rest in the cache."""
+    return (run / "cells" if role == "candidate" else reference_sets()) / key

@@ -22,7 +22,7 @@ from sunbench.bench.reduce import ROLE_NAMES
 from sunbench.errors import NotAvailable, UserError
 from sunbench.metrics import clip_extractor, clip_score, cosine
 from sunbench.metrics.registry import MetricChoice, find
-from sunbench.paths import cache_root
+from sunbench.paths import cell_folder
 from sunbench.store import CellStore, ResultRow, RunFolder, ShardRow, key, write_atomic
 
 SCHEMA_VERSION = 1
@@ -52,8 +52,7 @@ class Recorded:
 
     def folder(self, run: Path) -> Path:
         """Where it is kept: references and floors in the cache, the rest in the run."""
-        root = run / "cells" if self.role == "candidate" else cache_root() / "reference_sets"
-        return root / self.key
+        return cell_folder(run, self.role, self.key)
 
 
 class Kept:

@@ -11,7 +11,7 @@ from sunbench.bench.run import Outcome, execute
 from sunbench.bench.verify import verify_store
 from sunbench.bench.watch import Watcher
 from sunbench.models import find
-from sunbench.paths import cache_root
+from sunbench.paths import cache_root, reference_sets
 from sunbench.reference_sets import FLOOR_OFFSET, recipe_for
 from sunbench.store import CellStore
 
@@ -41,8 +41,7 @@ def build(model: str, watcher: Watcher | None = None, **overrides: Any) -> Outco
 
 
 def _stores() -> list[CellStore]:
-    root = cache_root() / "reference_sets"
-    return [CellStore.open(p.parent) for p in sorted(root.glob("*/cell.json"))]
+    return [CellStore.open(p.parent) for p in sorted(reference_sets().glob("*/cell.json"))]
 
 
 def listing() -> list[dict[str, Any]]:

@@ -13,13 +13,12 @@ from typing import Any
 from sunbench.bench.environment import environment
 from sunbench.bench.execute import COST, Clock, Executor, Made
 from sunbench.bench.layout import ModelPlan, bytes_needed, default_metrics, load_model, plan
-from sunbench.bench.plan import Planned
 from sunbench.bench.probes import Probes
 from sunbench.bench.reduce import Reducer, cost, result_row
 from sunbench.bench.request import Request
 from sunbench.bench.watch import Silent, Watcher
 from sunbench.errors import UserError
-from sunbench.paths import cache_root
+from sunbench.paths import cell_folder
 from sunbench.store import CellStore, ResultRow, RunFolder, ensure_space, key
 
 log = logging.getLogger(__name__)
@@ -34,14 +33,6 @@ class Outcome:
     times: list[dict[str, Any]] = field(default_factory=list)
     black: int = 0
     new_shards: int = 0
-
-
-def cell_folder(planned: Planned, run: RunFolder) -> Path:
-    """References and floors are shared between runs and live in the cache; the rest in the run."""
-    name = key(planned.cell.content())
-    if planned.role == "candidate":
-        return run.path / "cells" / name
-    return cache_root() / "reference_sets" / name
 
 
 def execute(
@@ -100,7 +91,8 @@ def _run_model(
     for planned in model.cells:
         if planned.skip is None:
             watcher.cell(planned)
-            store = CellStore(cell_folder(planned, run), planned.cell.content())
+            content = planned.cell.content()
+            store = CellStore(cell_folder(run.path, planned.role, key(content)), content)
             reference = None if planned.role != "candidate" else made[0]
             one = Made(planned, store)
             outcome.new_shards += executor.make(one, reference)

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from sunbench.bench.execute import check_pairs
-from sunbench.paths import cache_root
+from sunbench.paths import cell_folder
 from sunbench.sampling import Cell
 from sunbench.store import CellStore, RunFolder, key
 
@@ -57,8 +57,7 @@ def verify_run(path: Path) -> tuple[int, list[str]]:
             if entry["skip"] is not None:
                 continue
             own = entry["role"] == "candidate"
-            root = path / "cells" if own else cache_root() / "reference_sets"
-            folder, content = root / entry["key"], entry["content"]
+            folder, content = cell_folder(path, entry["role"], entry["key"]), entry["content"]
             wrong = key(content) != entry["key"]
             found = [f"{entry['label']}: its key is not that of its content"] if wrong else []
             found = found or verify_store(folder, content)

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from sunbench.paths import cache_root
+from sunbench.paths import cell_folder
 from sunbench.report.shards import CellFiles
 from sunbench.store import ShardRow
 
@@ -117,9 +117,8 @@ def _each_prompt_once(order: Iterable[int], seeds: int) -> list[int]:
 
 def cells(path: Path, entries: Iterable[dict[str, Any]]) -> list[CellFiles]:
     """The cells of a model that were made: candidates in the run, references in the cache."""
-    shared = cache_root() / "reference_sets"
     return [
-        CellFiles.of(e, (path / "cells" if e["role"] == "candidate" else shared) / e["key"])
+        CellFiles.of(e, cell_folder(path, e["role"], e["key"]))
         for e in entries
         if e["skip"] is None and e["role"] != "floor"
     ]
