@@ -100,15 +100,11 @@ def nearest_style(
     features: Tensor, scene_list: list[Scene], sprites: Sprites, scorer: Any
 ) -> Tensor:
     """For each picture the style whose real picture of the same scene has the nearest features."""
-    g = torch.Generator().manual_seed(5)
     scores = []
     for style in range(len(recipe()["styles"])):
-        best = torch.full((len(features),), -1.0)
-        for _ in range(4):  # positions and mirrorings
-            x = sprites.compose(scene_list, torch.full((len(scene_list),), style), g)
-            y = scorer.embed((x * 255).round().to(torch.uint8))
-            best = torch.maximum(best, torch.cosine_similarity(features, y))
-        scores.append(best)
+        x = sprites.compose(scene_list, torch.full((len(scene_list),), style))
+        y = scorer.embed((x * 255).round().to(torch.uint8))
+        scores.append(torch.cosine_similarity(features, y))
     return torch.stack(scores, 1).argmax(1)
 
 

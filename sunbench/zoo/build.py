@@ -7,11 +7,18 @@ import logging
 from pathlib import Path
 from typing import Any
 
-from diffusers import AutoencoderTiny, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+from diffusers import (
+    AutoencoderTiny,
+    ControlNetModel,
+    DDIMScheduler,
+    StableDiffusionPipeline,
+    UNet2DConditionModel,
+)
 from safetensors.torch import load_file, save_file
 from transformers import CLIPModel, CLIPTextModel
 
 from sunbench.errors import unknown
+from sunbench.zoo import control
 from sunbench.zoo.data import Sprites, recipe
 from sunbench.zoo.text import build_tokenizer
 from sunbench.zoo.train import train_clip, train_unet, train_vae
@@ -21,7 +28,8 @@ log = logging.getLogger(__name__)
 
 def stages() -> list[str]:
     """Names of the stages, in order."""
-    return ["sprites", "vae", "encoder", "scorer", *(m["name"] for m in recipe()["models"]), "ship"]
+    models = [m["name"] for m in recipe()["models"]]
+    return ["sprites", "vae", "encoder", "scorer", *models, control.NAME, "ship"]
 
 
 def build(folder: Path, chosen: tuple[str, ...] = (), device: str = "cpu") -> None:
@@ -47,7 +55,8 @@ def _run(stage: str, folder: Path, device: str) -> None:
     done = folder / stage / "model"
     if done.exists():
         return
-    maker: Any = {"vae": _vae, "encoder": _clip, "scorer": _clip}.get(stage, _unet)
+    makers = {"vae": _vae, "encoder": _clip, "scorer": _clip, control.NAME: _control}
+    maker: Any = makers.get(stage, _unet)
     part = done.with_name("model.part")
     maker(stage, sprites, folder, device, part)
     part.rename(done)
@@ -87,6 +96,16 @@ def _unet(stage: str, sprites: Sprites, folder: Path, device: str, out: Path) ->
         net.encoder.save_pretrained(out / "text_encoder")
 
 
+def _control(stage: str, sprites: Sprites, folder: Path, device: str, out: Path) -> None:
+    """Train the ControlNet beside the finished base model."""
+    base = folder / recipe()["models"][0]["name"] / "model"
+    vae = AutoencoderTiny.from_pretrained(folder / "vae" / "model")
+    unet = UNet2DConditionModel.from_pretrained(base)
+    encoder = CLIPTextModel.from_pretrained(base / "text_encoder")
+    net = control.train_controlnet(sprites, vae, unet, encoder, folder / stage, device)
+    net.save_pretrained(out)
+
+
 # ------------------------------------------------------------------------------ shipping
 
 
@@ -120,6 +139,8 @@ def ship(folder: Path, target: Path) -> None:
     scorer = CLIPModel.from_pretrained(folder / "scorer" / "model")
     scorer.save_pretrained(target / "scorer")
     tokenizer.save_pretrained(target / "scorer")
+    if (edges := folder / control.NAME / "model").is_dir():
+        ControlNetModel.from_pretrained(edges).save_pretrained(target / control.NAME)
     for part in target.iterdir():
         if part.is_dir():
             _half(part)

@@ -36,8 +36,11 @@ SIZES = ("small", "medium", "large")
 SIZE_WORDS = ("a small", "a", "a large")
 EXTENT = (36, 44, 60)  # longest side of the subject, pixels
 PATCH = 8  # pixels a latent; subjects move by whole patches, so that a latent has one meaning
-SHIFT = (1, 1, 0)  # largest displacement of the subject, patches
-GROUNDS = ("plain", "striped", "dotted")
+GROUNDS = ("plain", "striped", "dotted", "checked")
+PLACES = ("centre", "left", "right", "top", "bottom")
+PLACE_WORDS = ("on", "on the left of", "on the right of", "at the top of", "at the bottom of")
+OFFSET = ((0, 0), (0, -1), (0, 1), (-1, 0), (1, 0))  # of the subject (down, right), patches
+PLACED = (len(PLACES), 1, 1)  # how many places each size knows; others fill the picture
 DARK_INK, LIGHT_INK = "#161616", "#f6f6f6"
 
 _Draw = Callable[[str], Image.Image | None]
@@ -68,17 +71,23 @@ def colours() -> tuple[tuple[str, tuple[int, int, int]], ...]:
 
 @dataclass(frozen=True)
 class Scene:
-    """What a caption says: indices into things, sizes, colours and grounds."""
+    """What a caption says: indices into things, sizes, colours, grounds and places."""
 
     thing: int
     size: int
     colour: int
     ground: int
+    place: int = 0
+
+    @property
+    def row(self) -> list[int]:
+        """The indices, in the order of the columns of ``compose_indices``."""
+        return [self.thing, self.size, self.colour, self.ground, self.place]
 
     @property
     def caption(self) -> str:
-        """The scene in words, e.g. ``a small apple on a teal striped background``."""
-        return self._spelled({"unicorn": "a", "hourglass": "an"})
+        """The scene in words, e.g. ``a small apple on the left of a teal striped background``."""
+        return self._spelled({"unicorn": "a"})
 
     @property
     def id(self) -> str:
@@ -94,18 +103,20 @@ class Scene:
         words = SIZE_WORDS[self.size]
         words = articles.get(thing, by_letter[thing]) if words == "a" else words
         pattern = "" if self.ground == 0 else f" {GROUNDS[self.ground]}"
-        return f"{words} {thing} on {by_letter[colour]} {colour}{pattern} background"
+        where = PLACE_WORDS[self.place]
+        return f"{words} {thing} {where} {by_letter[colour]} {colour}{pattern} background"
 
 
 @lru_cache
 def scenes() -> tuple[tuple[Scene, ...], tuple[Scene, ...]]:
     """All scenes as (train, test): the ``test_captions`` with the smallest hash are held out."""
     every = [
-        Scene(t, s, c, g)
+        Scene(t, s, c, g, p)
         for t in range(len(things()))
         for s in range(len(SIZES))
         for c in range(len(colours()))
         for g in range(len(GROUNDS))
+        for p in range(PLACED[s])
     ]
     every.sort(key=lambda scene: scene.id)
     n = recipe()["data"]["test_captions"]
@@ -288,7 +299,8 @@ def grounds() -> Tensor:
     cell = 16
     dx, dy = x % cell - 7.5, y % cell - 7.5
     dotted = ((dx**2 + dy**2) < 3.6**2).float()
-    masks = torch.stack([torch.zeros_like(striped), striped, dotted])
+    checked = ((x // 16 + y // 16) % 2).float()
+    masks = torch.stack([torch.zeros_like(striped), striped, dotted, checked])
     rgb = torch.tensor([c for _, c in colours()], dtype=torch.float32) / 255
     luma = (rgb * torch.tensor([0.299, 0.587, 0.114])).sum(1, keepdim=True)
     second = torch.where(luma > 0.62, rgb * 0.84, rgb + (1 - rgb) * 0.22)
@@ -332,25 +344,20 @@ class Sprites:
         light = torch.stack([self.tensors.get(f"{n}/light", self.tensors[n]) for n in names])
         return dark_ink, light
 
-    def compose(self, scenes: list[Scene], style: Tensor, generator: torch.Generator) -> Tensor:
-        """Pictures (N, 3, 64, 64) in 0..1 of scenes in style[i], mirrored and shifted at random."""
-        index = torch.tensor([[s.thing, s.size, s.colour, s.ground] for s in scenes])
-        return self.compose_indices(index, style, generator)
+    def compose(self, scenes: list[Scene], style: Tensor) -> Tensor:
+        """Pictures (N, 3, 64, 64) in 0..1 of scenes in style[i]; a caption and a style say all."""
+        return self.compose_indices(torch.tensor([s.row for s in scenes]), style)
 
-    def compose_indices(self, index: Tensor, style: Tensor, generator: torch.Generator) -> Tensor:
-        """As ``compose``, of scenes as an (N, 4) integer tensor."""
-        thing, size, colour, ground = index.unbind(1)
+    def compose_indices(self, index: Tensor, style: Tensor) -> Tensor:
+        """As ``compose``, of scenes as an (N, 5) integer tensor of their rows."""
+        thing, size, colour, ground, place = index.unbind(1)
         n = len(index)
         ink, light = self._stacks
         use_light = dark_grounds()[colour]
         sprite = torch.empty(n, 4, RESOLUTION, RESOLUTION, dtype=torch.uint8)
         sprite[use_light] = light[style[use_light], thing[use_light], size[use_light]]
         sprite[~use_light] = ink[style[~use_light], thing[~use_light], size[~use_light]]
-        flip = torch.rand(n, generator=generator) < 0.5
-        sprite = torch.where(flip[:, None, None, None], sprite.flip(-1), sprite)
-        reach = torch.tensor(SHIFT)[size][:, None]
-        unit = torch.rand(n, 2, generator=generator) * 2 - 1
-        shift = PATCH * (unit * (reach + 0.499)).round().long()
+        shift = PATCH * torch.tensor(OFFSET)[place]
         axis = torch.arange(RESOLUTION)
         rows = (axis[None] - shift[:, :1]) % RESOLUTION
         cols = (axis[None] - shift[:, 1:]) % RESOLUTION
@@ -364,12 +371,12 @@ def batches(
     sprites: Sprites, styles: list[int], pool: tuple[Scene, ...], size: int, seed: int, start: int
 ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
     """Endless (pictures, scenes, styles); batch k depends on (seed, k) alone, so runs resume."""
-    table = torch.tensor([[s.thing, s.size, s.colour, s.ground] for s in pool])
+    table = torch.tensor([s.row for s in pool])
     allowed = torch.tensor(styles)
     k = start
     while True:
         g = torch.Generator().manual_seed(seed * 1_000_003 + k)
         index = table[torch.randint(len(table), (size,), generator=g)]
         style = allowed[torch.randint(len(allowed), (size,), generator=g)]
-        yield sprites.compose_indices(index, style, g), index, style
+        yield sprites.compose_indices(index, style), index, style
         k += 1

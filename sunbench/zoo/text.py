@@ -10,7 +10,7 @@ from tempfile import TemporaryDirectory
 
 from transformers import CLIPTokenizer
 
-from sunbench.zoo.data import GROUNDS, SIZES, colours, recipe, things
+from sunbench.zoo.data import GROUNDS, PLACE_WORDS, PLACES, SIZES, colours, recipe, things
 
 END = "</w>"
 SPECIAL = ("<|startoftext|>", "<|endoftext|>")
@@ -29,7 +29,8 @@ def vocabulary() -> list[str]:
     """Every word that the zoo's captions use, in a fixed order."""
     words = {w for name, _, _ in things() for w in name.split()}
     words |= {c for c, _ in colours()} | set(GROUNDS) | set(SIZES) | set(style_words()) - {""}
-    words |= {"a", "an", "on", "background", "large", *EXTRA.split()}
+    words |= {w for words_ in PLACE_WORDS for w in words_.split()} | set(PLACES)
+    words |= {"a", "an", "background", "large", *EXTRA.split()}
     return sorted(words)
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from diffusers import AutoencoderTiny, DDPMScheduler, UNet2DConditionModel
+from diffusers.models.attention_processor import AttnProcessor
 from torch import Tensor, nn
 from torchvision.utils import save_image
 from transformers import (
@@ -49,7 +50,7 @@ def held_out(
     pool = scenes()[1]
     picked = [pool[i] for i in torch.randperm(len(pool), generator=g)[:n].tolist()]
     style = torch.tensor(styles)[torch.randint(len(styles), (n,), generator=g)]
-    return sprites.compose(picked, style, g) * 2 - 1, picked, style
+    return sprites.compose(picked, style) * 2 - 1, picked, style
 
 
 def _psnr(a: Tensor, b: Tensor) -> Tensor:
@@ -106,7 +107,7 @@ def train_vae(sprites: Sprites, folder: Path, device: str = "cpu") -> Autoencode
 def captions_of(
     index: Tensor, style: Tensor, generator: torch.Generator, named: float
 ) -> list[str]:
-    """Captions of scenes (N, 4); with probability ``named`` one names its style, if it can."""
+    """Captions of scenes (N, 5); with probability ``named`` one names its style, if it can."""
     words, chosen = style_words(), torch.rand(len(index), generator=generator) < named
     out = []
     for row, s, name_it in zip(index.tolist(), style.tolist(), chosen.tolist(), strict=True):
@@ -205,6 +206,16 @@ def encode_pool(
     return torch.cat(latents), torch.cat(index), torch.cat(style)
 
 
+def spread_timesteps(n: int, steps: int, generator: torch.Generator) -> Tensor:
+    """n timesteps (n,) below ``steps``, each uniform, together evenly spread over the range.
+
+    One shared offset, as Kingma et al. 2021 (arXiv 2107.00630, app. I.1): less noisy gradients.
+    """
+    offset = torch.rand((), generator=generator, dtype=torch.float64)
+    u = (torch.arange(n, dtype=torch.float64) / n + offset) % 1
+    return (u * steps).long()
+
+
 class Conditioned(nn.Module):
     """A U-Net with its text encoder, so that both can learn together."""
 
@@ -216,6 +227,15 @@ class Conditioned(nn.Module):
         """Predicted noise (N, 4, 8, 8) of noisy latents at timesteps (N,) under tokens (N, 24)."""
         context = self.encoder(ids).last_hidden_state
         return self.unet(x_t, t, context).sample.float()
+
+
+def _spell_out_attention(net: Conditioned) -> None:
+    """Attention as plain products: on CPU the fused kernel's bfloat16 backward is far slower.
+
+    Measured on 2 cores at this size: 221 pictures a second instead of 137.
+    """
+    net.unet.set_attn_processor(AttnProcessor())
+    net.encoder.set_attn_implementation("eager")
 
 
 def train_unet(
@@ -241,6 +261,8 @@ def train_unet(
         unet.load_state_dict(start.state_dict())
     text_encoder.requires_grad_(start is None)
     net = Conditioned(unet, text_encoder.eval()).to(device)
+    if device == "cpu":
+        _spell_out_attention(net)
     names = [s["name"] for s in recipe()["styles"]]
     styles = [names.index(s) for s in model["styles"]]
     size = model.get("pool", table["pool"])
@@ -257,7 +279,7 @@ def train_unet(
         words = ["" if e else w for w, e in zip(words, empty.tolist(), strict=True)]
         x0 = latents[n].float()
         eps = torch.randn(x0.shape, generator=g)
-        t = torch.randint(len(alpha_bar), (len(n),), generator=g)
+        t = spread_timesteps(len(n), len(alpha_bar), g)
         a = alpha_bar[t][:, None, None, None]
         x_t = (a.sqrt() * x0 + (1 - a).sqrt() * eps).to(device)
         out = net(x_t, t.to(device), tokenize(tokenizer, words).to(device))

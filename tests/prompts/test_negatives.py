@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from sunbench.prompts import load, phrases
 from sunbench.prompts.negatives import content_words, real_vocabulary, sample, zoo_vocabulary
 from sunbench.prompts.rows import text_id
-from sunbench.zoo.data import GROUNDS, SIZES, Scene, colours, scenes, things
+from sunbench.zoo.data import GROUNDS, PLACES, SIZES, Scene, colours, scenes, things
 
 GOLDEN = (
     "retro, fused legs, video game graphics, stained, two faces, clipping, power lines, "
@@ -25,17 +25,19 @@ def test_832_distinct_lower_case_phrases() -> None:
 
 
 def test_zoo_vocabulary_speaks_the_captions_language() -> None:
-    things_, colours_, grounds, sizes, styles = zoo_vocabulary().kinds
+    things_, colours_, grounds, sizes, places, styles = zoo_vocabulary().kinds
     assert len(things_) == len(things())
     assert len(colours_) == len(colours())
-    assert grounds == ("striped background", "dotted background")
+    assert grounds == ("striped background", "dotted background", "checked background")
     assert sizes == ("small", "large")
+    assert places == ("on the left", "on the right", "at the top", "at the bottom")
     assert all(s.endswith(" style") for s in styles)
 
 
 def _forbidden(scene: Scene) -> set[str]:
     """Words that the scene itself shows."""
     words = {colours()[scene.colour][0], GROUNDS[scene.ground], SIZES[scene.size]}
+    words.add(PLACES[scene.place])
     return words | set(things()[scene.thing][0].split())
 
 
@@ -53,7 +55,7 @@ def test_zoo_negatives_name_every_kind_often() -> None:
     rows = load("zoo", negatives="sampled").rows
     kind_of = {p: k for k, kind in enumerate(zoo_vocabulary().kinds) for p in kind}
     counts = Counter(kind_of[p] for r in rows for p in r.negative.split(", "))
-    assert min(counts[k] for k in range(5)) > 2000
+    assert min(counts[k] for k in range(6)) > 2000
     assert Counter(len(r.negative.split(", ")) for r in rows).most_common()[-1][1] > 2300
 
 

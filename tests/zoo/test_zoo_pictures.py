@@ -5,7 +5,17 @@ from __future__ import annotations
 import pytest
 import torch
 
-from sunbench.zoo.data import EXTENT, PATCH, SHIFT, Scene, Sprites, batches, colours, recipe
+from sunbench.zoo.data import (
+    EXTENT,
+    OFFSET,
+    PATCH,
+    PLACED,
+    Scene,
+    Sprites,
+    batches,
+    colours,
+    recipe,
+)
 
 THINGS = 4  # the first things alone; scenes here use no others
 
@@ -37,12 +47,11 @@ def sprites() -> Sprites:
 
 
 def scenes_of(n: int) -> list[Scene]:
-    return [Scene(i % THINGS, i % 3, i % len(colours()), i // 3 % 3) for i in range(n)]
+    return [Scene(i % THINGS, i % 3, i % len(colours()), i // 3 % 4) for i in range(n)]
 
 
-def compose(sprites: Sprites, n: int, seed: int = 0, style: int = 0) -> torch.Tensor:
-    g = torch.Generator().manual_seed(seed)
-    return sprites.compose(scenes_of(n), torch.full((n,), style), g)
+def compose(sprites: Sprites, n: int, style: int = 0) -> torch.Tensor:
+    return sprites.compose(scenes_of(n), torch.full((n,), style))
 
 
 def test_shapes_and_range(sprites: Sprites):
@@ -52,9 +61,11 @@ def test_shapes_and_range(sprites: Sprites):
     assert 0 <= float(pictures.min()) <= float(pictures.max()) <= 1
 
 
-def test_the_same_generator_gives_the_same_pictures(sprites: Sprites):
-    assert torch.equal(compose(sprites, 20), compose(sprites, 20))
-    assert not torch.equal(compose(sprites, 20), compose(sprites, 20, seed=1))
+def test_a_picture_is_its_scene_and_style_alone(sprites: Sprites):
+    together = compose(sprites, 20)
+    alone = torch.cat([sprites.compose([s], torch.zeros(1).long()) for s in scenes_of(20)])
+    assert torch.equal(together, alone)
+    assert not torch.equal(together, compose(sprites, 20, style=1))
 
 
 def test_corners_are_the_ground(sprites: Sprites):
@@ -72,17 +83,15 @@ def test_patterns_have_two_colours_and_plain_grounds_one():
         s["name"]: torch.zeros(THINGS, 3, 4, 64, 64, dtype=torch.uint8) for s in recipe()["styles"]
     }
     for colour in range(len(colours())):
-        for ground, count in enumerate((1, 2, 2)):
+        for ground, count in enumerate((1, 2, 2, 2)):
             scene = Scene(0, 0, colour, ground)
-            g = torch.Generator().manual_seed(0)
-            picture = Sprites(empty).compose([scene], torch.zeros(1, dtype=torch.long), g)[0]
+            picture = Sprites(empty).compose([scene], torch.zeros(1, dtype=torch.long))[0]
             assert len(picture.flatten(1).T.unique(dim=0)) == count
 
 
 def test_larger_subjects_cover_more(sprites: Sprites):
     def covered(size: int) -> int:
-        g = torch.Generator().manual_seed(0)
-        picture = sprites.compose([Scene(0, size, 0, 0)], torch.zeros(1, dtype=torch.long), g)[0]
+        picture = sprites.compose([Scene(0, size, 0, 0)], torch.zeros(1, dtype=torch.long))[0]
         ground = torch.tensor(colours()[0][1])[:, None, None] / 255
         return int(((picture - ground).abs().sum(0) > 1e-3).sum())
 
@@ -90,20 +99,25 @@ def test_larger_subjects_cover_more(sprites: Sprites):
     assert areas == sorted(set(areas))
 
 
-def test_subjects_move_no_further_than_they_may(sprites: Sprites):
-    """Subjects move by whole patches, both ways, and never wrap around the edge."""
-    for size, (extent, reach) in enumerate(zip(EXTENT, SHIFT, strict=True)):
-        n = 300
-        g = torch.Generator().manual_seed(1)
-        pictures = sprites.compose([Scene(0, size, 10, 0)] * n, torch.zeros(n, dtype=torch.long), g)
-        ground = torch.tensor(colours()[10][1])[:, None, None] / 255
-        drawn = (pictures - ground).abs().sum(1) > 1e-3
-        tops = drawn.any(2).int().argmax(1)
-        first = (64 - extent) // 2
-        moved = set((tops - first).tolist())
-        assert moved == {PATCH * k for k in range(-reach, reach + 1)}
-        heights = 64 - drawn.any(2).flip(1).int().argmax(1) - tops
-        assert int(heights.max()) <= extent
+def drawn_box(sprites: Sprites, scene: Scene) -> tuple[int, int, int, int]:
+    """Top, left, height and width of what is drawn."""
+    picture = sprites.compose([scene], torch.zeros(1, dtype=torch.long))[0]
+    ground = torch.tensor(colours()[scene.colour][1])[:, None, None] / 255
+    drawn = (picture - ground).abs().sum(0) > 1e-3
+    rows, columns = drawn.any(1).nonzero()[:, 0], drawn.any(0).nonzero()[:, 0]
+    top, left = int(rows[0]), int(columns[0])
+    return top, left, int(rows[-1]) + 1 - top, int(columns[-1]) + 1 - left
+
+
+def test_subjects_stand_where_the_caption_says_and_stay_whole(sprites: Sprites):
+    for size, (extent, places) in enumerate(zip(EXTENT, PLACED, strict=True)):
+        first = drawn_box(sprites, Scene(0, size, 10, 0))
+        assert max(first[2:]) <= extent
+        for place in range(places):
+            down, right = (PATCH * k for k in OFFSET[place])
+            top, left, height, width = drawn_box(sprites, Scene(0, size, 10, 0, place))
+            assert (top, left) == (first[0] + down, first[1] + right)
+            assert (height, width) == first[2:]
 
 
 def test_line_art_is_light_on_dark_grounds(sprites: Sprites):
@@ -115,10 +129,7 @@ def test_line_art_is_light_on_dark_grounds(sprites: Sprites):
     other = Sprites(sprites.tensors | {"line/light": sprites.tensors["line"] // 2})
     for colour in range(len(colours())):
         pictures = [
-            s.compose(
-                [Scene(0, 1, colour, 0)], torch.tensor([line]), torch.Generator().manual_seed(0)
-            )
-            for s in (sprites, other)
+            s.compose([Scene(0, 1, colour, 0)], torch.tensor([line])) for s in (sprites, other)
         ]
         assert torch.equal(*pictures) == (colour not in dark)
 

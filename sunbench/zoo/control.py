@@ -1,0 +1,122 @@
+"""A ControlNet on edges for the zoo, trained on the base and used with every fine-tune.
+
+Zhang et al. 2023, arXiv 2302.05543: a copy of the U-Net's encoder half that reads a picture of
+edges and adds to the frozen U-Net's skips through convolutions that start at zero; half of the
+captions are left empty, so that it learns to rely on the edges (sec. 3.3).
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import AutoencoderTiny, ControlNetModel, DDPMScheduler, UNet2DConditionModel
+from torch import Tensor
+from transformers import CLIPTextModel
+
+from sunbench.sampling.edges import edges
+from sunbench.training import LoopSettings, fit
+from sunbench.zoo.data import Sprites, recipe
+from sunbench.zoo.text import build_tokenizer
+from sunbench.zoo.train import captions_of, encode_pool, spread_timesteps, tokenize
+
+log = logging.getLogger(__name__)
+
+#: Its stage in the zoo's build and its folder in the package.
+NAME = "controlnet-edges"
+
+
+def new_controlnet(unet: UNet2DConditionModel) -> Any:
+    """An untrained ControlNet for a U-Net: its encoder's weights, then zeros."""
+    channels = tuple(recipe()["controlnet"]["embedding"])
+    return ControlNetModel.from_unet(unet, conditioning_embedding_out_channels=channels)
+
+
+@dataclass(frozen=True)
+class Frozen:
+    """What a ControlNet is trained beside: the base's U-Net, text encoder and noise schedule."""
+
+    unet: Any
+    encoder: Any
+    alpha_bar: Tensor
+
+    def predict(self, net: Any, x_t: Tensor, t: Tensor, ids: Tensor, control: Tensor) -> Tensor:
+        """Predicted noise (N, C, h, w) with a ControlNet's say; control: (N, 3, H, W) edges."""
+        with torch.no_grad():
+            context = self.encoder(ids).last_hidden_state
+        down, mid = net(x_t, t, context, controlnet_cond=control, return_dict=False)
+        out = self.unet(
+            x_t,
+            t,
+            context,
+            down_block_additional_residuals=list(down),
+            mid_block_additional_residual=mid,
+        )
+        return out.sample.float()
+
+
+def train_controlnet(
+    sprites: Sprites,
+    vae: AutoencoderTiny,
+    unet: UNet2DConditionModel,
+    encoder: CLIPTextModel,
+    folder: Path,
+    device: str = "cpu",
+) -> Any:
+    """Train on the base model's own styles, with the U-Nets' loss (min-SNR weights)."""
+    table = recipe()["controlnet"]
+    settings = LoopSettings.from_table(table["loop"])
+    torch.manual_seed(settings.seed)
+    net = new_controlnet(unet).to(device)
+    for part in (unet, encoder):
+        part.to(device).eval().requires_grad_(False)
+    alpha_bar = DDPMScheduler(**recipe()["scheduler"]).alphas_cumprod
+    frozen = Frozen(unet, encoder, alpha_bar)
+    loss = _loss(frozen, net, sprites, vae, settings, device)
+    net.load_state_dict(fit(net, loss, settings, folder))
+    return net
+
+
+def _base_styles() -> list[int]:
+    names = [s["name"] for s in recipe()["styles"]]
+    return [names.index(s) for s in recipe()["models"][0]["styles"]]
+
+
+def _loss(
+    frozen: Frozen,
+    net: Any,
+    sprites: Sprites,
+    vae: AutoencoderTiny,
+    settings: LoopSettings,
+    device: str,
+) -> Any:
+    """Batch number -> losses; a caption and a style say all of a picture, so edges are drawn."""
+    table, tokenizer, seed = recipe()["controlnet"], build_tokenizer(), settings.seed
+    styles, size = _base_styles(), table["pool"]
+    latents, index, style = encode_pool(vae, sprites, styles, size, seed + 29, device)
+    alpha_bar = frozen.alpha_bar
+    snr = alpha_bar / (1 - alpha_bar)
+
+    def loss(k: int) -> dict[str, Tensor]:
+        g = torch.Generator().manual_seed(seed * 1_000_003 + k)
+        n = torch.randint(len(latents), (settings.batch,), generator=g)
+        words = captions_of(index[n], style[n], g, recipe()["unet"]["named_styles"])
+        empty = torch.rand(len(n), generator=g) < table["empty_captions"]
+        words = ["" if e else w for w, e in zip(words, empty.tolist(), strict=True)]
+        pictures = sprites.compose_indices(index[n], style[n])
+        control = edges((pictures * 255).round().to(torch.uint8)).to(device)
+        x0 = latents[n].float()
+        eps = torch.randn(x0.shape, generator=g)
+        t = spread_timesteps(len(n), len(alpha_bar), g)
+        a = alpha_bar[t][:, None, None, None]
+        x_t = (a.sqrt() * x0 + (1 - a).sqrt() * eps).to(device)
+        ids = tokenize(tokenizer, words).to(device)
+        out = frozen.predict(net, x_t, t.to(device), ids, control)
+        per_image = (out - eps.to(device)).square().flatten(1).mean(1)
+        weight = (snr[t].clamp(max=recipe()["unet"]["snr_gamma"]) / snr[t]).to(device)
+        return {"loss": (weight * per_image).mean(), "mse": per_image.mean()}
+
+    return loss
