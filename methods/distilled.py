@@ -26,7 +26,7 @@ from sunbench.errors import NotAvailable, UserError
 from sunbench.models.catalogue import Place, place
 from sunbench.models.checkpoint import Shape, architecture_of
 from sunbench.models.hub import fetch_file, fetch_folder
-from sunbench.sampling import PipelineMethod, PipelineSampler, SampleSettings
+from sunbench.sampling import PipelineMethod, PipelineSampler, SampleSettings, too_many
 
 #: Files of a w-conditioned U-Net in a repository, or of several in folders named by their steps.
 STUDENT_FILES = re.compile(
@@ -194,8 +194,8 @@ class DistilledMethod(PipelineMethod):
         reason = super().skip(pipeline, replace(settings, guidance_scale=1.0))
         if reason is not None:
             return reason
-        if self.grid is not None and settings.steps > self.grid:
-            return f"{settings.steps} steps asked, the LCM grid has {self.grid}"
+        if self.grid is not None and settings.asked > self.grid:
+            return too_many(settings, f"the LCM grid has {self.grid}")
         try:
             self.check(pipeline, settings)
         except UserError as error:

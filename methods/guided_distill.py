@@ -38,14 +38,14 @@ class GuidedDistillMethod(StudentMethod):
     """One student per number of steps."""
 
     def student(self, pipeline: Any, settings: SampleSettings) -> Path:
-        """The student trained for this number of steps."""
+        """The student whose steps are as long as these: at strength 0.5, that of twice as many."""
         found = students(self.weights.find(pipeline.unet))
-        if settings.steps not in found:
+        if settings.asked not in found:
             known = ", ".join(map(str, sorted(found)))
             raise NotAvailable(
-                f"no guided-distill student for {settings.steps} steps, there are some for {known}"
+                f"no guided-distill student for {settings.asked} steps, there are some for {known}"
             )
-        return found[settings.steps]
+        return found[settings.asked]
 
     def describe(self, path: Path) -> dict[str, Any]:
         """All students by their hashes."""

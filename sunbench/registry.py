@@ -6,11 +6,9 @@ whose entries are callables without arguments that return a ``sunbench.sampling.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.metadata import entry_points
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sunbench.errors import unknown
@@ -108,10 +106,6 @@ METHODS: dict[str, MethodEntry] = {
 }
 
 
-#: What can be trained: "module:callable" of (base, out, config, data, device) -> file.
-TRAINERS: dict[str, str] = {"sun": "sunbench.methods.sun.training:train"}
-
-
 def methods() -> dict[str, MethodEntry]:
     """All methods by name, those of other packages included."""
     outside = {
@@ -133,14 +127,6 @@ def method(name: str) -> Method:
     """The method of that name, made."""
     made: Method = _target(method_entry(name).target)()
     return made
-
-
-def trainer(name: str) -> Callable[[str, Path, Path | None, str | None, str], Path]:
-    """The training of that name; ``UserError`` with the nearest match for an unknown one."""
-    if name not in TRAINERS:
-        raise unknown("training", name, TRAINERS)
-    found: Callable[[str, Path, Path | None, str | None, str], Path] = _target(TRAINERS[name])
-    return found
 
 
 def _target(target: str) -> Any:

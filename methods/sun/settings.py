@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import tomllib
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ from torch import Tensor
 
 from sunbench.errors import UserError, unknown
 from sunbench.training import LoopSettings
+from sunbench.training.settings import from_table, read_table, within
 
 TIMES = ("continuous", "grid")
 
@@ -53,16 +53,16 @@ class SunTraining:
     loop: LoopSettings = field(default=LOOP)
 
     def __post_init__(self) -> None:
-        _within("delta", self.delta, 0.001, 1)
-        _within("substeps", self.substeps, 1, 1000)
-        _within("p", self.p, 0, 1)
-        _within("lam", self.lam, 0, float("inf"))
-        _within("empty_negatives", self.empty_negatives, 0, 1)
-        _within("sheet", self.sheet, 0, 64)
-        _within("t_min", self.earliest, 0.001, 1)
+        within("delta", self.delta, 0.001, 1)
+        within("substeps", self.substeps, 1, 1000)
+        within("p", self.p, 0, 1)
+        within("lam", self.lam, 0, float("inf"))
+        within("empty_negatives", self.empty_negatives, 0, 1)
+        within("sheet", self.sheet, 0, 64)
+        within("t_min", self.earliest, 0.001, 1)
         for name in ("max_phrases", "guidance_scale"):
             if getattr(self, name) is not None:
-                _within(name, getattr(self, name), 0, float("inf"))
+                within(name, getattr(self, name), 0, float("inf"))
         if self.times not in TIMES:
             raise unknown("times", self.times, TIMES)
         if not (self.l_cfg or self.l_step):
@@ -93,39 +93,12 @@ class SunTraining:
     @classmethod
     def from_table(cls, table: dict[str, Any]) -> SunTraining:
         """From a TOML table; an unknown key or a value of another kind is an error."""
-        kinds = {f.name: str(f.type) for f in fields(cls) if f.name != "loop"}
-        values = {k: v for k, v in table.items() if k != "loop"}
-        for key, value in values.items():
-            if key not in kinds:
-                raise unknown("SUN training setting", key, [*kinds, "loop"])
-            _check_kind(key, value, kinds[key].removesuffix(" | None"))
-        loop = table.get("loop", {})
-        if not isinstance(loop, dict):
-            raise UserError(f"given loop = {loop!r}, expected a table [loop]")
-        return cls(**values, loop=LoopSettings.from_table(asdict(LOOP) | loop))
-
-
-def _within(name: str, value: float, low: float, high: float) -> None:
-    if not low <= value <= high:
-        ends = f"at least {low:g}" if high == float("inf") else f"{low:g} to {high:g}"
-        raise UserError(f"given {name} = {value:g}, expected {ends}")
-
-
-def _check_kind(key: str, value: object, kind: str) -> None:
-    """TOML's kinds are Python's; a whole number may stand for a float."""
-    given = type(value).__name__
-    if given != kind and (given, kind) != ("int", "float"):
-        raise UserError(f"given {key} = {value!r}, expected {kind}")
+        made: SunTraining = from_table(cls, table, "SUN training setting")
+        return made
 
 
 def read_settings(path: Path | None) -> SunTraining:
     """From a TOML file; None gives the defaults."""
     if path is None:
         return SunTraining()
-    try:
-        table = tomllib.loads(path.read_text("utf-8"))
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} is no TOML ({error})") from error
-    return SunTraining.from_table(table)
+    return SunTraining.from_table(read_table(path))

@@ -8,8 +8,6 @@ from __future__ import annotations
 import json
 import logging
 import random
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -19,8 +17,6 @@ from torch import Tensor
 
 from sunbench.errors import UserError
 from sunbench.methods.sun.adapter import SunAdapter
-from sunbench.methods.sun.data import Pictures, open_pictures
-from sunbench.methods.sun.encode import encode_pictures, encode_texts, schedule_of
 from sunbench.methods.sun.files import write_adapter
 from sunbench.methods.sun.losses import (
     Draw,
@@ -33,12 +29,14 @@ from sunbench.methods.sun.losses import (
 from sunbench.methods.sun.negatives import negative_prompt, vocabulary
 from sunbench.methods.sun.pipelines import check_pipeline
 from sunbench.methods.sun.settings import SunTraining, read_settings
-from sunbench.methods.sun.sheet import Sheet, draw_curves
+from sunbench.methods.sun.sheet import sun_pictures
+from sunbench.methods.training.sheet import Sheet
 from sunbench.models import LoadedModel, find, load
 from sunbench.prompts.negatives import Vocabulary
-from sunbench.store import write_atomic
-from sunbench.store.files import make_folder, parse_json, to_json
 from sunbench.training import fit
+from sunbench.training.data import Pictures, open_pictures
+from sunbench.training.encode import encode_pictures, encode_texts, schedule_of
+from sunbench.training.record import Cost, averaged, draw_curves, record_cost, settle
 
 log = logging.getLogger(__name__)
 
@@ -104,17 +102,6 @@ class SunLoss:
 # ------------------------------------------------------------------------------ training
 
 
-@contextmanager
-def averaged(adapter: SunAdapter, ema: dict[str, Tensor]) -> Iterator[SunAdapter]:
-    """The adapter with its averaged weights, for a while; its own come back to the bit."""
-    live = {k: v.detach().clone() for k, v in adapter.state_dict().items()}
-    adapter.load_state_dict(ema)
-    try:
-        yield adapter
-    finally:
-        adapter.load_state_dict(live)
-
-
 def _document(loaded: LoadedModel, pictures: Pictures, loss: SunLoss) -> dict[str, Any]:
     """What shapes a training besides the loop's settings."""
     return {
@@ -127,21 +114,6 @@ def _document(loaded: LoadedModel, pictures: Pictures, loss: SunLoss) -> dict[st
         **loss.settings.content(),
         "guidance_scale": loss.w,
     }
-
-
-def _settle(path: Path, asked: dict[str, Any]) -> None:
-    """Write down what a training is, or check that the one begun in this folder is the same."""
-    asked = json.loads(json.dumps(asked))
-    if not path.is_file():
-        write_atomic(path, to_json(asked))
-        return
-    begun = parse_json(path.read_bytes(), str(path))
-    for name in sorted(asked.keys() | begun.keys()):
-        if begun.get(name) != asked.get(name):
-            raise UserError(
-                f"{path} was begun with {name} = {begun.get(name)}, asked {asked.get(name)};"
-                " go on with that or start in another folder"
-            )
 
 
 def _sheet(loss: SunLoss, resolution: int) -> Sheet | None:
@@ -189,8 +161,7 @@ def train_adapter(
     )
     loss = SunLoss(pipeline, adapter, pictures, words, settings, w)
     document = _document(loaded, pictures, loss)
-    make_folder(out)
-    _settle(out / "training.json", document)
+    settle(out, document)
     binding = adapter.bind(pipeline.unet)
     try:
         return _fit(loss, out, _sheet(loss, card.resolution), document)
@@ -206,8 +177,9 @@ def _fit(loss: SunLoss, out: Path, sheet: Sheet | None, document: dict[str, Any]
         with averaged(adapter, ema):
             write_adapter(adapter, target, about=_about(document, settings, step))
             if sheet is not None:
-                sheet.write(out / f"sheet-{step:06d}.png", adapter)
+                sheet.write(out / f"sheet-{step:06d}.png", sun_pictures(sheet, adapter))
         draw_curves(out / "loss.csv", out / "loss.png")
+        record_cost(out, Cost.of(out, settings.loop, adapter.parameter_count), settings.loop)
 
     ema = fit(adapter, loss, settings.loop, out, on_checkpoint=show)
     with averaged(adapter, ema):  # again, for a training killed between its checkpoint and its file
@@ -215,8 +187,17 @@ def _fit(loss: SunLoss, out: Path, sheet: Sheet | None, document: dict[str, Any]
     return target
 
 
-def train(base: str, out: Path, config: Path | None, data: str | None, device: str) -> Path:
+def train(
+    base: str,
+    out: Path,
+    config: Path | None,
+    data: str | None,
+    device: str,
+    start: str | None = None,
+) -> Path:
     """``sunbench train sun``: everything the user can have wrong is checked before weights load."""
+    if start is not None:
+        raise UserError(f"given --from {start!r}: sun starts at the base itself, expected none")
     settings, card = read_settings(config), find(base)
     pictures = open_pictures(data, card.name, card.resolution, zoo=card.source == "zoo")
     if settings.phrases:

@@ -104,11 +104,12 @@ def _write_checkpoint(
     step: int,
     settings: LoopSettings,
     sums: dict[str, float],
+    seconds: float,
 ) -> None:
     """sums: of the losses since the last line of the log, so that a resumed log is the same."""
     part = file.with_suffix(".part")
     meta = {"step": str(step), "settings": json.dumps(asdict(settings)), "sums": json.dumps(sums)}
-    save_file(tensors, part, meta)
+    save_file(tensors, part, {**meta, "seconds": repr(seconds)})
     part.replace(file)
 
 
@@ -135,10 +136,11 @@ class _Loop:
             settings.learning_rate,
             settings.betas,
             weight_decay=settings.weight_decay,
-            fused=self.device == "cuda",
+            fused=True,
         )
         self.ema = {k: v.detach().clone() for k, v in module.state_dict().items()}
         self.sums: dict[str, float] = {}
+        self.seconds = 0.0  # of all steps since the first, resumed or not
         self.start = self._resume() if self.file.exists() else 0
         self.began = time.monotonic()
 
@@ -150,6 +152,7 @@ class _Loop:
             tensors = {k: f.get_tensor(k) for k in f.keys()}  # noqa: SIM118
         _unpack(tensors, self.module, self.ema, self.optimiser)
         self.sums = json.loads(meta.get("sums", "{}"))
+        self.seconds = float(meta.get("seconds", 0))
         done = int(meta["step"])
         _keep_rows(self.log_file, done)
         log.info("resuming at step %d of %d", done, self.settings.steps)
@@ -168,11 +171,11 @@ class _Loop:
     def save(self, done: int) -> None:
         """Write the checkpoint."""
         tensors = _pack(self.module, self.ema, self.optimiser)
-        _write_checkpoint(self.file, tensors, done, self.settings, self.sums)
+        _write_checkpoint(self.file, tensors, done, self.settings, self.sums, self.seconds)
 
     def step(self, step: int, loss: Callable[[int], dict[str, Tensor]]) -> None:
         """One update: gradients of all micro-batches, clipping, AdamW, average."""
-        s = self.settings
+        s, began = self.settings, time.monotonic()
         for group in self.optimiser.param_groups:
             group["lr"] = s.rate(step)
         self.optimiser.zero_grad(set_to_none=True)
@@ -190,6 +193,7 @@ class _Loop:
             )
         self.optimiser.step()
         self._average(step + 1)
+        self.seconds += time.monotonic() - began
 
     def _autocast(self) -> AbstractContextManager[Any]:
         if self.settings.dtype == "float32":
@@ -200,11 +204,11 @@ class _Loop:
     def _average(self, done: int) -> None:
         """Exponential average whose window grows at the start."""
         decay = min(self.settings.ema, (1 + done) / (10 + done))
-        for k, v in self.module.state_dict().items():
-            if v.is_floating_point():
-                self.ema[k].lerp_(v, 1 - decay)
-            else:
-                self.ema[k].copy_(v)
+        state = self.module.state_dict()
+        smooth = [k for k, v in state.items() if v.is_floating_point()]
+        torch._foreach_lerp_([self.ema[k] for k in smooth], [state[k] for k in smooth], 1 - decay)
+        for k in state.keys() - set(smooth):
+            self.ema[k].copy_(state[k])
 
     def report(self, done: int) -> None:
         """Append the mean losses since the last report to the log."""
@@ -229,6 +233,7 @@ def fit(
     settings: LoopSettings,
     folder: Path,
     *,
+    on_begin: Callable[[dict[str, Tensor]], None] | None = None,
     on_checkpoint: Callable[[int, dict[str, Tensor]], None] | None = None,
 ) -> dict[str, Tensor]:
     """Train module's parameters that require gradients; return the EMA of its state.
@@ -238,6 +243,9 @@ def fit(
         loss: micro-batch number -> named scalar losses; ``"loss"`` is minimised, all are logged.
         settings: schedule and optimiser.
         folder: keeps ``checkpoint.safetensors`` and ``loss.csv``; training resumes from it.
+        on_begin: called once, before the first step, with the EMA state. Training updates these
+            tensors in place, so a network made of them is the average at every step, also after
+            a resume.
         on_checkpoint: called with the step and the EMA state at each checkpoint.
 
     Raises:
@@ -245,6 +253,8 @@ def fit(
             holds a training with other settings.
     """
     loop = _Loop(module, settings, folder)
+    if on_begin is not None:
+        on_begin(loop.ema)
     for step in range(loop.start, settings.steps):
         loop.step(step, loss)
         done = step + 1

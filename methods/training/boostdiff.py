@@ -1,0 +1,80 @@
+"""Training of BoostDiff: one guidance scale in a LoRA or in the biases."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from sunbench.methods.boostdiff import TARGETS
+from sunbench.methods.ddim import ddim
+from sunbench.methods.training.losses import GuidanceLoss
+from sunbench.methods.training.networks import Plain
+from sunbench.methods.training.run import Bench, Shown, Stage, open_bench, start_file
+from sunbench.methods.training.settings import BoostLoraTraining, BoostTraining
+from sunbench.methods.training.students import BiasStudent, LoraStudent, Trainee
+from sunbench.models.hashes import file_hash
+from sunbench.sampling import SampleSettings
+
+#: The fewer of the paper's numbers of steps: its students do not save any.
+STEPS = 20
+
+
+def _begun(start: Path | None) -> dict[str, str]:
+    return {} if start is None else {"weights": file_hash(start)}
+
+
+def _stage(bench: Bench, trainee: Trainee, document: dict[str, object]) -> Stage:
+    s = bench.settings
+    loss = GuidanceLoss(
+        bench.feed(s.loop), bench.schedule, bench.teacher, Plain(trainee.unet), s.weight
+    )
+    return Stage(
+        bench,
+        trainee,
+        loss,
+        s.loop,
+        bench.out,
+        bench.out / f"{bench.method}.safetensors",
+        document,
+        Shown(ddim().solver, SampleSettings(STEPS, 1.0)),
+    )
+
+
+def lora_stage(bench: Bench, start: Path | None = None) -> Stage:
+    """LoRA layers on the projections of all attentions."""
+    s, document = bench.settings, bench.begin(_begun(start))
+    unet = bench.pipeline.unet
+    return _stage(bench, LoraStudent(unet, TARGETS, s.rank, s.alpha, s.loop.seed, start), document)
+
+
+def bitfit_stage(bench: Bench, start: Path | None = None) -> Stage:
+    """All biases."""
+    document = bench.begin(_begun(start))
+    return _stage(bench, BiasStudent(bench.pipeline.unet, start), document)
+
+
+def train_lora(
+    base: str,
+    out: Path,
+    config: Path | None,
+    data: str | None,
+    device: str,
+    start: str | None = None,
+) -> Path:
+    """``sunbench train boostdiff-lora``: ``out/boostdiff-lora.safetensors``."""
+    begun = start_file(start, "boostdiff-lora")
+    bench = open_bench("boostdiff-lora", BoostLoraTraining, base, out, config, data, device)
+    return lora_stage(bench, begun).run()
+
+
+def train_bitfit(
+    base: str,
+    out: Path,
+    config: Path | None,
+    data: str | None,
+    device: str,
+    start: str | None = None,
+) -> Path:
+    """``sunbench train boostdiff-bitfit``: ``out/boostdiff-bitfit.safetensors``."""
+    begun = start_file(start, "boostdiff-bitfit")
+    bench = open_bench("boostdiff-bitfit", BoostTraining, base, out, config, data, device)
+    return bitfit_stage(bench, begun).run()

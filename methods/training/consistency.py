@@ -1,0 +1,104 @@
+"""Training of LCM (arXiv 2310.04378) and LCM-LoRA (arXiv 2311.05556)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from sunbench.methods.lcm import SOLVER
+from sunbench.methods.lcm_lora import TARGETS
+from sunbench.methods.students import student_hash
+from sunbench.methods.training.losses import ConsistencyLoss
+from sunbench.methods.training.networks import Conditioned, Network, Plain
+from sunbench.methods.training.run import Bench, Shown, Stage, open_bench, start_file
+from sunbench.methods.training.settings import LcmLoraTraining, LcmTraining
+from sunbench.methods.training.sheet import STEPS
+from sunbench.methods.training.students import LoraStudent, WholeStudent, average_of
+from sunbench.models.hashes import file_hash
+from sunbench.sampling import SampleSettings
+
+
+def _loss(bench: Bench, student: Network, target: Network) -> ConsistencyLoss:
+    s = bench.settings
+    return ConsistencyLoss(
+        bench.feed(s.loop),
+        bench.schedule,
+        bench.teacher,
+        student,
+        target,
+        s.k,
+        s.huber_c if s.loss == "huber" else None,
+    )
+
+
+def lcm_stage(bench: Bench, start: Path | None = None) -> Stage:
+    """A student with its w-input, and the average of its weights at the target."""
+    document = bench.begin({} if start is None else {"student": student_hash(start)})
+    trainee = WholeStudent(bench.pipeline.unet, start)
+    student = Conditioned(trainee.unet, bench.pipeline)
+    target, on_begin = student, None
+    if bench.settings.target == "ema":
+        average: Any = average_of(trainee)
+        target = Conditioned(average, bench.pipeline)
+
+        def on_begin(ema: dict[str, Tensor]) -> None:
+            average.load_state_dict(ema, assign=True)
+
+    return Stage(
+        bench,
+        trainee,
+        _loss(bench, student, target),
+        bench.settings.loop,
+        bench.out,
+        bench.out / "lcm",
+        document,
+        Shown(SOLVER, SampleSettings(STEPS, bench.shown_guidance)),
+        on_begin=on_begin,
+    )
+
+
+def lcm_lora_stage(bench: Bench, start: Path | None = None) -> Stage:
+    """LoRA layers; the student itself answers at the target."""
+    s, unet = bench.settings, bench.pipeline.unet
+    document = bench.begin({} if start is None else {"lora": file_hash(start)})
+    trainee = LoraStudent(unet, TARGETS, s.rank, s.alpha, s.loop.seed, start)
+    student = Plain(trainee.unet)
+    return Stage(
+        bench,
+        trainee,
+        _loss(bench, student, student),
+        s.loop,
+        bench.out,
+        bench.out / "lcm-lora.safetensors",
+        document,
+        Shown(SOLVER, SampleSettings(STEPS, 1.0)),
+    )
+
+
+def train_lcm(
+    base: str,
+    out: Path,
+    config: Path | None,
+    data: str | None,
+    device: str,
+    start: str | None = None,
+) -> Path:
+    """``sunbench train lcm``: ``out/lcm`` is a diffusers U-Net with guidance as an input."""
+    begun = start_file(start, "lcm", folders=True)
+    return lcm_stage(open_bench("lcm", LcmTraining, base, out, config, data, device), begun).run()
+
+
+def train_lcm_lora(
+    base: str,
+    out: Path,
+    config: Path | None,
+    data: str | None,
+    device: str,
+    start: str | None = None,
+) -> Path:
+    """``sunbench train lcm-lora``: ``out/lcm-lora.safetensors``, for the base's fine-tunes too."""
+    begun = start_file(start, "lcm-lora")
+    bench = open_bench("lcm-lora", LcmLoraTraining, base, out, config, data, device)
+    return lcm_lora_stage(bench, begun).run()

@@ -1,0 +1,139 @@
+"""Training of Guided-Distill (Meng et al. 2023, arXiv 2210.03142).
+
+Stage 1 puts guidance into a student for any number of steps; stage 2 halves the steps, round by
+round, each student beginning as its teacher. The folder of a training:
+
+    guided-distill/4/   a student for 4 steps, what the sampler reads
+    stage1/student/     the student for any number of steps
+    stage1/, steps-4/   checkpoints, logs and sheets
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sunbench.errors import UserError
+from sunbench.methods.ddim import ddim
+from sunbench.methods.students import student_hash
+from sunbench.methods.training.losses import GuidanceLoss, HalvingLoss
+from sunbench.methods.training.networks import Conditioned
+from sunbench.methods.training.run import Bench, Shown, Stage, open_bench
+from sunbench.methods.training.settings import GuidedTraining
+from sunbench.methods.training.sheet import REFERENCE_STEPS
+from sunbench.methods.training.students import FILE, WholeStudent
+from sunbench.sampling import SampleSettings
+
+log = logging.getLogger(__name__)
+
+NAME = "guided-distill"
+
+
+@dataclass(frozen=True)
+class Earlier:
+    """Students of another training, usually the base's: each stage begins at its own one."""
+
+    folder: Path | None
+
+    @classmethod
+    def named(cls, spec: str | None) -> Earlier:
+        """By --from: the folder of a training, or of its students."""
+        made = cls(None if spec is None else Path(spec))
+        if spec is not None and not made.found():
+            raise UserError(
+                f"given --from {spec!r}, expected the folder of a {NAME} training, with"
+                f" stage1/student or {NAME}/4"
+            )
+        return made
+
+    def stage1(self) -> Path | None:
+        """The student for any number of steps."""
+        return self._there("stage1/student")
+
+    def round(self, steps: int) -> Path | None:
+        """The student for a number of steps."""
+        return self._there(f"{NAME}/{steps}") or self._there(str(steps))
+
+    def _there(self, name: str) -> Path | None:
+        path = None if self.folder is None else self.folder / name
+        return path if path is not None and (path / FILE).is_file() else None
+
+    def found(self) -> bool:
+        """Whether there is any student."""
+        return self.stage1() is not None or any(self.round(n) for n in range(1, 501))
+
+    def hashes(self, rounds: tuple[int, ...]) -> dict[str, str]:
+        """Of the students that a training with these rounds begins with."""
+        paths = {"stage1": self.stage1(), **{str(n): self.round(n) for n in rounds}}
+        return {name: student_hash(path) for name, path in paths.items() if path is not None}
+
+
+def _shown(bench: Bench, steps: int) -> Shown:
+    return Shown(ddim().solver, SampleSettings(steps, bench.shown_guidance))
+
+
+def stage1(bench: Bench, document: dict[str, Any], earlier: Earlier) -> Stage:
+    """Guidance into the student's w-input."""
+    s, out = bench.settings, bench.out
+    trainee = WholeStudent(bench.pipeline.unet, earlier.stage1())
+    student = Conditioned(trainee.unet, bench.pipeline)
+    loss = GuidanceLoss(bench.feed(s.loop), bench.schedule, bench.teacher, student, s.weight)
+    folder, target = out / "stage1", out / "stage1" / "student"
+    shown = _shown(bench, REFERENCE_STEPS)
+    return Stage(bench, trainee, loss, s.loop, folder, target, document, shown, "stage1")
+
+
+def stage2(
+    bench: Bench, document: dict[str, Any], earlier: Earlier, teacher: Any, steps: int
+) -> Stage:
+    """A round: a student of ``steps`` for a teacher (a U-Net) that takes twice as many."""
+    s, out = bench.settings, bench.out
+    start, loop = earlier.round(steps), s.round_loop(steps)
+    trainee = WholeStudent(teacher, start)
+    loss = HalvingLoss(
+        bench.feed(loop, steps),
+        bench.schedule,
+        Conditioned(teacher, bench.pipeline),
+        Conditioned(trainee.unet, bench.pipeline),
+        s.weight,
+        steps,
+    )
+    folder, target = out / f"steps-{steps}", out / NAME / str(steps)
+    shown = _shown(bench, steps)
+    return Stage(bench, trainee, loss, loop, folder, target, document, shown, str(steps))
+
+
+def run(bench: Bench, earlier: Earlier) -> Path:
+    """Stage 1, then every round; returns the folder of the students."""
+    s = bench.settings
+    document = bench.begin(earlier.hashes(s.rounds))
+    first = stage1(bench, document, earlier)
+    made = first.run()
+    any_steps = _frozen(first)
+    last = any_steps
+    for steps, before in s.teachers().items():
+        teacher = any_steps if before is None else last
+        stage = stage2(bench, document, earlier, teacher, steps)
+        made = stage.run().parent
+        last = _frozen(stage)
+    return made
+
+
+def _frozen(stage: Stage) -> Any:
+    """What a stage has made, to teach the next."""
+    return stage.trainee.unet.requires_grad_(False)
+
+
+def train(
+    base: str,
+    out: Path,
+    config: Path | None,
+    data: str | None,
+    device: str,
+    start: str | None = None,
+) -> Path:
+    """``sunbench train guided-distill``: ``out/guided-distill``, a student per number of steps."""
+    earlier = Earlier.named(start)
+    return run(open_bench(NAME, GuidedTraining, base, out, config, data, device), earlier)

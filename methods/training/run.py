@@ -1,0 +1,207 @@
+"""From a command line to weights: what the trainings of the distilled methods have in common."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sunbench.errors import UserError
+from sunbench.methods.training.losses import Feed
+from sunbench.methods.training.networks import Guided
+from sunbench.methods.training.settings import Distillation, Guidance, settings_for
+from sunbench.methods.training.sheet import Sheet
+from sunbench.methods.training.students import Trainee, about_weights, parameters_of
+from sunbench.models import LoadedModel, find, load
+from sunbench.sampling import SampleSettings, SolverSpec
+from sunbench.training import LoopSettings, fit
+from sunbench.training.data import Pictures, open_pictures
+from sunbench.training.diffusion import Schedule
+from sunbench.training.encode import encode_texts, schedule_of
+from sunbench.training.record import Cost, averaged, draw_curves, record_cost, settle
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Shown:
+    """How a sheet samples the student."""
+
+    solver: SolverSpec
+    settings: SampleSettings
+
+
+@dataclass(frozen=True)
+class Bench:
+    """A loaded base, pictures and settings, ready for a method to be trained in ``out``."""
+
+    method: str
+    loaded: LoadedModel
+    pictures: Pictures
+    settings: Any
+    out: Path
+
+    def __post_init__(self) -> None:
+        pipeline = self.loaded.pipeline
+        if pipeline.unet.config.time_cond_proj_dim is not None:
+            raise UserError("the base's U-Net takes guidance as an input, expected a plain one")
+        for part in (pipeline.unet, pipeline.vae, pipeline.text_encoder):
+            part.eval().requires_grad_(False)
+
+    @property
+    def pipeline(self) -> Any:
+        """The base's pipeline; all of it is frozen."""
+        return self.loaded.pipeline
+
+    @cached_property
+    def schedule(self) -> Schedule:
+        """The base's; UserError unless it predicts noise."""
+        return schedule_of(self.pipeline)
+
+    @cached_property
+    def teacher(self) -> Guided:
+        """The base under guidance; the empty text is encoded once."""
+        return Guided(self.pipeline.unet, encode_texts(self.pipeline, [""]))
+
+    @cached_property
+    def guidance(self) -> Guidance:
+        """What the student learns."""
+        found: Guidance = self.settings.guidance(self.loaded.card.guidance_scale)
+        return found
+
+    @property
+    def shown_guidance(self) -> float:
+        """The sheet's scale: the one that is learned, the card's, or the nearest to it."""
+        card, g = self.loaded.card.guidance_scale, self.guidance
+        return min(max(card, g.low), g.high)
+
+    def feed(self, loop: LoopSettings, stage: int = 0) -> Feed:
+        """Micro-batches; another stage has others."""
+        seed = loop.seed + 7919 * stage
+        return Feed(self.pipeline, self.pictures, self.guidance, loop.batch, seed)
+
+    def document(self, start: dict[str, str]) -> dict[str, Any]:
+        """What shapes the training besides the loop's settings; start: weights begun with."""
+        card = self.loaded.card
+        return {
+            "schema_version": 1,
+            "method": self.method,
+            "base": card.name,
+            "base_sha256": dict(sorted(self.loaded.hashes.items())),
+            "resolution": card.resolution,
+            "data": self.pictures.name,
+            **self.settings.content(),
+            "learned_guidance": [self.guidance.low, self.guidance.high],
+            "from": start,
+        }
+
+    def begin(self, start: dict[str, str]) -> dict[str, Any]:
+        """The document, written; UserError where the folder holds another training."""
+        document = self.document(start)
+        settle(self.out, document)
+        return document
+
+    @cached_property
+    def sheet(self) -> Sheet | None:
+        """Of captions that are never trained on; None where none is wanted."""
+        n = min(self.settings.sheet, self.settings.loop.batch)
+        if n == 0:
+            return None
+        texts = encode_texts(self.pipeline, self.feed(self.settings.loop).captions(n)).cpu()
+        empty = self.teacher.empty.cpu().expand_as(texts)
+        return Sheet(self.pipeline, texts, empty, self.loaded.card.resolution, self.shown_guidance)
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One run of the loop.
+
+    folder: of its checkpoint, log and sheets; target: its weights; part: its name where a
+    training has several; on_begin: see ``fit``.
+    """
+
+    bench: Bench
+    trainee: Trainee
+    loss: Callable[[int], dict[str, Tensor]]
+    loop: LoopSettings
+    folder: Path
+    target: Path
+    document: dict[str, Any]
+    shown: Shown
+    part: str | None = None
+    on_begin: Callable[[dict[str, Tensor]], None] | None = None
+
+    def write(self) -> None:
+        """The weights as they are now."""
+        dtype = getattr(torch, self.bench.settings.file_dtype)
+        about = about_weights(self.document, self.bench.guidance.single)
+        self.trainee.write(self.target, about, dtype)
+
+    def _show(self, step: int, ema: dict[str, Tensor]) -> None:
+        sheet = self.bench.sheet
+        with averaged(self.trainee.module, ema):
+            self.write()
+            if sheet is not None:
+                unet, how = self.trainee.unet, self.shown
+                pictures = sheet.sampled(unet, how.solver, how.settings)
+                sheet.write(self.folder / f"sheet-{step:06d}.png", pictures)
+        draw_curves(self.folder / "loss.csv", self.folder / "loss.png", "loss")
+        self._account()
+
+    def _account(self) -> None:
+        cost = Cost.of(self.folder, self.loop, parameters_of(self.trainee.module))
+        record_cost(self.bench.out, cost, self.bench.settings.loop, self.part)
+
+    def run(self) -> Path:
+        """Train, write the averaged weights, keep them in the trainee; returns the target."""
+        count = f"{parameters_of(self.trainee.module):,}"
+        log.info("%s %s: %s parameters", self.bench.method, self.part or "", count)
+        if self.bench.settings.gradient_checkpointing:
+            self.trainee.unet.enable_gradient_checkpointing()
+        module = self.trainee.module
+        ema = fit(
+            module,
+            self.loss,
+            self.loop,
+            self.folder,
+            on_begin=self.on_begin,
+            on_checkpoint=self._show,
+        )
+        module.load_state_dict(ema)
+        self.write()  # again, for a training killed between its checkpoint and its file
+        self._account()
+        return self.target
+
+
+def open_bench(
+    method: str,
+    cls: type[Distillation],
+    base: str,
+    out: Path,
+    config: Path | None,
+    data: str | None,
+    device: str,
+) -> Bench:
+    """Everything that the user can have wrong is checked before weights load."""
+    card = find(base)
+    zoo = card.source == "zoo"
+    settings = settings_for(method, cls, config, zoo=zoo)
+    pictures = open_pictures(data, card.name, card.resolution, zoo=zoo)
+    return Bench(method, load(card, device=device), pictures, settings, out)
+
+
+def start_file(spec: str | None, method: str, *, folders: bool = False) -> Path | None:
+    """The weights that --from names; UserError unless they are here."""
+    if spec is None:
+        return None
+    path = Path(spec)
+    if (path.suffix == ".safetensors" and path.is_file()) or (folders and path.is_dir()):
+        return path
+    kinds = "a folder or .safetensors file" if folders else "a .safetensors file"
+    raise UserError(f"given --from {spec!r}, expected {kinds} of {method} weights")

@@ -1,0 +1,76 @@
+"""A sheet of samples: the base's 25-step pictures above those of a training, same noise."""
+
+from __future__ import annotations
+
+import copy
+import io
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torchvision.transforms.functional import to_pil_image
+from torchvision.utils import make_grid
+
+from sunbench.methods.dpm_solver import dpm_solver_pp
+from sunbench.sampling import (
+    ImageId,
+    PipelineSampler,
+    SampleBatch,
+    SampleSettings,
+    SolverSpec,
+    decode,
+    latent_shape,
+    make_batch,
+)
+from sunbench.store import write_atomic
+
+STEPS = 4
+REFERENCE_STEPS = 25
+
+
+class Sheet:
+    """The texts and noise of a sheet, and the reference's pictures of them.
+
+    positive, negative: (n, tokens, width) of the texts; resolution: pixels a side.
+    """
+
+    def __init__(
+        self,
+        pipeline: Any,
+        positive: Tensor,
+        negative: Tensor,
+        resolution: int,
+        guidance_scale: float,
+    ) -> None:
+        self.pipeline, self.guidance_scale = pipeline, guidance_scale
+        self.positive, self.negative, self.resolution = positive, negative, resolution
+
+    def batch(self) -> SampleBatch:
+        """The same texts and noise at every call."""
+        images = [ImageId(f"sheet-{i}", 0) for i in range(len(self.positive))]
+        shape = latent_shape(self.pipeline, self.resolution)
+        return make_batch(images, self.positive, self.negative, shape)
+
+    @cached_property
+    def reference(self) -> Tensor:
+        """The base's own pictures, sampled once: (n, 3, H, W) uint8."""
+        settings = SampleSettings(REFERENCE_STEPS, self.guidance_scale)
+        return self.sampled(self.pipeline.unet, dpm_solver_pp().solver, settings)
+
+    def sampled(self, unet: Any, solver: SolverSpec, settings: SampleSettings) -> Tensor:
+        """Pictures of a U-Net in place of the base's: (n, 3, H, W) uint8."""
+        own = copy.copy(self.pipeline)
+        own.unet = unet
+        own.scheduler = solver.build(self.pipeline.scheduler.config)
+        own.set_progress_bar_config(disable=True)
+        return decode(own, PipelineSampler(own, settings).sample(self.batch()))
+
+    def write(self, path: Path, pictures: Tensor) -> None:
+        """Two rows: the reference, the pictures given."""
+        rows = torch.cat([self.reference, pictures])
+        grid = make_grid(rows.cpu(), nrow=len(self.positive), pad_value=255)
+        data = io.BytesIO()
+        to_pil_image(grid).save(data, "PNG")
+        write_atomic(path, data.getvalue())

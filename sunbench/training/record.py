@@ -1,0 +1,119 @@
+"""What a training leaves beside its weights: what it is, what it has cost, its curves."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from safetensors import safe_open
+from torch import Tensor, nn
+
+from sunbench.errors import UserError
+from sunbench.store import write_atomic
+from sunbench.store.files import make_folder, parse_json, to_json
+from sunbench.training.loop import LoopSettings
+
+#: Columns of loss.csv that are no losses.
+OTHERS = ("step", "rate", "images_per_s", "replaced")
+#: Parts of training.json that change while it goes on; the loop checks its own settings.
+FOUND = ("cost", "loop")
+
+
+@contextmanager
+def averaged(module: nn.Module, ema: Mapping[str, Tensor]) -> Iterator[None]:
+    """The module with its averaged weights, for a while; its own come back to the bit."""
+    live = {k: v.detach().clone() for k, v in module.state_dict().items()}
+    module.load_state_dict(ema)
+    try:
+        yield
+    finally:
+        module.load_state_dict(live)
+
+
+# ------------------------------------------------------------------------------ training.json
+
+
+def settle(folder: Path, asked: Mapping[str, Any]) -> None:
+    """Write down what a training is, or check that the one begun in this folder is the same."""
+    make_folder(folder)
+    path, wanted = folder / "training.json", json.loads(json.dumps(asked))
+    if not path.is_file():
+        write_atomic(path, to_json(wanted))
+        return
+    begun = parse_json(path.read_bytes(), str(path))
+    for name in sorted((wanted.keys() | begun.keys()) - set(FOUND)):
+        if begun.get(name) != wanted.get(name):
+            raise UserError(
+                f"{path} was begun with {name} = {begun.get(name)}, asked {wanted.get(name)};"
+                " go on with that or start in another folder"
+            )
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a training took: steps, images seen, seconds in its steps, parameters trained."""
+
+    steps: int
+    images: int
+    seconds: float
+    parameters: int
+
+    @classmethod
+    def of(cls, folder: Path, loop: LoopSettings, parameters: int) -> Cost:
+        """By the checkpoint in a folder, so that stops and resumes are counted right."""
+        with safe_open(folder / "checkpoint.safetensors", "pt") as file:
+            about = file.metadata()
+        steps, seconds = int(about["step"]), float(about.get("seconds", 0))
+        return cls(steps, steps * loop.batch * loop.accumulate, round(seconds, 3), parameters)
+
+
+def record_cost(folder: Path, cost: Cost, loop: LoopSettings, part: str | None = None) -> None:
+    """Put a cost into the folder's training.json; part: the stage that it is of.
+
+    With parts, the whole's steps, images and seconds are their sums.
+    """
+    path = folder / "training.json"
+    document = parse_json(path.read_bytes(), str(path))
+    found = asdict(cost)
+    if part is not None:
+        parts = {**document.get("cost", {}).get("parts", {}), part: found}
+        names = ("steps", "images", "seconds")
+        sums = {name: sum(p[name] for p in parts.values()) for name in names}
+        found = {**found, **sums, "parts": parts}
+    write_atomic(path, to_json({**document, "loop": asdict(loop), "cost": found}))
+
+
+# ------------------------------------------------------------------------------ curves
+
+
+def read_curves(path: Path) -> tuple[list[int], dict[str, list[float]]]:
+    """Steps and the losses at them, of a loss.csv."""
+    with path.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    names = [name for name in (rows[0] if rows else {}) if name not in OTHERS]
+    return [int(r["step"]) for r in rows], {n: [float(r[n]) for r in rows] for n in names}
+
+
+def draw_curves(log_file: Path, path: Path, label: str = "mean squared error of the noise") -> None:
+    """Plot every loss of a loss.csv over its steps, on a log scale where all are positive."""
+    steps, curves = read_curves(log_file)
+    figure = Figure(figsize=(6, 4), layout="constrained")
+    axes = figure.add_subplot()
+    for name, values in curves.items():
+        axes.plot(steps, values, label=name, marker="." if len(steps) == 1 else None)
+    if all(value > 0 for values in curves.values() for value in values):
+        axes.set_yscale("log")
+    axes.set_xlabel("step")
+    axes.set_ylabel(label)
+    axes.legend(frameon=False)
+    data = io.BytesIO()
+    FigureCanvasAgg(figure).print_png(data)
+    write_atomic(path, data.getvalue())

@@ -1,0 +1,94 @@
+"""Settings of a training: dataclasses whose fields stand in a TOML file, the loop's in [loop]."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import Any
+
+from sunbench.errors import UserError, unknown
+from sunbench.training.loop import LoopSettings
+
+Table = Mapping[str, Any]
+DTYPES = ("float32", "bfloat16", "float16")
+
+
+def within(name: str, value: float, low: float, high: float) -> None:
+    """Raise UserError unless low <= value <= high."""
+    if not low <= value <= high:
+        ends = f"at least {low:g}" if high == float("inf") else f"{low:g} to {high:g}"
+        raise UserError(f"given {name} = {value:g}, expected {ends}")
+
+
+def one_of(name: str, value: str, known: tuple[str, ...]) -> None:
+    """Raise UserError with the nearest match unless the value is known."""
+    if value not in known:
+        raise unknown(name, value, known)
+
+
+def _is_kind(value: object, kind: str) -> bool:
+    """TOML's kinds are Python's; a whole number may stand for a float."""
+    if kind.startswith("tuple["):
+        inner = kind[6:-1].split(",")[0]
+        return isinstance(value, list | tuple) and all(_is_kind(v, inner) for v in value)
+    given = type(value).__name__
+    return given == kind or (given, kind) == ("int", "float")
+
+
+def _checked(key: str, value: Any, kind: str) -> Any:
+    if not _is_kind(value, kind):
+        raise UserError(f"given {key} = {value!r}, expected {kind}")
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _kinds(cls: Any) -> dict[str, str]:
+    return {f.name: str(f.type).removesuffix(" | None") for f in fields(cls)}
+
+
+def _loop(default: LoopSettings, given: object) -> LoopSettings:
+    if not isinstance(given, dict):
+        raise UserError(f"given loop = {given!r}, expected a table [loop]")
+    kinds = _kinds(LoopSettings)
+    known = {k: _checked(k, v, kinds[k]) if k in kinds else v for k, v in given.items()}
+    made = LoopSettings.from_table(asdict(default) | known)
+    for name in ("steps", "batch", "accumulate", "checkpoint_every", "log_every"):
+        within(name, getattr(made, name), 1, float("inf"))
+    for name in ("ema", "decay"):
+        within(name, getattr(made, name), 0, 1)
+    one_of("dtype", made.dtype, DTYPES)
+    return made
+
+
+def from_table(cls: Any, table: Table, what: str) -> Any:
+    """A settings dataclass from a TOML table; an unknown key or another kind is an error.
+
+    cls: a dataclass with a field ``loop`` of LoopSettings; what: the words for one of its settings.
+    """
+    kinds = _kinds(cls)
+    default: Any = next(f.default for f in fields(cls) if f.name == "loop")
+    values = {}
+    for key, value in table.items():
+        if key not in kinds:
+            raise unknown(what, key, kinds)
+        if key != "loop":
+            values[key] = _checked(key, value, kinds[key])
+    return cls(**values, loop=_loop(default, table.get("loop", {})))
+
+
+def over(table: Table, upper: Table) -> dict[str, Any]:
+    """One table over another; their ``[loop]`` tables are merged too."""
+    loops = [t["loop"] for t in (table, upper) if isinstance(t.get("loop"), dict)]
+    loop = {k: v for part in loops for k, v in part.items()}
+    return {**table, **upper} | ({"loop": loop} if len(loops) == 2 else {})
+
+
+def read_table(path: Path) -> dict[str, Any]:
+    """A TOML file as a table; UserError in one line where it is none."""
+    try:
+        return tomllib.loads(path.read_text("utf-8"))
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} is no TOML ({error})") from error

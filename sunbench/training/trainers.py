@@ -1,0 +1,46 @@
+"""What can be trained, by name."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from pathlib import Path
+from typing import Protocol, cast
+
+from sunbench.errors import unknown
+
+#: Name -> "module:callable".
+TRAINERS: dict[str, str] = {
+    "sun": "sunbench.methods.sun.training:train",
+    "lcm": "sunbench.methods.training.consistency:train_lcm",
+    "lcm-lora": "sunbench.methods.training.consistency:train_lcm_lora",
+    "guided-distill": "sunbench.methods.training.guided_distill:train",
+    "boostdiff-lora": "sunbench.methods.training.boostdiff:train_lora",
+    "boostdiff-bitfit": "sunbench.methods.training.boostdiff:train_bitfit",
+}
+
+
+class Trainer(Protocol):
+    """``sunbench train METHOD``."""
+
+    def __call__(
+        self,
+        base: str,
+        out: Path,
+        config: Path | None,
+        data: str | None,
+        device: str,
+        start: str | None = None,
+    ) -> Path:
+        """Train on a base (a card's name, ...), in ``out``; returns the weights.
+
+        config: TOML over the settings; data: a spec of pictures; start: weights to begin with.
+        """
+        ...
+
+
+def trainer(name: str) -> Trainer:
+    """The training of that name; ``UserError`` with the nearest match for an unknown one."""
+    if name not in TRAINERS:
+        raise unknown("training", name, TRAINERS)
+    module, _, attribute = TRAINERS[name].partition(":")
+    return cast(Trainer, getattr(import_module(module), attribute))

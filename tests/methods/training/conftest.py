@@ -1,0 +1,101 @@
+"""A tiny base, three pictures, and every distillation at a few steps."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from sunbench.methods.training.boostdiff import bitfit_stage, lora_stage
+from sunbench.methods.training.consistency import lcm_lora_stage, lcm_stage
+from sunbench.methods.training.guided_distill import Earlier
+from sunbench.methods.training.guided_distill import run as run_guided
+from sunbench.methods.training.run import Bench
+from sunbench.methods.training.settings import (
+    BoostLoraTraining,
+    BoostTraining,
+    Distillation,
+    GuidedTraining,
+    LcmLoraTraining,
+    LcmTraining,
+)
+from sunbench.models import LoadedModel, ModelCard
+from sunbench.training import LoopSettings
+from sunbench.training.data import Listed
+
+LOOP = LoopSettings(
+    steps=4,
+    batch=4,
+    learning_rate=3e-3,
+    warmup=0,
+    decay=0.0,
+    dtype="float32",
+    checkpoint_every=2,
+    log_every=1,
+    ema=0.5,
+)
+SETTINGS: dict[str, Distillation] = {
+    "lcm": LcmTraining(sheet=2, loop=LOOP),
+    "lcm-lora": LcmLoraTraining(sheet=2, rank=2, guidance_scale=5.0, loop=LOOP),
+    "guided-distill": GuidedTraining(
+        sheet=2, rounds=(2, 1, 3), round_steps=4, last_steps=4, loop=LOOP
+    ),
+    "boostdiff-lora": BoostLoraTraining(sheet=2, rank=2, guidance_scale=5.0, loop=LOOP),
+    "boostdiff-bitfit": BoostTraining(sheet=2, guidance_scale=5.0, loop=LOOP),
+}
+COLOURS = {"red": (200, 20, 20), "green": (20, 200, 20), "blue": (20, 20, 200)}
+
+
+def row(i: int) -> tuple[Any, str]:
+    name = list(COLOURS)[i]
+    return Image.new("RGB", (16, 16), COLOURS[name]), f"a {name} cat"
+
+
+def trained(bench: Bench) -> Path:
+    """Run a bench's method."""
+    if bench.method == "guided-distill":
+        return run_guided(bench, Earlier(None))
+    stages = {
+        "lcm": lcm_stage,
+        "lcm-lora": lcm_lora_stage,
+        "boostdiff-lora": lora_stage,
+        "boostdiff-bitfit": bitfit_stage,
+    }
+    return stages[bench.method](bench).run()
+
+
+@pytest.fixture
+def pipe(tiny: ModuleType, tmp_path: Path) -> Any:
+    """One that a test may change."""
+    return tiny.pipeline(tmp_path / "words")
+
+
+@pytest.fixture
+def loaded(pipe: Any, tmp_path: Path) -> LoadedModel:
+    card = ModelCard(
+        "tiny", "folder", str(tmp_path), architecture="zoo", resolution=16, guidance_scale=5.0
+    )
+    return LoadedModel(pipe, card, {"unet": "0" * 64}, "own")
+
+
+@pytest.fixture
+def make(loaded: LoadedModel, tmp_path: Path) -> Callable[..., Bench]:
+    """A bench of a method; changes to its settings, ``loop`` ones in a dictionary."""
+
+    def made(method: str, out: str = "out", loop: dict[str, Any] | None = None, **changes: Any):
+        settings = SETTINGS[method]
+        settings = replace(settings, loop=replace(settings.loop, **(loop or {})), **changes)
+        pictures = Listed("colours", len(COLOURS), 16, row)
+        return Bench(method, loaded, pictures, settings, tmp_path / out)
+
+    return made
+
+
+@pytest.fixture
+def train() -> Callable[[Bench], Path]:
+    return trained
