@@ -16,6 +16,9 @@ from sunbench.errors import UserError
 #: Seeds of the floor (reference against reference) are the reference's plus this.
 FLOOR_OFFSET = 1_000_000
 
+#: Seeds of the pictures that other tasks start from, likewise: noise that no comparison uses.
+SOURCE_OFFSET = 2_000_000
+
 
 @dataclass(frozen=True)
 class Recipe:

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
+from sunbench import zoo
 from sunbench.bench.plan import Planned, cards, plan_model, prompt_set
 from sunbench.bench.request import Request
+from sunbench.bench.sources import SourcePlan, plan_sources, task_content
+from sunbench.errors import UserError
 from sunbench.models import ModelCard, load
+from sunbench.paths import cell_folder
 from sunbench.sampling import latent_shape
 from sunbench.store import key
 from sunbench.timing import seconds_per_evaluation
@@ -29,6 +34,7 @@ class ModelPlan:
     provenance: dict[str, Any]
     seconds_per_nfe: float = 0.0
     loaded: LoadedModel | None = None
+    sources: SourcePlan | None = None
 
     @property
     def nfe(self) -> int:
@@ -36,12 +42,18 @@ class ModelPlan:
         return sum(c.planned_nfe for c in self.cells)
 
     @property
+    def whole(self) -> ModelPlan:
+        """The plan with the cell of the sources among the others."""
+        own = None if self.sources is None else self.sources.own
+        return self if own is None else replace(self, cells=[own, *self.cells])
+
+    @property
     def seconds(self) -> float:
         """Expected seconds, by the U-Net alone."""
         return self.nfe * self.seconds_per_nfe
 
 
-def default_metrics(card: ModelCard) -> tuple[str, ...]:
+def default_metrics(card: ModelCard, task: str = "text2image") -> tuple[str, ...]:
     """The metrics of a model by default: its feature network's distances, its scorer, the pairs."""
     net = card.extractor
     fd = "fid" if net == "inception" else f"fd[{net}]"
@@ -54,6 +66,7 @@ def default_metrics(card: ModelCard) -> tuple[str, ...]:
         "ssim",
         "psnr",
         f"cos[{card.scorer}]",
+        *(["unmasked_psnr"] if task == "inpaint" else []),
     )
 
 
@@ -63,30 +76,57 @@ def plan(request: Request) -> list[ModelPlan]:
     for card in cards(request):
         rows = prompt_set(card, request)
         loaded = load_model(card, request)
-        cells = plan_model(loaded, rows, request)
+        sources = plan_sources(loaded, rows, request)
+        cells = plan_model(loaded, rows, request, task_content(request, sources))
         for earlier in out:
             earlier.loaded = None
         side = latent_shape(loaded.pipeline, cells[0].cell.resolution)[1]
         seconds = seconds_per_evaluation(loaded.pipeline, request.batch, side)
         provenance = _provenance(loaded, rows, cells)
-        out.append(ModelPlan(card, rows, cells, provenance, seconds, loaded))
+        if sources is not None:
+            provenance["sources"] = sources.provenance()
+        out.append(ModelPlan(card, rows, cells, provenance, seconds, loaded, sources))
     return out
 
 
 def load_model(card: ModelCard, request: Request) -> LoadedModel:
     """The card's pipeline as the request wants it."""
     dtype = getattr(torch, request.dtype)
-    return load(card, device=request.device, dtype=dtype, task=request.task)
+    control = controlnet_for(card, request) if request.task == "controlnet" else None
+    return load(card, device=request.device, dtype=dtype, task=request.task, controlnet=control)
 
 
-def bytes_needed(plans: list[ModelPlan], keep_images: bool) -> int:
-    """A generous guess of the disk that the run fills: lossless pictures and 8 KB of features."""
-    total = 0
-    for p in plans:
-        for c in p.cells:
-            picture = 3 * c.cell.resolution**2 * (keep_images or c.role == "reference")
-            total += c.cell.images * (picture + 8192) * (c.skip is None)
-    return total
+def controlnet_for(card: ModelCard, request: Request) -> str:
+    """The ControlNet of a run: the one that is asked for, else the zoo's for its models."""
+    if request.controlnet is not None:
+        return request.controlnet
+    if card.source != "zoo":
+        raise UserError(
+            f"{card.name}: given no ControlNet, expected one on edges: --controlnet FOLDER or"
+            " owner/name"
+        )
+    folder = zoo.weights() / "controlnet-edges"
+    if not folder.is_dir():
+        raise UserError(
+            "the zoo's controlnet-edges is not installed; `sunbench zoo build` makes it"
+        )
+    return str(folder)
+
+
+#: Of features and scores an image: Inception's 2048 numbers, CLIP-g's 1024 and some room.
+FEATURES = 16384
+
+
+def bytes_needed(plans: list[ModelPlan], keep_images: bool, out: Path) -> tuple[int, int]:
+    """A generous guess of the disk still to fill, in ``out`` and in the cache."""
+    here = cached = 0
+    for cell in (c for p in plans for c in p.cells if c.skip is None):
+        kept = keep_images or cell.role in ("reference", "source")
+        whole = cell.cell.images * (3 * cell.cell.resolution**2 * kept + FEATURES)
+        folder = cell_folder(out, cell.role, key(cell.cell.content()))
+        left = max(0, whole - sum(f.stat().st_size for f in folder.glob("shard-*")))
+        here, cached = (here + left, cached) if cell.role == "candidate" else (here, cached + left)
+    return here, cached
 
 
 def _provenance(loaded: LoadedModel, rows: PromptSet, cells: list[Planned]) -> dict[str, Any]:

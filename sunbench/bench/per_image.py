@@ -261,6 +261,8 @@ def _scores(
     if name in PIXELS:
         table = cell.feature(f"paired-{home[:12]}-pixels")
         return None if table is None else table[:, PIXELS.index(name)]
+    if name == "unmasked_psnr":
+        return cell.feature(name)
     if name not in ("lpips", "cos", "clip_score"):
         return None
     feature = cell.feature(_prefix(choice, home) + weights)

@@ -16,12 +16,12 @@ if TYPE_CHECKING:
     from sunbench.models import LoadedModel
     from sunbench.prompts import PromptSet
 
-ROLES = ("reference", "floor", "candidate")
+TaskContent = tuple[tuple[str, Any], ...]
 
 
 def settings_of(cell: Cell) -> SampleSettings:
     """What the sampler of a cell is told."""
-    return SampleSettings(cell.steps, cell.guidance_scale, cell.task)
+    return SampleSettings(cell.steps, cell.guidance_scale, cell.task, cell.strength)
 
 
 @dataclass(frozen=True)
@@ -65,12 +65,24 @@ def cards(request: Request) -> list[ModelCard]:
     return found
 
 
-def plan_model(loaded: LoadedModel, rows: PromptSet, request: Request) -> list[Planned]:
-    """Reference, floor, then every method at every number of steps."""
+def reference_cell(
+    loaded: LoadedModel, rows: PromptSet, request: Request, task_content: TaskContent = ()
+) -> tuple[Cell, int]:
+    """The cell that candidates are compared with, and its U-Net evaluations an image."""
     recipe = recipe_for(loaded.card.name)
     ours = registry.method(recipe.method)
-    reference = _cell(loaded, rows, request, ours, recipe.steps)
-    nfe = ours.evaluations(settings_of(reference))
+    cell = _cell(loaded, rows, request, ours, recipe.steps, task_content)
+    plain = replace(settings_of(cell), guidance_scale=1.0)  # a student may run without CFG
+    if (reason := ours.skip(loaded.pipeline, plain)) is not None:
+        raise UserError(f"{cell.label}, the reference: {reason}")
+    return cell, ours.evaluations(settings_of(cell))
+
+
+def plan_model(
+    loaded: LoadedModel, rows: PromptSet, request: Request, task_content: TaskContent = ()
+) -> list[Planned]:
+    """Reference, floor, then every method at every number of steps."""
+    reference, nfe = reference_cell(loaded, rows, request, task_content)
     out = [Planned("reference", reference, None, nfe)]
     if request.floor:
         shifted = tuple(s + FLOOR_OFFSET for s in request.seeds)
@@ -78,7 +90,7 @@ def plan_model(loaded: LoadedModel, rows: PromptSet, request: Request) -> list[P
     for name in request.methods:
         made = registry.method(name)
         for steps in request.steps:
-            cell = _cell(loaded, rows, request, made, steps)
+            cell = _cell(loaded, rows, request, made, steps, task_content)
             settings = settings_of(cell)
             skip = made.skip(loaded.pipeline, settings)
             out.append(Planned("candidate", cell, skip, made.evaluations(settings)))
@@ -86,7 +98,12 @@ def plan_model(loaded: LoadedModel, rows: PromptSet, request: Request) -> list[P
 
 
 def _cell(
-    loaded: LoadedModel, rows: PromptSet, request: Request, method: Method, steps: int
+    loaded: LoadedModel,
+    rows: PromptSet,
+    request: Request,
+    method: Method,
+    steps: int,
+    task_content: TaskContent,
 ) -> Cell:
     card = loaded.card
     guidance = card.guidance_scale if request.guidance_scale is None else request.guidance_scale
@@ -104,6 +121,7 @@ def _cell(
         seeds=request.seeds,
         resolution=request.resolution or card.resolution,
         dtype=request.dtype,
+        task_content=task_content,
     )
 
 

@@ -77,7 +77,7 @@ class Reducer:
             for choice in self.probes.choices
             if made.planned.role == "candidate"
             or (made.planned.role == "floor" and choice.metric.name in UNPAIRED)
-            or choice.metric.compares in ("text", "alone")
+            or choice.metric.compares in ("text", "alone", "source")
         ]
 
     def _row(self, made: Made, choice: MetricChoice) -> ResultRow:
@@ -119,6 +119,8 @@ class Reducer:
         if name == "cos":
             reference, candidate = self._both(made, choice)
             return cosine(candidate, reference)
+        if name == "unmasked_psnr":
+            return gather(made, name)
         features = self.probes.paired_names(self.reference.store.key)
         table = gather(made, features[choice.label])
         return table[:, PIXELS.index(name)] if name in PIXELS else table

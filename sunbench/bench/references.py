@@ -12,7 +12,7 @@ from sunbench.bench.verify import verify_store
 from sunbench.bench.watch import Watcher
 from sunbench.models import find
 from sunbench.paths import cache_root, reference_sets
-from sunbench.reference_sets import FLOOR_OFFSET, recipe_for
+from sunbench.reference_sets import FLOOR_OFFSET, SOURCE_OFFSET, recipe_for
 from sunbench.store import CellStore
 
 
@@ -44,6 +44,14 @@ def _stores() -> list[CellStore]:
     return [CellStore.open(p.parent) for p in sorted(reference_sets().glob("*/cell.json"))]
 
 
+def _role(seed: int, task: str) -> str:
+    """What a cached cell is, by its first seed and its task."""
+    if seed >= SOURCE_OFFSET:
+        return "sources of tasks"
+    role = "floor" if seed >= FLOOR_OFFSET else "reference"
+    return role if task == "text2image" else f"{role}, {task}"
+
+
 def listing() -> list[dict[str, Any]]:
     """What is in the cache: model, steps, images, shards, key and whether it is a floor."""
     out = []
@@ -58,7 +66,7 @@ def listing() -> list[dict[str, Any]]:
                 "guidance_scale": c["guidance_scale"],
                 "prompts": c["prompts"]["name"],
                 "images": c["prompts"]["n"] * len(c["seeds"]),
-                "role": "floor" if min(c["seeds"]) >= FLOOR_OFFSET else "reference",
+                "role": _role(min(c["seeds"]), c["task"]),
                 "shards": len(store.shards()),
             }
         )

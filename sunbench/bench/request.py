@@ -10,7 +10,9 @@ from sunbench.errors import UserError
 from sunbench.metrics.registry import find
 
 NEGATIVES = ("none", "default", "sampled")
-TASKS = ("text2image",)
+TASKS = ("text2image", "image2image", "inpaint", "controlnet")  # as in sampling, without torch
+#: At a half, every even split of steps starts at the same time; inpainting starts from pure noise.
+STRENGTHS = {"image2image": 0.5, "inpaint": 1.0}
 DTYPES = ("float32", "float16", "bfloat16")
 
 
@@ -28,6 +30,10 @@ class Request:
     negatives: str = "none"
     guidance_scale: float | None = None  # None: the model card's
     task: str = "text2image"
+    strength: float | None = None  # None: the task's
+    mask: str = "centre"  # of inpainting: a name or a picture
+    sources: str | None = None  # folder of source pictures; None: the model's own
+    controlnet: str | None = None  # hub id or folder; None: the zoo's
     metrics: tuple[str, ...] = ()  # empty: the model card's
     resolution: int | None = None
     dtype: str = "float32"
@@ -39,6 +45,12 @@ class Request:
     def __post_init__(self) -> None:
         _check_names(self)
         _check_numbers(self)
+        _check_task(self)
+
+    @property
+    def chosen_strength(self) -> float:
+        """The strength asked for, or the task's own; 1 for tasks without one."""
+        return STRENGTHS.get(self.task, 1.0) if self.strength is None else self.strength
 
     @property
     def n_prompts(self) -> int:
@@ -92,3 +104,23 @@ def _check_numbers(r: Request) -> None:
             f"resolution {r.resolution}",
             "a positive multiple of 8",
         )
+
+
+def _check_task(r: Request) -> None:
+    if r.strength is not None:
+        _expect(r.task in STRENGTHS, f"strength for task {r.task}", f"one of {tuple(STRENGTHS)}")
+        _expect(0 < r.strength <= 1, f"strength {r.strength}", "above 0, at most 1")
+    if r.sources is not None:
+        _expect(
+            r.task != "text2image", "sources for task text2image", "a task that starts from any"
+        )
+    if r.controlnet is not None:
+        _expect(r.task == "controlnet", f"a ControlNet for task {r.task}", "task controlnet")
+    if r.task == "inpaint":
+        from sunbench.sampling.masks import check
+
+        check(r.mask)
+    else:
+        _expect(r.mask == "centre", f"a mask for task {r.task}", "task inpaint")
+        named = [name for name in r.metrics if find(name).metric.compares == "source"]
+        _expect(not named, f"metric {', '.join(named)} for task {r.task}", "task inpaint")

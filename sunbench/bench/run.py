@@ -6,22 +6,38 @@ import json
 import logging
 import shutil
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sunbench.bench.environment import environment
 from sunbench.bench.execute import COST, Clock, Executor, Made
 from sunbench.bench.layout import ModelPlan, bytes_needed, default_metrics, load_model, plan
+from sunbench.bench.plan import Planned
 from sunbench.bench.probes import Probes
 from sunbench.bench.reduce import Reducer, cost, result_row
 from sunbench.bench.request import Request
+from sunbench.bench.sources import Pictures, open_sources
 from sunbench.bench.watch import Silent, Watcher
 from sunbench.errors import UserError
-from sunbench.paths import cell_folder
+from sunbench.paths import cell_folder, reference_sets
+from sunbench.sampling import text_pipeline
+from sunbench.sampling.masks import mask
 from sunbench.store import CellStore, ResultRow, RunFolder, ensure_space, key
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from sunbench.models import LoadedModel
+
 log = logging.getLogger(__name__)
+
+
+def _ensure_room(out: Path, here: int, cached: int) -> None:
+    """Room for the run and for the cache, which may lie on one disk."""
+    ensure_space(reference_sets(), cached)
+    one_disk = out.stat().st_dev == reference_sets().stat().st_dev
+    ensure_space(out, here + cached if one_disk else here)
 
 
 @dataclass
@@ -51,9 +67,10 @@ def execute(
             plans = plan(request)
         for model in plans:
             model.cells = [c for c in model.cells if only in (None, c.role)]
-        needed = bytes_needed(plans, request.keep_images)
-        ensure_space(out, needed)
-        watcher.planned(plans, needed)
+        whole = [model.whole for model in plans]
+        here, cached = bytes_needed(whole, request.keep_images, out)
+        _ensure_room(out, here, cached)
+        watcher.planned(whole, here + cached)
         outcome = Outcome()
         for model in plans:
             with clock.phase("loading models"):
@@ -74,31 +91,72 @@ def _run_model(
     outcome: Outcome,
 ) -> None:
     assert model.loaded is not None
-    metrics = request.metrics or default_metrics(model.card)
+    metrics = request.metrics or default_metrics(model.card, request.task)
     with clock.phase("loading feature networks"):
         probes = Probes.load(metrics, request.device)
-    executor = Executor(
-        model.loaded,
-        model.rows,
-        probes,
-        run.path / "texts",
-        batch=request.batch,
-        keep_images=request.keep_images,
-        clock=clock,
-        advance=watcher.advance,
-    )
+    work = _Work(model, request, run, clock, watcher, outcome)
+    executor = work.executor(model.loaded, probes, *work.sources())
     made: list[Made] = []
     for planned in model.cells:
         if planned.skip is None:
-            watcher.cell(planned)
-            content = planned.cell.content()
-            store = CellStore(cell_folder(run.path, planned.role, key(content)), content)
-            reference = None if planned.role != "candidate" else made[0]
-            one = Made(planned, store)
-            outcome.new_shards += executor.make(one, reference)
-            made.append(one)
+            made.append(work.make(planned, executor, made))
     with clock.phase("statistics and intervals"):
         _reduce(model, probes, made, outcome)
+
+
+@dataclass(frozen=True)
+class _Work:
+    """One model's part of a run."""
+
+    model: ModelPlan
+    request: Request
+    run: RunFolder
+    clock: Clock
+    watcher: Watcher
+    outcome: Outcome
+
+    def executor(
+        self,
+        loaded: LoadedModel,
+        probes: Probes,
+        sources: Pictures | None = None,
+        mask: Tensor | None = None,
+    ) -> Executor:
+        """What makes cells of this model."""
+        return Executor(
+            loaded,
+            self.model.rows,
+            probes,
+            self.run.path / "texts",
+            batch=self.request.batch,
+            keep_images=self.request.keep_images,
+            clock=self.clock,
+            advance=self.watcher.advance,
+            sources=sources,
+            mask=mask,
+        )
+
+    def make(self, planned: Planned, executor: Executor, earlier: list[Made]) -> Made:
+        """Make what a cell lacks, a candidate's paired with the reference before it."""
+        self.watcher.cell(planned)
+        content = planned.cell.content()
+        store = CellStore(cell_folder(self.run.path, planned.role, key(content)), content)
+        one = Made(planned, store)
+        reference = earlier[0] if planned.role == "candidate" else None
+        self.outcome.new_shards += executor.make(one, reference)
+        return one
+
+    def sources(self) -> tuple[Pictures | None, Tensor | None]:
+        """Source pictures, the model's own made first, and the mask; none for text2image."""
+        plan, loaded, cell = self.model.sources, self.model.loaded, self.model.cells[0].cell
+        if plan is None or loaded is None:
+            return None, None
+        made = None
+        if plan.own is not None:
+            plain = replace(loaded, pipeline=text_pipeline(loaded.pipeline))
+            made = self.make(plan.own, self.executor(plain, Probes(())), [])
+        painted = mask(self.request.mask, cell.resolution) if cell.task == "inpaint" else None
+        return open_sources(plan, made, cell), painted
 
 
 def _reduce(model: ModelPlan, probes: Probes, made: list[Made], outcome: Outcome) -> None:

@@ -27,6 +27,7 @@ def _cell(content: dict[str, Any]) -> Cell:
         seeds=tuple(content["seeds"]),
         resolution=content["resolution"],
         dtype=content["dtype"],
+        task_content=tuple(sorted(content.get("task_settings", {}).items())),
     )
 
 
@@ -53,7 +54,9 @@ def verify_run(path: Path) -> tuple[int, list[str]]:
     checked, problems = 0, []
     for model in run.read_run()["models"]:
         reference: Path | None = None
-        for entry in model["cells"]:
+        sources = model.get("sources", {})
+        own_sources = [sources] if "content" in sources else []
+        for entry in [*own_sources, *model["cells"]]:
             if entry["skip"] is not None:
                 continue
             own = entry["role"] == "candidate"

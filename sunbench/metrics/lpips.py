@@ -8,7 +8,7 @@ from torch import Tensor
 from torchmetrics.image.lpip import LearnedPerceptualImagePatchSimilarity
 
 from sunbench.metrics.availability import fetching
-from sunbench.metrics.backbone import frozen, full_precision
+from sunbench.metrics.backbone import frozen, full_precision, weights_key
 
 
 class LearnedLpips:
@@ -21,6 +21,7 @@ class LearnedLpips:
         with fetching(f"torchvision's {net} for LPIPS"):
             metric = LearnedPerceptualImagePatchSimilarity(net_type=net)
         self.net = frozen(metric.net, device)
+        self.key = weights_key(self.net, self.protocol)
 
     def distance(self, a: Tensor, b: Tensor) -> Tensor:
         """uint8 NCHW, uint8 NCHW -> float32 (N,)."""

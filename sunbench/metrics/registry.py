@@ -31,7 +31,7 @@ class Metric:
     name: str
     summary: str
     protocol: str
-    compares: Literal["sets", "pairs", "text", "alone"]
+    compares: Literal["sets", "pairs", "text", "alone", "source"]
     better: Literal["higher", "lower"]
     net: str | None = None
     nets: Literal["any", "clip", "lpips", "fixed"] = "fixed"
@@ -119,6 +119,13 @@ METRICS = {
             "peak signal-to-noise ratio to the reference picture of the same index, dB",
             "per picture, range 255, identical pictures count as 100 dB",
             "pairs",
+            "higher",
+        ),
+        Metric(
+            "unmasked_psnr",
+            "inpainting: peak signal-to-noise ratio to the source where nothing was painted, dB",
+            "as psnr, over the pixels that the mask leaves alone",
+            "source",
             "higher",
         ),
         Metric(

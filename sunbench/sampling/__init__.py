@@ -2,16 +2,26 @@
 
 from sunbench.sampling.batch import ImageId, SampleBatch, image_generator, make_batch, noise_hash
 from sunbench.sampling.cell import SHARD_SIZE, VERSION, Cell
+from sunbench.sampling.edges import edges
 from sunbench.sampling.generate import Generated, TextCache, generate
 from sunbench.sampling.method import Method, Sampler, SampleSettings
-from sunbench.sampling.pipeline import PipelineMethod, PipelineSampler, decode, latent_shape
+from sunbench.sampling.pipeline import (
+    PipelineMethod,
+    PipelineSampler,
+    decode,
+    latent_shape,
+    too_many,
+)
 from sunbench.sampling.solvers import SolverSpec
+from sunbench.sampling.task import TASKS, Given, text_pipeline
 
 __all__ = [
     "SHARD_SIZE",
+    "TASKS",
     "VERSION",
     "Cell",
     "Generated",
+    "Given",
     "ImageId",
     "Method",
     "PipelineMethod",
@@ -22,9 +32,12 @@ __all__ = [
     "SolverSpec",
     "TextCache",
     "decode",
+    "edges",
     "generate",
     "image_generator",
     "latent_shape",
     "make_batch",
     "noise_hash",
+    "text_pipeline",
+    "too_many",
 ]

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from sunbench.sampling.task import Given
+
 
 @dataclass(frozen=True)
 class ImageId:
@@ -32,12 +34,14 @@ class SampleBatch:
         negative_embeds: (B, tokens, width) of the negative prompts.
         latents: (B, channels, h, w) float32 standard normal noise, on CPU.
         generators: one a picture, already past the draw of ``latents``.
+        given: source pictures, for tasks that start from some.
     """
 
     prompt_embeds: Tensor
     negative_embeds: Tensor
     latents: Tensor
     generators: list[torch.Generator]
+    given: Given | None = None
 
     def __len__(self) -> int:
         return len(self.latents)
@@ -48,11 +52,12 @@ def make_batch(
     prompt_embeds: Tensor,
     negative_embeds: Tensor,
     shape: tuple[int, int, int],
+    given: Given | None = None,
 ) -> SampleBatch:
     """Draw each image's initial latent (channels, h, w) from its own generator."""
     generators = [image_generator(image) for image in images]
     latents = torch.stack([torch.randn(shape, generator=g) for g in generators])
-    return SampleBatch(prompt_embeds, negative_embeds, latents, generators)
+    return SampleBatch(prompt_embeds, negative_embeds, latents, generators, given)
 
 
 def noise_hash(latent: Tensor) -> str:

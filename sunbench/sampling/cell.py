@@ -18,6 +18,7 @@ class Cell:
     """(model, method, steps, task, prompt set, seeds, size, guidance, dtype).
 
     Image ``i`` shows prompt ``i // len(seeds)`` with seed ``seeds[i % len(seeds)]``.
+    task_content: what the task adds to the pictures' making: sources by hash, strength, mask.
     """
 
     model: str
@@ -33,6 +34,7 @@ class Cell:
     seeds: tuple[int, ...]
     resolution: int
     dtype: str
+    task_content: tuple[tuple[str, Any], ...] = ()
     batch: int = 0  # kept out of the key: batches do not change an image beyond tolerance
 
     @property
@@ -49,8 +51,14 @@ class Cell:
         """Image indices of shard k."""
         return range(k * SHARD_SIZE, min((k + 1) * SHARD_SIZE, self.images))
 
+    @property
+    def strength(self) -> float:
+        """Share of the noise schedule that is run: 1 starts from pure noise."""
+        return float(dict(self.task_content).get("strength", 1.0))
+
     def content(self) -> dict[str, Any]:
         """All that shapes the cell's pictures, JSON-able; its hash is the cell's key."""
+        more = {"task_settings": dict(self.task_content)} if self.task_content else {}
         return {
             "version": VERSION,
             "diffusers": diffusers.__version__,
@@ -61,6 +69,7 @@ class Cell:
             "steps": self.steps,
             "guidance_scale": self.guidance_scale,
             "task": self.task,
+            **more,
             "prompts": {"name": self.prompts, "hash": self.prompts_hash, "n": self.n_prompts},
             "seeds": list(self.seeds),
             "resolution": self.resolution,
@@ -70,5 +79,6 @@ class Cell:
 
     @property
     def label(self) -> str:
-        """For people: model, method and steps."""
-        return f"{self.model} · {self.method} · {self.steps} steps"
+        """For people: model, method and steps, and the task where it is another than usual."""
+        name = f"{self.model} · {self.method} · {self.steps} steps"
+        return name if self.task == "text2image" else f"{name} · {self.task}"

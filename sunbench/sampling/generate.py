@@ -17,6 +17,7 @@ from sunbench.sampling.batch import ImageId, make_batch, noise_hash
 from sunbench.sampling.cell import Cell
 from sunbench.sampling.method import Sampler
 from sunbench.sampling.pipeline import decode, latent_shape
+from sunbench.sampling.task import Given
 
 
 class TextCache:
@@ -81,8 +82,12 @@ def generate(
     prompts: Sequence[Any],
     indices: range,
     texts: dict[str, Tensor],
+    given: Given | None = None,
 ) -> Generated:
-    """Sample the images of ``indices``; ``prompts`` are the rows of the whole set."""
+    """Sample the images of ``indices``; ``prompts`` are the rows of the whole set.
+
+    given: the sources of these images, for tasks that have some.
+    """
     n = len(cell.seeds)
     rows = [prompts[i // n] for i in indices]
     images = [ImageId(p.id, cell.seeds[i % n]) for p, i in zip(rows, indices, strict=True)]
@@ -91,6 +96,7 @@ def generate(
         torch.stack([texts[p.text] for p in rows]),
         torch.stack([texts[p.negative] for p in rows]),
         latent_shape(pipeline, cell.resolution),
+        given,
     )
     device = pipeline.unet.device
     hashes = [noise_hash(z) for z in batch.latents]

@@ -8,18 +8,26 @@ from typing import Any, Protocol, runtime_checkable
 from torch import Tensor
 
 from sunbench.sampling.batch import SampleBatch
+from sunbench.sampling.task import asked_steps
 
 
 @dataclass(frozen=True)
 class SampleSettings:
     """How to sample: diffusers' words and meanings.
 
-    ``guidance_scale`` g is that of e_n + g (e_p - e_n): 1 means one conditional pass.
+    ``guidance_scale`` g is that of e_n + g (e_p - e_n): 1 means one conditional pass. ``steps``
+    are U-Net passes (two rows each under guidance) at every ``strength``.
     """
 
     steps: int
     guidance_scale: float
     task: str = "text2image"
+    strength: float = 1.0
+
+    @property
+    def asked(self) -> int:
+        """Steps that diffusers' pipeline is asked for: it drops 1 - strength of them."""
+        return asked_steps(self.steps, self.strength)
 
 
 class Sampler(Protocol):

@@ -13,6 +13,7 @@ from sunbench.sampling.batch import SampleBatch
 from sunbench.sampling.counter import UNetCounter
 from sunbench.sampling.method import SampleSettings
 from sunbench.sampling.solvers import SolverSpec
+from sunbench.sampling.task import call_arguments, misfit, task_pipeline
 
 
 def latent_shape(pipeline: Any, resolution: int | None = None) -> tuple[int, int, int]:
@@ -33,10 +34,10 @@ def decode(pipeline: Any, latents: Tensor) -> Tensor:
 
 
 class PipelineSampler:
-    """Runs a diffusers text-to-image pipeline on prepared embeddings and noise."""
+    """Runs a diffusers pipeline on prepared embeddings, noise and source pictures."""
 
     def __init__(self, pipeline: Any, settings: SampleSettings) -> None:
-        self.pipeline, self.settings = pipeline, settings
+        self.pipeline, self.settings = task_pipeline(pipeline, settings.task), settings
         self._nfe = self._seconds = 0.0
 
     @torch.no_grad()
@@ -45,16 +46,17 @@ class PipelineSampler:
         pipe, s = self.pipeline, self.settings
         dtype, device = pipe.unet.dtype, pipe.unet.device
         negative = None if s.guidance_scale <= 1 else batch.negative_embeds.to(device, dtype)
+        given = call_arguments(pipe, s.task, batch, s.strength)
         with UNetCounter(pipe.unet) as counter:
             out = pipe(
                 prompt_embeds=batch.prompt_embeds.to(device, dtype),
                 negative_prompt_embeds=negative,
-                latents=batch.latents.to(device, dtype),
                 generator=batch.generators,
-                num_inference_steps=s.steps,
+                num_inference_steps=s.asked,
                 guidance_scale=s.guidance_scale,
                 output_type="latent",
                 return_dict=False,
+                **given,
             )[0]
         self._nfe, self._seconds = counter.rows / len(batch), counter.seconds
         if not bool(torch.isfinite(out).all()):
@@ -75,6 +77,13 @@ class PipelineSampler:
         return self._seconds
 
 
+def too_many(settings: SampleSettings, limit: str) -> str:
+    """The reason for more steps than there are."""
+    dropped = settings.asked != settings.steps
+    why = f" for {settings.steps} at strength {settings.strength:g}" if dropped else ""
+    return f"{settings.asked} steps asked{why}, {limit}"
+
+
 @dataclass(frozen=True)
 class PipelineMethod:
     """A training-free method: a solver under classifier-free guidance."""
@@ -88,12 +97,12 @@ class PipelineMethod:
         return {"method": self.name, "solver": self.solver.content(), "guidance": "cfg"}
 
     def skip(self, pipeline: Any, settings: SampleSettings) -> str | None:
-        """Runs on every model; only its step count is bounded, by the training schedule."""
+        """Runs on every model and task; only its steps are bounded, by the training schedule."""
         limit = pipeline.scheduler.config.num_train_timesteps
-        if settings.steps > limit:
-            return f"{settings.steps} steps asked, the schedule has {limit}"
-        if settings.task != "text2image":
-            return f"task {settings.task} is not supported yet"
+        if settings.asked > limit:
+            return too_many(settings, f"the schedule has {limit}")
+        if (reason := misfit(pipeline, settings.task)) is not None:
+            return reason
         if settings.guidance_scale > 1 and pipeline.unet.config.time_cond_proj_dim is not None:
             return "the U-Net takes guidance as an input, so it cannot run CFG"
         return None

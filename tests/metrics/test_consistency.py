@@ -134,3 +134,16 @@ def test_lpips_out_of_reach_says_so(monkeypatch, tmp_path):
     monkeypatch.setattr("torch.hub.download_url_to_file", unreachable)
     with pytest.raises(NotAvailable, match="weights not available offline: torchvision's alex"):
         LearnedLpips("alex")
+
+
+def test_a_run_names_learned_lpips_by_its_weights(alex, monkeypatch):
+    from sunbench.bench import probes
+
+    monkeypatch.setattr(probes, "perceptual", lambda net, device: alex)
+    loaded = probes.Probes.load(("lpips[alex]",), "cpu")
+    a = pictures(3, 0, 64)
+    scores = loaded.paired(a, nudged(a, 20), "0123456789abcdef", 2)
+    (name,) = [n for n in scores if "lpips" in n]
+    assert name == f"paired-0123456789ab-lpips-alex-{alex.key[:8]}"
+    assert scores[name].shape == (3,)
+    assert (scores[name] > 0).all()

@@ -43,6 +43,7 @@ CHANGES = {
     "seeds": (7, 0),
     "resolution": 24,
     "dtype": "float16",
+    "task_content": (("mask", "left"), ("sources", "dd"), ("strength", 0.5)),
 }
 
 
@@ -77,6 +78,15 @@ def test_diffusers_version_is_in_the_key(monkeypatch: pytest.MonkeyPatch):
     before = key(CELL.content())
     monkeypatch.setattr("diffusers.__version__", "0.1")
     assert key(CELL.content()) != before
+
+
+def test_a_tasks_own_settings_are_in_the_key_and_text2image_has_none():
+    """What was stored before there were tasks keeps its key."""
+    assert "task_settings" not in CELL.content()
+    paint = replace(CELL, task="inpaint", task_content=CHANGES["task_content"])
+    assert paint.content()["task_settings"] == {"mask": "left", "sources": "dd", "strength": 0.5}
+    assert (paint.strength, CELL.strength) == (0.5, 1.0)
+    assert cell_from_content(json.loads(json.dumps(paint.content()))) == paint
 
 
 def test_content_survives_json_and_gives_the_cell_back():

@@ -1,0 +1,187 @@
+"""Source pictures of the tasks that start from one: the model's own, or those of a folder.
+
+Own sources are what the reference sampler (25-step DPM-Solver++) of the same model draws from
+other noise, so that every task runs offline on any model, and is the same on every machine. Which
+prompt they show depends on what would make the task trivial:
+
+- image2image: the *next* prompt of the set. A picture of the same prompt would be the answer
+  already (the zoo's captions say all), and a method that changes nothing would win.
+- inpaint, controlnet: the *same* prompt from another seed. What stays must agree with the text, as
+  it does when people paint into pictures; the answer is hidden, by noise or behind edges.
+
+Sources do not depend on the task's steps, method or seed offset: reference, floor and candidates
+of image i all start from source i. They are a text2image cell of the cache, shared by all runs.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from PIL import Image, UnidentifiedImageError
+from torch import Tensor
+
+from sunbench.bench.execute import Made, stacked
+from sunbench.bench.plan import Planned, reference_cell
+from sunbench.bench.request import Request
+from sunbench.errors import UserError
+from sunbench.reference_sets import SOURCE_OFFSET
+from sunbench.sampling import Cell
+from sunbench.sampling.edges import FILTER
+from sunbench.sampling.masks import NAMED
+from sunbench.store import key, sha256_file
+from sunbench.store.pictures import picture_files
+
+if TYPE_CHECKING:
+    from sunbench.models import LoadedModel
+    from sunbench.prompts import PromptSet
+
+#: How many prompts further in the set the source of a prompt is.
+SHIFT = {"image2image": 1, "inpaint": 0, "controlnet": 0}
+
+Pictures = Callable[[range], Tensor]
+
+
+@dataclass(frozen=True)
+class SourcePlan:
+    """A cell of the model's own pictures to be made, or the files of a folder, one a prompt."""
+
+    own: Planned | None = None
+    shift: int = 0
+    files: tuple[Path, ...] = ()
+
+    def content(self) -> dict[str, Any]:
+        """For the keys of the cells that start from them."""
+        if self.own is None:
+            return {"sources": key([sha256_file(f) for f in self.files])}
+        return {"sources": key(self.own.cell.content()), "source_shift": self.shift}
+
+    def provenance(self) -> dict[str, Any]:
+        """For run.json: where the sources are from."""
+        if self.own is None:
+            return {"role": "source", "files": [f.name for f in self.files], **self.content()}
+        cell = self.own.cell
+        entry = {"role": "source", "label": f"sources of {cell.model}", "skip": None}
+        return {**entry, "key": key(cell.content()), "content": cell.content()}
+
+
+def plan_sources(loaded: LoadedModel, rows: PromptSet, request: Request) -> SourcePlan | None:
+    """Where the sources of a request come from; None for text2image."""
+    if request.task == "text2image":
+        return None
+    if request.sources is not None:
+        return SourcePlan(files=_files(Path(request.sources), len(rows)))
+    channels = loaded.pipeline.unet.config.in_channels
+    if channels != loaded.pipeline.vae.config.latent_channels:
+        raise UserError(
+            f"{loaded.card.name}: a U-Net of {channels} channels draws no sources from text alone,"
+            " expected a folder of pictures: --sources DIR"
+        )
+    cell, evaluations = reference_cell(loaded, rows, request)
+    own = Planned("source", source_cell(cell), None, evaluations)
+    return SourcePlan(own, SHIFT[request.task])
+
+
+def source_cell(reference: Cell) -> Cell:
+    """The cell of the sources: the reference's pictures of texts alone, from other noise."""
+    return replace(
+        reference,
+        task="text2image",
+        task_content=(),
+        weights=tuple(w for w in reference.weights if w[0] != "controlnet"),
+        seeds=tuple(s + SOURCE_OFFSET for s in reference.seeds),
+    )
+
+
+def task_content(request: Request, plan: SourcePlan | None) -> tuple[tuple[str, Any], ...]:
+    """What a task adds to the content of its cells; nothing for text2image."""
+    if plan is None:
+        return ()
+    content: dict[str, Any] = plan.content()
+    if request.task == "controlnet":
+        content["edges"] = FILTER
+    else:
+        content["strength"] = request.chosen_strength
+    if request.task == "inpaint":
+        named = request.mask in NAMED
+        content["mask"] = request.mask if named else sha256_file(Path(request.mask))
+    return tuple(sorted(content.items()))
+
+
+# ------------------------------------------------------------------------------ pictures
+
+
+def open_sources(plan: SourcePlan, made: Made | None, cell: Cell) -> Pictures:
+    """Image indices of a task's cell -> their sources (B, 3, H, W) uint8."""
+    if made is not None:
+        return CellSources(made, plan.shift)
+    return FolderSources(plan.files, len(cell.seeds), cell.resolution)
+
+
+class CellSources:
+    """Sources in a cell of the model's own; two shards are held in memory."""
+
+    def __init__(self, made: Made, shift: int) -> None:
+        self.made, self.shift = made, shift
+        self._recent: OrderedDict[int, Tensor] = OrderedDict()
+
+    def __call__(self, indices: range) -> Tensor:
+        """Sources of a run of images."""
+        return torch.stack([self._picture(self._place(i)) for i in indices])
+
+    def _place(self, i: int) -> int:
+        cell = self.made.cell
+        prompt, seed = divmod(i, len(cell.seeds))
+        return (prompt + self.shift) % cell.n_prompts * len(cell.seeds) + seed
+
+    def _picture(self, place: int) -> Tensor:
+        size = len(self.made.cell.shard(0))
+        k, at = divmod(place, size)
+        if k not in self._recent:
+            store = self.made.store
+            self._recent[k] = stacked(store.read_rows(k, images=True), store.folder)
+            while len(self._recent) > 2:
+                self._recent.popitem(last=False)
+        return self._recent[k][at]
+
+
+@dataclass(frozen=True)
+class FolderSources:
+    """Sources in files, one a prompt, in the order of their names; shared by a prompt's seeds."""
+
+    files: tuple[Path, ...]
+    seeds: int
+    side: int
+
+    def __call__(self, indices: range) -> Tensor:
+        """Sources of a run of images."""
+        return torch.stack([read_source(self.files[i // self.seeds], self.side) for i in indices])
+
+
+def _files(folder: Path, prompts: int) -> tuple[Path, ...]:
+    found = picture_files(folder)
+    if len(found) < prompts:
+        raise UserError(
+            f"given {len(found)} source pictures in {folder}, expected one a prompt ({prompts})"
+        )
+    return tuple(found[:prompts])
+
+
+def read_source(file: Path, side: int) -> Tensor:
+    """A picture (3, side, side) uint8: the shortest side resized, the middle cut out."""
+    try:
+        with Image.open(file) as picture:
+            whole = picture.convert("RGB")
+    except (UnidentifiedImageError, OSError) as error:
+        raise UserError(f"given source {file}, which is no picture ({error})") from error
+    scale = side / min(whole.size)
+    width, height = (max(side, round(n * scale)) for n in whole.size)
+    left, top = (width - side) // 2, (height - side) // 2
+    sized = whole.resize((width, height), Image.Resampling.LANCZOS)
+    made = np.array(sized.crop((left, top, left + side, top + side)))
+    return torch.from_numpy(made).permute(2, 0, 1).contiguous()

@@ -1,0 +1,55 @@
+"""Masks of inpainting: what is painted anew, by name or from a picture."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, UnidentifiedImageError
+from torch import Tensor
+
+from sunbench.errors import UserError, unknown
+
+#: Name -> painted rows and columns, as shares of the side.
+NAMED = {
+    "centre": ((0.25, 0.75), (0.25, 0.75)),
+    "left": ((0.0, 1.0), (0.0, 0.5)),
+    "right": ((0.0, 1.0), (0.5, 1.0)),
+    "top": ((0.0, 0.5), (0.0, 1.0)),
+    "bottom": ((0.5, 1.0), (0.0, 1.0)),
+}
+
+
+def check(spec: str) -> None:
+    """Raise UserError unless ``spec`` is a mask's name or an existing file."""
+    if spec not in NAMED and not Path(spec).is_file():
+        raise unknown("mask", spec, NAMED)
+
+
+def mask(spec: str, side: int) -> Tensor:
+    """A mask (side, side) float: 1 is painted, 0 stays. ``spec``: a name or a picture's path.
+
+    A picture is resized without smoothing; what is brighter than half is painted.
+    """
+    check(spec)
+    made = _box(spec, side) if spec in NAMED else _picture(Path(spec), side)
+    if not 0 < float(made.mean()) < 1:
+        raise UserError(f"given mask {spec!r}, which paints all or nothing, expected a part")
+    return made
+
+
+def _box(name: str, side: int) -> Tensor:
+    made = torch.zeros(side, side)
+    rows, columns = (slice(round(a * side), round(b * side)) for a, b in NAMED[name])
+    made[rows, columns] = 1
+    return made
+
+
+def _picture(path: Path, side: int) -> Tensor:
+    try:
+        with Image.open(path) as picture:
+            small = picture.convert("L").resize((side, side), Image.Resampling.NEAREST)
+    except (UnidentifiedImageError, OSError) as error:
+        raise UserError(f"given mask {path}, which is no picture ({error})") from error
+    return torch.from_numpy((np.asarray(small) > 127).astype(np.float32))

@@ -1,0 +1,207 @@
+"""The measure of negative prompts: what is named, what is absent, zero by construction."""
+
+from __future__ import annotations
+
+import csv
+import importlib.util
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from sunbench.errors import UserError
+from sunbench.metrics.zoo_clip import ZooClip
+from sunbench.prompts import Prompt
+from sunbench.reference_sets import Recipe
+from sunbench.report.negative_cases import file_cases, zoo_cases
+from sunbench.report.negative_data import NegativesRequest
+from sunbench.report.negative_prompts import measure, share_estimate
+from sunbench.report.negative_tables import csv_text, markdown, write
+from sunbench.zoo.data import colours, scenes
+
+
+def _methods() -> ModuleType:
+    """The methods' conftest, for its random LoRA."""
+    path = Path(__file__).parents[1] / "methods" / "conftest.py"
+    spec = importlib.util.spec_from_file_location("tests_methods_loras", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = sys.modules["tests_methods_loras"] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(autouse=True)
+def _short_references(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        "sunbench.report.negative_prompts.recipe_for", lambda model: Recipe(model=model, steps=3)
+    )
+
+
+@pytest.fixture
+def zoo_card(lab: Any, tmp_path: Path) -> Path:
+    """The tiny model at the zoo's resolution, with the zoo's captions."""
+    text = lab.world.card.read_text().replace("resolution = 16", "resolution = 64")
+    lines = ['prompts = "zoo"' if x.startswith("prompts") else x for x in text.splitlines()]
+    card = tmp_path / "zoo.toml"
+    card.write_text("\n".join(lines) + "\n")
+    return card
+
+
+@pytest.fixture
+def lora(lab: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A random LCM-LoRA: a method without a negative prompt."""
+    from diffusers import UNet2DConditionModel
+
+    from sunbench.methods.lcm_lora import TARGETS
+
+    unet = UNet2DConditionModel.from_pretrained(lab.world.card.parent / "tiny" / "unet")
+    path = _methods()._lora(unet, tmp_path / "lora.safetensors", TARGETS, 1)
+    monkeypatch.setenv("SUNBENCH_LCM_LORA", str(path))
+
+
+def request(card: Path, **changes: Any) -> NegativesRequest:
+    given: dict[str, Any] = {
+        "models": (str(card),),
+        "methods": ("ddim", "lcm-lora", "sun"),
+        "steps": (2,),
+        "images": 4,
+        "batch": 3,
+    }
+    return NegativesRequest(**{**given, **changes})
+
+
+def test_zoo_cases_name_what_the_caption_says_and_what_it_does_not():
+    cases = zoo_cases(30)
+    assert [r.text for r in cases.rows] == [s.caption for s in scenes()[1][:30]]
+    colour, thing = cases.kinds
+    for row, named, absent, scene in zip(
+        cases.rows, colour.named, colour.absent, scenes()[1][:30], strict=True
+    ):
+        name = colours()[scene.colour][0]
+        assert named.split()[1] == name
+        assert f" {name} " in row.text
+        assert absent != named
+        assert f" {absent.split()[1]} " not in row.text
+    assert all(n.split(" ", 1)[1] in r.text for n, r in zip(thing.named, cases.rows, strict=True))
+    assert all(a != n for a, n in zip(thing.absent, thing.named, strict=True))
+    assert len(set(colour.absent)) > 3
+    assert zoo_cases(30).kinds[0].absent == colour.absent
+
+
+def test_ground_and_thing_are_read_off_pictures(lab: Any):
+    cases = zoo_cases(3)
+    (_, ground), (_, thing) = (k.readers[0] for k in cases.kinds)
+    chosen = scenes()[1][:3]
+    images = torch.zeros(3, 3, 64, 64, dtype=torch.uint8)
+    for i, scene in enumerate(chosen):
+        images[i] = torch.tensor(colours()[scene.colour][1])[:, None, None]
+    scorer = ZooClip(lab.world.weights / "scorer")
+    assert ground(images, [0, 1, 2], scorer).tolist() == [1, 1, 1]
+    other = next(i for i in (1, 2) if chosen[i].colour != chosen[0].colour)
+    assert ground(images[:1], [other], scorer).tolist() == [0]
+    assert set(thing(images, [0, 1, 2], scorer).tolist()) <= {0.0, 1.0}
+
+
+def test_a_method_without_negatives_falls_by_exactly_zero(zoo_card: Path, lora: None):
+    (found,) = measure(request(zoo_card))
+    rows = {(r.method, r.kind, r.measure): r for r in found.rows}
+    assert len(rows) == 4 * 2 * 2
+    for (method, _, _), row in rows.items():
+        if method == "sun":
+            assert "no SUN adapter" in row.reason
+        elif method == "lcm-lora":
+            assert row.fall.value == row.fall.low == row.fall.high == 0
+            assert row.absent.value == 0
+            assert row.without == row.named
+            assert row.nfe == 2
+        else:
+            assert row.fall.low <= row.fall.value <= row.fall.high
+            assert row.fall.value == pytest.approx(row.without - row.named, abs=1e-9)
+    assert rows["dpm++", "thing", "CLIP score"].nfe == 6  # three steps under CFG
+    assert rows["dpm++", "thing", "CLIP score"].fall.value != 0
+    labels = [s.label for s in found.shown]
+    assert labels == ["dpm++ 3", "ddim 2", "lcm-lora 2"]
+    by_label = {s.label: s for s in found.shown}
+    assert torch.equal(by_label["lcm-lora 2"].without, by_label["lcm-lora 2"].named)
+    assert not torch.equal(by_label["ddim 2"].without, by_label["ddim 2"].named)
+
+
+def test_batches_change_nothing(zoo_card: Path):
+    small = {"methods": ("ddim",), "images": 2, "steps": (1,)}
+    (few,) = measure(request(zoo_card, **small, batch=1))
+    (many,) = measure(request(zoo_card, **small, batch=64))
+    gap = few.shown[1].named.int() - many.shown[1].named.int()
+    assert int(gap.abs().max()) <= 1
+    for a, b in zip(few.rows, many.rows, strict=True):
+        if a.measure == "CLIP score":
+            assert a.fall.value == pytest.approx(b.fall.value, abs=0.02)
+
+
+def test_files_tables_and_sheet(zoo_card: Path, tmp_path: Path):
+    asked = request(zoo_card, methods=("sun",))
+    found = list(measure(asked))
+    write(tmp_path / "out", asked, found)
+    page = (tmp_path / "out/negatives.md").read_text()
+    assert page == markdown(found)
+    for word in ("ground colour", "thing of the nearest caption", "no SUN adapter", "share of"):
+        assert word in page
+    assert str(tmp_path) not in page
+    rows = list(csv.DictReader(csv_text(found).splitlines()))
+    assert len(rows) == len(found[0].rows)
+    assert {r["n"] for r in rows} == {"4"}
+    first = found[0].rows[0]
+    assert float(rows[0]["fall_low"]) == first.fall.low
+    with Image.open(tmp_path / "out/negatives-tiny.png") as page_image:
+        assert page_image.width > 2 * 128
+        assert page_image.height > 8 * 128  # four prompts of each sort
+
+
+# ------------------------------------------------------------------------------ other prompts
+
+
+def test_concepts_from_a_file(lab: Any, tmp_path: Path):
+    file = tmp_path / "concepts.csv"
+    file.write_text("prompt,negative_prompt\na red boat,boat\na teal cat,cat\na drum,boat\n")
+    asked = request(
+        lab.world.card, methods=("ddim",), images=6, seeds=(0, 1), prompts=str(file), steps=(1,)
+    )
+    (found,) = measure(asked)
+    assert found.captions == [("a red boat", "boat"), ("a teal cat", "cat"), ("a drum", "boat")]
+    assert [(r.kind, r.measure) for r in found.rows] == [("concept", "CLIP score")] * 2
+    assert {r.fall.n for r in found.rows} == {6}
+
+
+def test_absent_concepts_are_the_next_that_differs():
+    rows = tuple(Prompt(str(i), "x", n) for i, n in enumerate(["a", "a", "b"]))
+    (kind,) = file_cases(rows, "f").kinds
+    assert kind.absent == ("b", "b", "a")
+
+
+def test_mistakes_are_told(lab: Any):
+    with pytest.raises(UserError, match="given no prompts, expected a file"):
+        list(measure(request(lab.world.card)))
+    with pytest.raises(UserError, match="no negative prompt beside 'x'"):
+        file_cases((Prompt("0", "x"), Prompt("1", "y", "z")), "f")
+    with pytest.raises(UserError, match="the one concept 'z'"):
+        file_cases((Prompt("0", "x", "z"), Prompt("1", "y", "z")), "f")
+    with pytest.raises(UserError, match="did you mean 'ddim'"):
+        request(lab.world.card, methods=("dimm",))
+    with pytest.raises(UserError, match="given 3 images of 2 seeds"):
+        request(lab.world.card, images=3, seeds=(0, 1))
+    with pytest.raises(UserError, match="given no models"):
+        request(lab.world.card, steps=())
+
+
+def test_share_of_the_references_fall():
+    clusters = np.arange(40) // 2
+    of = 1 + np.random.default_rng(0).normal(size=40) / 10
+    half = share_estimate(of / 2, of, clusters)
+    assert half is not None
+    assert (half.value, half.low, half.high) == pytest.approx((0.5, 0.5, 0.5))
+    assert share_estimate(of, of - 1, clusters) is None

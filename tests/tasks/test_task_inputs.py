@@ -1,0 +1,84 @@
+"""Masks, edges, and what was left alone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from sunbench.errors import UserError
+from sunbench.metrics.consistency import psnr
+from sunbench.metrics.unmasked import unmasked_psnr
+from sunbench.sampling import edges
+from sunbench.sampling.masks import NAMED, mask
+
+
+def test_an_edge_lies_on_both_sides_of_a_step():
+    picture = torch.zeros(1, 3, 8, 8, dtype=torch.uint8)
+    picture[..., 5:] = 255
+    found = edges(picture)
+    assert found.shape == (1, 3, 8, 8)
+    assert found.dtype == torch.float32
+    assert found[0, 0].sum(0).tolist() == [0, 0, 0, 0, 8, 8, 0, 0]
+    assert torch.equal(found[:, :1].expand_as(found), found)
+    assert torch.equal(edges(picture.mT), found.mT)
+
+
+@pytest.mark.parametrize(("step", "found"), [(25, False), (27, True)])
+def test_the_threshold_is_a_tenth_of_the_range(step: int, found: bool):
+    picture = torch.full((1, 3, 8, 8), 100, dtype=torch.uint8)
+    picture[..., 4:] += step
+    assert bool(edges(picture).any()) is found
+
+
+def test_flat_pictures_and_borders_have_no_edges():
+    assert not edges(torch.full((2, 3, 6, 6), 200, dtype=torch.uint8)).any()
+
+
+@pytest.mark.parametrize("name", NAMED)
+def test_named_masks(name: str):
+    made = mask(name, 64)
+    assert set(made.unique().tolist()) == {0.0, 1.0}
+    assert float(made.mean()) == (0.25 if name == "centre" else 0.5)
+    eighths = made.reshape(8, 8, 8, 8).mean((1, 3))  # whole latents of 8 pixels
+    assert set(eighths.unique().tolist()) == {0.0, 1.0}
+
+
+def test_named_masks_lie_where_they_say():
+    assert mask("left", 4)[0].tolist() == [1, 1, 0, 0]
+    assert mask("right", 4)[0].tolist() == [0, 0, 1, 1]
+    assert mask("top", 4)[:, 0].tolist() == [1, 1, 0, 0]
+    assert mask("bottom", 4)[:, 0].tolist() == [0, 0, 1, 1]
+
+
+def test_a_mask_from_a_picture(tmp_path: Path):
+    pixels = np.zeros((8, 8), np.uint8)
+    pixels[:, 6:] = 200
+    Image.fromarray(pixels).save(tmp_path / "mask.png")
+    made = mask(str(tmp_path / "mask.png"), 4)
+    assert made[2].tolist() == [0, 0, 0, 1]
+
+
+def test_wrong_masks_are_told_in_one_line(tmp_path: Path):
+    with pytest.raises(UserError, match="did you mean 'centre'"):
+        mask("center", 8)
+    Image.new("L", (4, 4), 255).save(tmp_path / "all.png")
+    with pytest.raises(UserError, match="paints all or nothing"):
+        mask(str(tmp_path / "all.png"), 4)
+    (tmp_path / "text.png").write_text("no")
+    with pytest.raises(UserError, match="which is no picture"):
+        mask(str(tmp_path / "text.png"), 4)
+
+
+def test_unmasked_psnr_counts_only_what_stays():
+    g = torch.Generator().manual_seed(0)
+    a = torch.randint(0, 256, (3, 3, 8, 8), generator=g, dtype=torch.uint8)
+    painted = mask("left", 8)
+    b = a.clone()
+    b[..., :4] = 0  # only painted pixels differ
+    assert unmasked_psnr(b, a, painted).tolist() == [100, 100, 100]
+    b = torch.randint(0, 256, a.shape, generator=g, dtype=torch.uint8)
+    torch.testing.assert_close(unmasked_psnr(b, a, painted), psnr(b[..., 4:], a[..., 4:]))
