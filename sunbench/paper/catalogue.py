@@ -1,0 +1,131 @@
+"""Which tables and figures there are, and what each needs; imports no torch."""
+
+from __future__ import annotations
+
+import tomllib
+from dataclasses import dataclass
+from functools import cache
+from importlib import resources
+from typing import Any
+
+from sunbench.errors import unknown
+
+KINDS = {"tables": "table", "timings": "timing", "figures": "figure", "coming": "to come"}
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """How a paper measured, as far as it can be repeated; empty where nothing can be yet."""
+
+    title: str
+    guidance: float = 0.0
+    resolution: int = 0
+    images: int = 0
+    seeds: int = 1
+    prompts: str = ""
+    prompts_why: str = ""
+    paper_prompts: str = ""
+
+
+@dataclass(frozen=True)
+class Role:
+    """A model of a paper, the card that is it, and the zoo model that plays it."""
+
+    name: str
+    card: str
+    zoo: str
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row of a paper's table, our method for it, and the part of the run that holds it."""
+
+    name: str
+    method: str
+    part: str = ""
+
+
+@dataclass(frozen=True)
+class Part:
+    """One run of a table.
+
+    guidance: None is the table's own. against: the part whose reference it is measured by; empty
+    for its own. adapter: file name of a SUN adapter trained with the setting ``train``.
+    """
+
+    name: str = ""
+    guidance: float | None = None
+    against: str = ""
+    adapter: str = ""
+    train: str = ""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One table or figure."""
+
+    name: str
+    kind: str
+    paper: str
+    number: str
+    title: str
+    reference: str = ""  # what the paper's FID is measured to; empty: the model's own 25 steps
+    layout: str = ""
+    models: tuple[Role, ...] = ()
+    rows: tuple[Row, ...] = ()
+    parts: tuple[Part, ...] = (Part(),)
+    steps: tuple[int, ...] = ()
+    tasks: tuple[str, ...] = ()
+    negatives: tuple[str, ...] = ()
+    zoo_negatives: tuple[str, ...] = ()
+    needs_sun: bool = False
+
+    @property
+    def protocol(self) -> Protocol:
+        """The paper's."""
+        return papers()[self.paper]
+
+    def part(self, name: str) -> Part:
+        """The part of that name."""
+        return next(p for p in self.parts if p.name == name)
+
+    def methods(self, part: str) -> tuple[str, ...]:
+        """Methods of one part, each once."""
+        return tuple(dict.fromkeys(r.method for r in self.rows if r.part == part))
+
+
+def _table() -> dict[str, Any]:
+    text = resources.files("sunbench.paper").joinpath("papers.toml").read_text("utf-8")
+    return tomllib.loads(text)
+
+
+@cache
+def papers() -> dict[str, Protocol]:
+    """The papers by short name."""
+    return {name: Protocol(**values) for name, values in _table()["papers"].items()}
+
+
+def _entry(name: str, kind: str, values: dict[str, Any]) -> Entry:
+    given: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+    given["models"] = tuple(Role(*m) for m in values.get("models", []))
+    given["rows"] = tuple(Row(*r) for r in values.get("rows", []))
+    given["parts"] = tuple(Part(**p) for p in values.get("parts", [{}]))
+    return Entry(name=name, kind=kind, **given)
+
+
+@cache
+def entries() -> dict[str, Entry]:
+    """Every table and figure by name."""
+    table = _table()
+    return {
+        name: _entry(name, kind, values)
+        for group, kind in KINDS.items()
+        for name, values in table[group].items()
+    }
+
+
+def find(name: str) -> Entry:
+    """The table or figure of that name; UserError with the nearest match for an unknown one."""
+    if name not in entries():
+        raise unknown("paper table", name, entries())
+    return entries()[name]

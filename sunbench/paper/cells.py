@@ -1,0 +1,198 @@
+"""The paper's value and ours side by side, and why the two cannot be compared."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sunbench.bench.per_image import Kept, Recorded
+from sunbench.bench.reduce import fd_samples
+from sunbench.errors import UserError
+from sunbench.metrics import Estimate, fd_estimate
+from sunbench.metrics.registry import find as find_metric
+from sunbench.models import ModelCard
+from sunbench.paper.catalogue import Entry, Role, Row
+from sunbench.paper.numbers import Printed, printed
+from sunbench.paper.plan import Cast
+from sunbench.paper.runs import Found, label_of
+from sunbench.report.tables import FLOOR
+from sunbench.store import ResultRow, RunFolder
+
+#: The paper prints cosines, our clip_score is 100 times that.
+SCALE = {"fid": 1.0, "clip": 100.0}
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One number of a paper with ours beside it.
+
+    reasons: why the two cannot be compared, the same for a whole table or for this cell alone.
+    missing: why there is no value of ours. metric_here: what ours is. key: of the cell it is from.
+    """
+
+    printed: Printed
+    row: Row
+    model: str
+    player: str
+    metric: str
+    steps: int
+    metric_here: str
+    value: float | None = None
+    low: float | None = None
+    high: float | None = None
+    n: int = 0
+    nfe: int | None = None
+    protocol: str = ""
+    missing: str | None = None
+    reasons: tuple[str, ...] = ()
+    key: str = ""
+
+
+def cells(entry: Entry, who: Cast, found: dict[str, Found]) -> list[Cell]:
+    """Every number of the paper's table whose model was asked for."""
+    rows = {r.name: r for r in entry.rows}
+    out = []
+    for number in printed(entry.name):
+        card = who.card(number["model"])
+        if card is not None:
+            out.append(_cell(entry, number, rows[number["row"]], card, found))
+    return out
+
+
+def _cell(
+    entry: Entry, number: Printed, row: Row, card: ModelCard, found: dict[str, Found]
+) -> Cell:
+    here, metric = found[row.part], number["metric"]
+    label = label_of(card, metric)
+    role = next(r for r in entry.models if r.name == number["model"])
+    base: dict[str, Any] = {
+        "printed": number,
+        "row": row,
+        "model": number["model"],
+        "player": card.name,
+        "metric": metric,
+        "steps": number.steps,
+        "metric_here": label,
+        "reasons": reasons(entry, role, card, here, label),
+    }
+    if here.absent is not None:
+        return Cell(**base, missing=here.absent)
+    result = row_of(here.rows, card.name, row.method, number.steps, label)
+    if result is None:
+        return Cell(**base, missing="not in this run")
+    if result.value is None:
+        return Cell(**base, missing=result.reason, n=result.n)
+    value, low, high = _value(entry, row, result, found)
+    shown = [None if x is None else x / SCALE[metric] for x in (value, low, high)]
+    return Cell(
+        **base,
+        value=shown[0],
+        low=shown[1],
+        high=shown[2],
+        n=result.n,
+        nfe=result.nfe,
+        protocol=result.protocol,
+        key=result.key,
+    )
+
+
+def row_of(
+    rows: tuple[ResultRow, ...], model: str, method: str, steps: int, metric: str
+) -> ResultRow | None:
+    """One row of a run."""
+    place = (model, method, steps, metric)
+    return next((r for r in rows if (r.model, r.method, r.steps, r.metric) == place), None)
+
+
+def _value(
+    entry: Entry, row: Row, result: ResultRow, found: dict[str, Found]
+) -> tuple[float | None, float | None, float | None]:
+    """The row's own estimate, or that against another part's reference."""
+    other = entry.part(row.part).against
+    if not other:
+        return result.value, result.low, result.high
+    e = across(found[other].job.folder, found[row.part].job.folder, result)
+    return (e.value, e.low, e.high) if np.isfinite(e.low) else (e.value, None, None)
+
+
+# ------------------------------------------------------------------------------ across runs
+
+
+def _recorded(run: Path, model: str, role: str, key: str | None) -> Recorded:
+    for entry in RunFolder(run).read_run()["models"]:
+        for c in entry["cells"]:
+            if c["content"]["model"] == model and c["role"] == role and key in (None, c["key"]):
+                return Recorded(role, c["key"], c["label"], c["content"], c["skip"], {})
+    raise UserError(f"{run}: no {role} of {model} in its run.json; run it again")
+
+
+def across(reference_run: Path, run: Path, row: ResultRow) -> Estimate:
+    """Frechet distance of a row's pictures to another run's reference, on the row's own network.
+
+    The two runs show the same prompts at the same seeds, so they stay paired.
+    """
+    net = find_metric(row.metric).net
+    reference = Kept(_recorded(reference_run, row.model, "reference", None), reference_run)
+    candidate = Kept(_recorded(run, row.model, "candidate", row.key), run)
+    shared = reference.names(f"embed-{net}-") & candidate.names(f"embed-{net}-")
+    for name in sorted(shared):
+        a, b = reference.feature(name), candidate.feature(name)
+        if a is not None and b is not None:
+            seeds = len(reference.cell.content["seeds"])
+            clusters = np.arange(len(a)) // seeds
+            return fd_estimate(a, b, clusters, samples=fd_samples(a.shape[1]))
+    raise UserError(f"{run}: {row.name} and its reference have no features of {net} in common")
+
+
+# ------------------------------------------------------------------------------ reasons
+
+
+def reasons(entry: Entry, role: Role, card: ModelCard, here: Found, label: str) -> tuple[str, ...]:
+    """Why a value of this table cannot be set against the paper's."""
+    p, request = entry.protocol, here.request
+    out = [] if card.name == role.card else [f"model: {card.name} plays {role.name}"]
+    if label.startswith("clip_score"):
+        out.append(f"metric: {label} / 100; which CLIP the paper took is unsaid")
+    elif label != "fid":
+        out.append(f"metric: {label} is not Inception FID")
+    if entry.reference and not label.startswith("clip_score"):
+        out.append(
+            "reference: the model's own 25-step DPM-Solver++ pictures; the paper measured to"
+            f" {entry.reference}"
+        )
+    out.append(f"prompts: {_prompts(here, card)}; the paper's were {p.paper_prompts}")
+    if request.images != p.images:
+        out.append(f"N: {request.images:,} images, the paper's {p.images:,}; FID depends on N")
+    out += _settings(entry, card, here)
+    return tuple(out)
+
+
+def _prompts(here: Found, card: ModelCard) -> str:
+    """The set's name; of a file no more than its name, for tables travel."""
+    spec = here.request.prompts or card.prompts
+    return here.rows[0].prompts if here.rows else Path(spec).name
+
+
+def _settings(entry: Entry, card: ModelCard, here: Found) -> list[str]:
+    p, request, out = entry.protocol, here.request, []
+    side = request.resolution or card.resolution
+    if side != p.resolution:
+        out.append(f"size: {side}x{side} pixels, the paper's {p.resolution}x{p.resolution}")
+    if here.job.part.guidance is None:
+        scale = card.guidance_scale if request.guidance_scale is None else request.guidance_scale
+        if scale != p.guidance:
+            out.append(f"guidance: {scale:g}, the paper's {p.guidance:g}")
+    return out
+
+
+def floors(found: dict[str, Found], who: Cast, metric: str = "fid") -> list[ResultRow]:
+    """The reference against itself at other seeds, a row a model."""
+    out = []
+    for card in who.cards:
+        label = label_of(card, metric)
+        rows = [r for f in found.values() for r in f.rows if r.method == FLOOR]
+        out += [r for r in rows if (r.model, r.metric) == (card.name, label)][:1]
+    return out

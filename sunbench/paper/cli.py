@@ -1,0 +1,284 @@
+"""``sunbench paper``: the papers' tables and figures, each by one command, and the audit."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from sunbench.errors import unknown
+from sunbench.paper.catalogue import Entry, entries
+
+if TYPE_CHECKING:
+    from sunbench.paper.plan import Options
+    from sunbench.progress import RichWatcher
+
+
+class PaperGroup(TyperGroup):
+    """Unknown tables are named with their nearest match, in one line."""
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        """The command of that name; UserError for an unknown one."""
+        found = super().get_command(ctx, cmd_name)
+        if found is None:
+            raise unknown("paper table", cmd_name, self.commands)
+        return found
+
+
+app = typer.Typer(
+    cls=PaperGroup,
+    no_args_is_help=True,
+    help="The papers' tables and figures: paper's value, measured value, and why they differ.",
+)
+
+Models = Annotated[
+    str,
+    typer.Option(help="Cards, ids, folders or files by commas; `zoo` or `paper` for all of them."),
+]
+Images = Annotated[int | None, typer.Option(help="Images a row: prompts x seeds.")]
+Seeds = Annotated[str, typer.Option(help="How many seeds, or a list: 0,1,2.")]
+Prompts = Annotated[str | None, typer.Option(help="Prompt set in place of the protocol's.")]
+Negatives = Annotated[str | None, typer.Option(help="none, default or sampled.")]
+Run = Annotated[
+    Path | None,
+    typer.Option(
+        help="A run to take cells from and to add what is missing; default runs/paper/NAME."
+    ),
+]
+Out = Annotated[
+    Path | None, typer.Option("--out", help="Where the files go; default: paper/ in the run.")
+]
+Device = Annotated[str | None, typer.Option(help="cpu, cuda, mps; default: the best.")]
+Dtype = Annotated[str | None, typer.Option(help="float32, float16 or bfloat16.")]
+Batch = Annotated[int | None, typer.Option(help="Images sampled at once.")]
+Ablations = Annotated[
+    Path | None,
+    typer.Option(help="Folder of SUN adapters trained otherwise, sun-p0.0.safetensors."),
+]
+
+
+def _options(
+    models: str,
+    images: int | None,
+    seeds: str,
+    prompts: str | None,
+    negatives: str | None,
+    device: str | None,
+    dtype: str | None,
+    batch: int | None,
+    ablations: Path | None,
+) -> Options:
+    from sunbench.cli import _best_device, _names, _seeds
+    from sunbench.paper.plan import Options
+
+    return Options(
+        models=_names(models),
+        images=images,
+        seeds=_seeds(seeds) if seeds else None,
+        prompts=prompts,
+        negatives=negatives,
+        device=device or _best_device(),
+        dtype=dtype,
+        batch=batch,
+        ablations=ablations,
+    )
+
+
+def _watch() -> AbstractContextManager[RichWatcher]:
+    from sunbench.cli import out
+    from sunbench.progress import RichWatcher
+
+    return RichWatcher(out)
+
+
+def _say(text: str) -> None:
+    from sunbench.cli import out
+
+    out.print(text, highlight=False, soft_wrap=True, markup=False)
+
+
+def _place(entry: Entry, run: Path | None) -> Path:
+    return Path("runs/paper") / entry.name if run is None else run
+
+
+# ------------------------------------------------------------------------------ list
+
+
+@app.command("list")
+def list_() -> None:
+    """Every table and figure of the papers, and whether it can be made yet."""
+    from sunbench.cli import _table, out
+
+    lines = [
+        [e.name, e.kind, f"{e.protocol.title}, {e.number}", e.title, _state(e)]
+        for e in entries().values()
+    ]
+    out.print(_table("papers", ["name", "kind", "paper", "what", "state"], lines))
+
+
+def _state(entry: Entry) -> str:
+    if entry.kind == "to come":
+        return "methods to come"
+    if entry.layout == "tasks":
+        return "needs tasks beside text2image, and a SUN adapter"
+    if any(p.adapter for p in entry.parts):
+        return "needs SUN adapters of the ablation"
+    return "needs a SUN adapter" if entry.needs_sun else "ready"
+
+
+# ------------------------------------------------------------------------------ tables
+
+
+def _register_table(entry: Entry) -> None:
+    def command(
+        models: Models = "",
+        images: Images = None,
+        seeds: Seeds = "",
+        prompts: Prompts = None,
+        negatives: Negatives = None,
+        run: Run = None,
+        folder: Out = None,
+        device: Device = None,
+        dtype: Dtype = None,
+        batch: Batch = None,
+        ablations: Ablations = None,
+    ) -> None:
+        from sunbench.cli import _table, out
+        from sunbench.paper.make import make_table
+        from sunbench.paper.page import write
+
+        options = _options(
+            models, images, seeds, prompts, negatives, device, dtype, batch, ablations
+        )
+        place = _place(entry, run)
+        with _watch() as watcher:
+            page = make_table(entry, options, place, watcher, reuse=run is not None)
+        out.print(_table(page.title, list(page.head), [list(line) for line in page.lines]))
+        for note in page.notes:
+            _say(f"- {note}")
+        for path in write(page, folder or place / "paper"):
+            _say(f"Table: {path}")
+
+    _add(entry, command)
+
+
+def _register_figure(entry: Entry) -> None:
+    def command(
+        models: Models = "",
+        images: Images = None,
+        seeds: Seeds = "",
+        prompts: Prompts = None,
+        run: Annotated[
+            Path | None, typer.Option(help="A finished run to draw from; nothing is sampled.")
+        ] = None,
+        folder: Out = None,
+        device: Device = None,
+        dtype: Dtype = None,
+        batch: Batch = None,
+        ablations: Ablations = None,
+    ) -> None:
+        from sunbench.paper.make import make_figure
+        from sunbench.paper.sheets import write
+
+        options = _options(models, images, seeds, prompts, None, device, dtype, batch, ablations)
+        place = _place(entry, run)
+        with _watch() as watcher:
+            made = make_figure(entry, options, place, watcher, reuse=run is not None)
+        for line in dict.fromkeys(m for sheet in made for m in sheet.missing):
+            _say(f"missing: {line}")
+        for path in write(made, folder or place / "paper"):
+            _say(f"Figure: {path}")
+
+    _add(entry, command)
+
+
+def _register_timing(entry: Entry) -> None:
+    def command(
+        models: Annotated[
+            str,
+            typer.Option(help="Models by commas; sd1.5-shape and sd2.1-shape need no weights."),
+        ] = "",
+        rounds: Annotated[int, typer.Option(help="Timed rounds; everyone once in each.")] = 10,
+        warm_up: Annotated[int, typer.Option(help="Rounds before, untimed.")] = 2,
+        run: Annotated[
+            Path | None,
+            typer.Option(help="Folder of sun-3.json; what it holds is not timed again."),
+        ] = None,
+        folder: Out = None,
+        device: Device = None,
+        dtype: Annotated[str, typer.Option(help="float32, float16 or bfloat16.")] = "float32",
+    ) -> None:
+        from sunbench.cli import _best_device, _names, _table, out
+        from sunbench.paper.page import write
+        from sunbench.paper.timing import asked
+        from sunbench.paper.timing_page import page, timed
+
+        chosen, place = device or _best_device(), _place(entry, run)
+        specs = _names(models) or _usual_shapes(entry, chosen)
+        for document in timed(
+            place, specs, lambda spec: asked(spec, chosen, dtype, rounds, warm_up), _say
+        ):
+            made = page(entry, document)
+            out.print(_table(made.title, list(made.head), [list(line) for line in made.lines]))
+            for path in write(made, folder or place / "paper"):
+                _say(f"Table: {path}")
+
+    _add(entry, command)
+
+
+def _usual_shapes(entry: Entry, device: str) -> tuple[str, ...]:
+    """SD1.5's full shape where there is a GPU, else the zoo's base model."""
+    return ("sd1.5-shape",) if device.startswith("cuda") else (entry.models[0].zoo,)
+
+
+def _register_coming(entry: Entry) -> None:
+    def command() -> None:
+        from sunbench.errors import NotAvailable
+
+        raise NotAvailable(f"{entry.name} ({entry.title}): methods to come, only its numbers ship")
+
+    _add(entry, command)
+
+
+def _add(entry: Entry, command: Callable[..., None]) -> None:
+    command.__doc__ = f"{entry.title} ({entry.number})."
+    app.command(entry.name)(command)
+
+
+_REGISTER = {
+    "table": _register_table,
+    "figure": _register_figure,
+    "timing": _register_timing,
+    "to come": _register_coming,
+}
+for _entry in entries().values():
+    _REGISTER[_entry.kind](_entry)
+
+
+# ------------------------------------------------------------------------------ audit
+
+
+@app.command()
+def audit(
+    file: Annotated[
+        Path | None, typer.Option("--out", help="Write the whole audit as Markdown here.")
+    ] = None,
+) -> None:
+    """What was found when checking the papers; recomputes what can be computed."""
+    from sunbench.cli import _table, out
+    from sunbench.paper.audit import HEAD, lines, report
+    from sunbench.store import write_atomic
+
+    made = report()
+    out.print(_table("paper audit", list(HEAD), lines(made)))
+    if file is not None:
+        from sunbench.paper.audit import markdown
+
+        write_atomic(file, markdown(made).encode())
+        _say(f"Audit: {file}")
+    if any(check.surprise for check in made.checks):
+        raise typer.Exit(1)

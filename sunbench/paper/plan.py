@@ -1,0 +1,186 @@
+"""From a table and options to runs: which model plays whom, how many images, which settings."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from huggingface_hub import try_to_load_from_cache
+
+from sunbench import zoo
+from sunbench.bench import Request
+from sunbench.errors import UserError
+from sunbench.methods.sun import NORMS
+from sunbench.models import ModelCard, cards
+from sunbench.models import find as find_card
+from sunbench.paper.catalogue import Entry, Part, Role
+from sunbench.paper.numbers import printed
+
+#: Images a row with zoo models: the paper's 10K prompts x 3 seeds in small.
+SMALL_IMAGES = 900
+#: Prompts of a picture sheet.
+SHEET_PROMPTS = 4
+#: Images sampled at once.
+SMALL_BATCH, PAPER_BATCH = 64, 8
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the user asked for; None leaves the table's own protocol."""
+
+    models: tuple[str, ...] = ()
+    images: int | None = None
+    seeds: tuple[int, ...] | None = None
+    prompts: str | None = None
+    negatives: str | None = None
+    device: str = "cpu"
+    dtype: str | None = None
+    batch: int | None = None
+    ablations: Path | None = None
+
+
+@dataclass(frozen=True)
+class Cast:
+    """Who plays the paper's models: cards by role, and how each was named."""
+
+    roles: tuple[Role, ...]
+    specs: tuple[str, ...]
+    cards: tuple[ModelCard, ...]
+
+    @property
+    def small(self) -> bool:
+        """Whether the models are the zoo's kind, so that the protocol is run in small."""
+        return self.cards[0].architecture == "zoo"
+
+    def card(self, model: str) -> ModelCard | None:
+        """The card that plays a model of the paper, if it was asked for."""
+        played = {r.name: c for r, c in zip(self.roles, self.cards, strict=True)}
+        return played.get(model)
+
+
+@dataclass(frozen=True)
+class Job:
+    """One part of a table as a run: its folder and request, or why it cannot be."""
+
+    part: Part
+    folder: Path
+    request: Request
+    adapter: Path | None = None
+    absent: str | None = None
+
+
+# ------------------------------------------------------------------------------ models
+
+
+def _in_cache(card: ModelCard) -> bool:
+    repo = card.id.partition(":")[0]
+    return isinstance(try_to_load_from_cache(repo, "model_index.json", revision=card.revision), str)
+
+
+def default_models(entry: Entry, device: str) -> tuple[str, ...]:
+    """The paper's own models where a GPU and all of them are at hand, else the zoo's."""
+    own = [r.card for r in entry.models]
+    if device.startswith("cuda") and all(_in_cache(cards()[name]) for name in own):
+        return tuple(own)
+    return tuple(r.zoo for r in entry.models)
+
+
+def cast(entry: Entry, given: Sequence[str], device: str = "cpu") -> Cast:
+    """Roles for the given models: known ones play their own, others the free ones in order.
+
+    ``paper`` stands for the paper's models, ``zoo`` for the zoo's. UserError for too many, and for
+    zoo and other models in one table.
+    """
+    named = {"paper": [r.card for r in entry.models], "zoo": [r.zoo for r in entry.models]}
+    specs = [s for g in given for s in named.get(g, [g])] or list(default_models(entry, device))
+    if len(specs) > len(entry.models):
+        raise UserError(
+            f"given {len(specs)} models, expected at most {len(entry.models)} for {entry.name}: "
+            + ", ".join(r.name for r in entry.models)
+        )
+    taken: dict[Role, str] = {}
+    for spec in specs:
+        own = next((r for r in entry.models if spec in (r.card, r.zoo) and r not in taken), None)
+        if own is not None:
+            taken[own] = spec
+    for spec in (s for s in specs if s not in taken.values()):
+        taken[next(r for r in entry.models if r not in taken)] = spec
+    roles = tuple(r for r in entry.models if r in taken)
+    found = tuple(find_card(taken[r]) for r in roles)
+    kinds = {c.architecture == "zoo" for c in found}
+    if len(kinds) > 1:
+        raise UserError(f"given zoo and other models for {entry.name}, expected one kind a table")
+    return Cast(roles, tuple(taken[r] for r in roles), found)
+
+
+# ------------------------------------------------------------------------------ requests
+
+
+def steps_of(entry: Entry) -> tuple[int, ...]:
+    """The numbers of steps in the paper's table, or on the figure's sheet."""
+    return entry.steps or tuple(sorted({p.steps for p in printed(entry.name)}))
+
+
+def request_of(
+    entry: Entry,
+    part: Part,
+    who: Cast,
+    options: Options,
+    *,
+    prompts: str | None = None,
+    task: str = "text2image",
+) -> Request:
+    """One part as a request: the paper's protocol, in small with zoo models.
+
+    prompts: a file in place of the protocol's set, with negative prompts of its own.
+    """
+    p, sheet = entry.protocol, entry.kind == "figure"
+    seeds = options.seeds or tuple(range(1 if sheet else p.seeds))
+    usual = SHEET_PROMPTS * len(seeds) if sheet else SMALL_IMAGES if who.small else p.images
+    guidance = part.guidance if part.guidance is not None or who.small else p.guidance
+    lpips = "lpips[zoo-clip]" if who.small else "lpips[alex]"
+    return Request(
+        models=who.specs,
+        methods=entry.methods(part.name) or entry.methods(""),
+        steps=steps_of(entry),
+        images=options.images or usual,
+        seeds=seeds,
+        prompts=prompts or options.prompts or (None if who.small else p.prompts),
+        negatives="default" if prompts else options.negatives or "none",
+        guidance_scale=guidance,
+        task=task,
+        metrics=(lpips, "ssim") if sheet else (),
+        resolution=None if who.small else p.resolution,
+        dtype=options.dtype or "float32",
+        device=options.device,
+        batch=options.batch or (SMALL_BATCH if who.small else PAPER_BATCH),
+        floor=not sheet and not part.against,
+    )
+
+
+def adapter_of(part: Part, folder: Path | None) -> tuple[Path | None, str | None]:
+    """The file of a part's own SUN adapter, or why there is none; (None, None) needs no own."""
+    if not part.adapter:
+        return None, None
+    if part.train.startswith("norm") and "none" not in NORMS:
+        return None, f"SUN without Attention Normalization cannot be trained yet ({_norms()} can)"
+    file = (folder or zoo.weights()) / f"{part.adapter}.safetensors"
+    if file.is_file():
+        return file, None
+    how = f"`sunbench train sun` with {part.train}; --ablations names the folder of {file.name}"
+    return None, f"no SUN adapter trained with {part.train} yet: {how}"
+
+
+def _norms() -> str:
+    return "norms " + ", ".join(NORMS)
+
+
+def jobs(entry: Entry, who: Cast, options: Options, run: Path) -> list[Job]:
+    """Every part of a table or figure as a run of its own folder."""
+    out = []
+    for part in entry.parts:
+        adapter, absent = adapter_of(part, options.ablations)
+        request = request_of(entry, part, who, options)
+        out.append(Job(part, run / part.name, request, adapter, absent))
+    return out

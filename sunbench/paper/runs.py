@@ -1,0 +1,148 @@
+"""Running what a table lacks, through the same machinery as ``sunbench run``."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+from sunbench.bench import Request
+from sunbench.bench.layout import default_metrics, plan
+from sunbench.bench.plan import cards
+from sunbench.bench.run import execute
+from sunbench.bench.watch import Watcher
+from sunbench.errors import UserError
+from sunbench.methods.sun.method import VARIABLE
+from sunbench.metrics.registry import find as find_metric
+from sunbench.models import ModelCard
+from sunbench.paper.plan import Job, Options
+from sunbench.store import ResultRow, RunFolder
+
+#: Settings in which a finished run that is used again must agree with what was asked.
+ASKED = ("images", "seeds", "prompts", "negatives", "dtype")
+SETTINGS = (*ASKED, "column", "task", "guidance_scale", "resolution", "keep_images")
+
+
+@dataclass(frozen=True)
+class Found:
+    """One part after its run: what was asked, its rows, or why there is nothing."""
+
+    job: Job
+    request: Request
+    rows: tuple[ResultRow, ...] = ()
+    absent: str | None = None
+
+
+def label_of(card: ModelCard, metric: str) -> str:
+    """What stands for the paper's ``fid`` or ``clip`` on this model."""
+    stems = {"fid": ("fid", "fd["), "clip": ("clip_score",)}[metric]
+    return next(name for name in default_metrics(card) if name.startswith(stems))
+
+
+# ------------------------------------------------------------------------------ reuse
+
+
+def read_request(document: dict[str, Any], where: str) -> Request:
+    """The request in a run.json; UserError when it is not one of this version."""
+    names = {f.name for f in fields(Request)}
+    given = document.get("request")
+    if not isinstance(given, dict) or not set(given) <= names:
+        raise UserError(f"{where}: its request is not of this version; run it again")
+    values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in given.items()}
+    return Request(**values)
+
+
+def widened(job: Job, options: Options) -> Request:
+    """The request of a run that exists already, with what the table needs besides.
+
+    UserError when a setting that the user gave, or the part's own guidance, is another there.
+    """
+    run = RunFolder(job.folder)
+    held, wanted = read_request(run.read_run(), str(run.run_file)), job.request
+    own = ["guidance_scale"] if job.part.guidance is not None else []
+    given = [n for n in ASKED if getattr(options, n) is not None] + own
+    for name in given:
+        if getattr(held, name) != getattr(wanted, name):
+            raise UserError(
+                f"{job.folder}: this run was made with {name} {getattr(held, name)}, "
+                f"asked for {getattr(wanted, name)}; leave it out or take another folder"
+            )
+    more = wanted.metrics
+    if held.metrics and not more:
+        more = tuple(label_of(c, m) for c in cards(wanted) for m in ("fid", "clip"))
+    return replace(
+        wanted,
+        **{name: getattr(held, name) for name in SETTINGS},
+        models=_models(held, wanted),
+        methods=_both(held.methods, wanted.methods),
+        steps=_both(held.steps, wanted.steps),
+        metrics=_both(held.metrics, more) if held.metrics else (),
+        floor=held.floor or wanted.floor,
+    )
+
+
+def _both(a: tuple[Any, ...], b: tuple[Any, ...]) -> tuple[Any, ...]:
+    return tuple(dict.fromkeys(a + b))
+
+
+def _models(held: Request, wanted: Request) -> tuple[str, ...]:
+    names = {c.name for c in cards(held)}
+    new = [s for s, c in zip(wanted.models, cards(wanted), strict=True) if c.name not in names]
+    return (*held.models, *new)
+
+
+def covered(rows: list[ResultRow], wanted: Request) -> bool:
+    """Whether every cell of a request has its values already."""
+    labels = [find_metric(m).label for m in wanted.metrics]
+    held = {(r.model, r.method, r.steps, r.metric) for r in rows if r.value is not None}
+    return all(
+        (card.name, method, steps, label) in held
+        for card in cards(wanted)
+        for method in wanted.methods
+        for steps in wanted.steps
+        for label in labels or [label_of(card, "fid")]
+    )
+
+
+# ------------------------------------------------------------------------------ running
+
+
+@contextmanager
+def adapter(file: Path | None) -> Iterator[None]:
+    """While inside, SUN takes this adapter in place of every other; None changes nothing."""
+    before = os.environ.get(VARIABLE)
+    if file is not None:
+        os.environ[VARIABLE] = str(file)
+    try:
+        yield
+    finally:
+        if file is not None:
+            os.environ.pop(VARIABLE)
+            if before is not None:
+                os.environ[VARIABLE] = before
+
+
+def refused(request: Request) -> str | None:
+    """Why no candidate of a request can run; None when one can. Nothing is sampled."""
+    candidates = [c for p in plan(request) for c in p.cells if c.role == "candidate"]
+    reasons = [c.skip for c in candidates if c.skip is not None]
+    return reasons[0] if len(reasons) == len(candidates) else None
+
+
+def run_job(job: Job, options: Options, watcher: Watcher, *, reuse: bool) -> Found:
+    """Make what a part lacks. reuse: the folder is the user's, and what it holds is kept."""
+    if job.absent is not None:
+        return Found(job, job.request, absent=job.absent)
+    run = RunFolder(job.folder)
+    there = run.results_file.is_file() and run.run_file.is_file()
+    request = widened(job, options) if reuse and there else job.request
+    if reuse and there and covered(rows := run.read_results(), job.request):
+        return Found(job, request, tuple(rows))
+    with adapter(job.adapter):
+        if job.request.methods == ("sun",) and (reason := refused(job.request)):
+            return Found(job, request, absent=reason)
+        execute(request, job.folder, watcher)
+    return Found(job, request, tuple(run.read_results()))

@@ -1,0 +1,281 @@
+"""The papers' figures as picture sheets, from a run's shards: same prompts, same noise."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from textwrap import fill
+from typing import Any
+
+import numpy as np
+from matplotlib import rc_context
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from sunbench.errors import UserError
+from sunbench.paper.catalogue import Entry
+from sunbench.paper.plan import SHEET_PROMPTS, Cast, Job, Options, request_of
+from sunbench.paper.runs import Found
+from sunbench.prompts import Prompt
+from sunbench.report.gallery import cells as kept_cells
+from sunbench.report.shards import CellFiles
+from sunbench.store import RunFolder, write_atomic
+from sunbench.store.files import make_folder
+
+Picture = NDArray[np.uint8]
+STYLE: Any = {"font.size": 7, "pdf.fonttype": 42, "text.parse_math": False}
+CELL = 0.9  # inches
+
+
+@dataclass(frozen=True)
+class Strip:
+    """Pictures of one row of a sheet by column, or why there are none."""
+
+    name: str
+    pictures: tuple[Picture | None, ...]
+    absent: str | None = None
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """One figure: strips below each other under common column heads."""
+
+    name: str
+    caption: str
+    columns: tuple[str, ...]
+    strips: tuple[Strip, ...]
+
+    @property
+    def missing(self) -> list[str]:
+        """One line for each strip without pictures."""
+        return [f"{s.name}: {s.absent}" for s in self.strips if s.absent is not None]
+
+
+# ------------------------------------------------------------------------------ reading
+
+
+class Kept:
+    """The pictures of one finished run, by model, method and steps."""
+
+    def __init__(self, found: Found) -> None:
+        self.found = found
+        self.models: dict[str, list[CellFiles]] = {}
+        self.skips: dict[tuple[str, str], str] = {}
+        if found.absent is None:
+            for model in RunFolder(found.job.folder).read_run()["models"]:
+                self._add(found.job.folder, model)
+
+    def _add(self, folder: Path, model: dict[str, Any]) -> None:
+        name = model["card"]["name"]
+        self.models[name] = kept_cells(folder, model["cells"])
+        for c in model["cells"]:
+            if c["skip"] is not None:
+                self.skips[name, c["content"]["method"]] = c["skip"]
+
+    def truth(self, model: str) -> CellFiles | None:
+        """The model's 25-step set."""
+        return next((c for c in self.models.get(model, []) if c.role == "reference"), None)
+
+    def cell(self, model: str, method: str, steps: int) -> CellFiles | None:
+        """A candidate."""
+        mine = (c for c in self.models.get(model, []) if c.role == "candidate")
+        return next((c for c in mine if (c.method, c.steps) == (method, steps)), None)
+
+    def why_not(self, model: str, method: str) -> str:
+        """Why a method has no pictures here."""
+        return (
+            self.found.absent
+            or self.skips.get((model, method))
+            or "its pictures are not in this run"
+        )
+
+
+def chosen(cell: CellFiles, prompts: int = SHEET_PROMPTS) -> list[int]:
+    """Image numbers of a few prompts spread over the set, the first seed of each."""
+    total = cell.images // cell.seeds
+    spread = np.linspace(0, total - 1, min(prompts, total)).astype(int)
+    return [int(i) * cell.seeds for i in dict.fromkeys(spread.tolist())]
+
+
+def pictures(cell: CellFiles | None, indices: Sequence[int]) -> list[Picture | None]:
+    """Pixels by image number; None where a cell or a picture is not there."""
+    if cell is None:
+        return [None] * len(indices)
+    rows = {r.index: r.image for r in cell.rows(indices)}
+    return [rows.get(i) for i in indices]
+
+
+def words(cell: CellFiles, indices: Sequence[int]) -> list[str]:
+    """The prompts of these images."""
+    rows = {r.index: r.prompt for r in cell.rows(indices)}
+    return [rows.get(i, "") for i in indices]
+
+
+def _strip(name: str, found: list[list[Picture | None]], why: str) -> Strip:
+    """found: by column group, then prompt; laid out prompt by prompt."""
+    flat = tuple(p for group in zip(*found, strict=True) for p in group)
+    empty = all(p is None for p in flat)
+    return Strip(name, flat, why if empty else None)
+
+
+# ------------------------------------------------------------------------------ layouts
+
+
+def _heads(kinds: Sequence[str], prompts: Sequence[str]) -> tuple[str, ...]:
+    return tuple(
+        f"{_short(text)}\n{kind}" if i == 0 else kind
+        for text in prompts
+        for i, kind in enumerate(kinds)
+    )
+
+
+def _short(text: str, most: int = 26) -> str:
+    plain = " ".join(text.split())
+    return plain if len(plain) <= most else plain[: most - 1] + "…"
+
+
+def by_rows(entry: Entry, who: Cast, parts: dict[str, Kept]) -> list[Sheet]:
+    """A strip a row: each prompt at every number of steps, the truth beside it."""
+    out = []
+    for card in who.cards:
+        truths = {name: kept.truth(card.name) for name, kept in parts.items()}
+        truth = next((t for t in truths.values() if t is not None), None)
+        if truth is None:
+            raise UserError(f"{entry.name}: {_all_absent(entry, parts)}")
+        indices = chosen(truth)
+        strips = []
+        for row in entry.rows:
+            kept = parts[row.part]
+            found = [pictures(kept.cell(card.name, row.method, s), indices) for s in entry.steps]
+            why = kept.why_not(card.name, row.method)
+            strip = _strip(row.name, found, why)
+            if strip.absent is None:
+                strip = _strip(row.name, [*found, pictures(truth, indices)], why)
+            strips.append(strip)
+        kinds = [*(f"{s} steps" for s in entry.steps), f"truth ({truth.steps})"]
+        heads = _heads(kinds, words(truth, indices))
+        out.append(
+            Sheet(f"{entry.name}-{card.name}", _caption(entry, card.name), heads, tuple(strips))
+        )
+    return out
+
+
+def _all_absent(entry: Entry, parts: dict[str, Kept]) -> str:
+    reasons = dict.fromkeys(k.found.absent or "no reference in its run" for k in parts.values())
+    return "; ".join(reasons)
+
+
+def by_variants(
+    entry: Entry, who: Cast, variants: Sequence[tuple[str, Kept]], note: str
+) -> list[Sheet]:
+    """A strip a variant of the run: the truth, then every method, prompt by prompt."""
+    return [_variant_sheet(entry, card.name, variants, note) for card in who.cards]
+
+
+def _variant_sheet(
+    entry: Entry, model: str, variants: Sequence[tuple[str, Kept]], note: str
+) -> Sheet:
+    strips: list[Strip] = []
+    heads: tuple[str, ...] = ()
+    places = [(row, steps) for row in entry.rows for steps in entry.steps]
+    for name, kept in variants:
+        truth = kept.truth(model)
+        if truth is None:
+            raise UserError(f"{entry.name}: {kept.found.absent or 'no reference in its run'}")
+        indices = chosen(truth)
+        found = [pictures(truth, indices)]
+        found += [pictures(kept.cell(model, row.method, s), indices) for row, s in places]
+        strips.append(_strip(name, found, "its pictures are not in this run"))
+        kinds = [f"truth ({truth.steps})", *(f"{row.name} ({s})" for row, s in places)]
+        heads = _heads(kinds, words(truth, indices))
+    caption = " ".join([_caption(entry, model), *([note] if note else [])])
+    return Sheet(f"{entry.name}-{model}", caption, heads, tuple(strips))
+
+
+def _caption(entry: Entry, model: str) -> str:
+    return (
+        f"{entry.number} of {entry.protocol.title}, on {model}. {entry.title}."
+        " The truth is 25 steps of DPM-Solver++ from the same noise."
+    )
+
+
+# ------------------------------------------------------------------------------ negatives
+
+
+def negative_jobs(
+    entry: Entry, who: Cast, job: Job, prompts: Sequence[Prompt], options: Options
+) -> list[Job]:
+    """A run a negative prompt; equal ids give equal noise, so that only the negative differs."""
+    out = []
+    for i, negative in enumerate(entry.zoo_negatives if who.small else entry.negatives):
+        folder = job.folder / f"negative-{i}"
+        file = folder / "prompts.csv"
+        make_folder(folder)
+        write_atomic(file, _prompts_csv(prompts, negative).encode())
+        request = request_of(entry, job.part, who, options, prompts=str(file))
+        out.append(Job(job.part, folder, request))
+    return out
+
+
+def _prompts_csv(prompts: Sequence[Prompt], negative: str) -> str:
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(["id", "prompt", "negative_prompt"])
+    writer.writerows([p.id, p.text, negative] for p in prompts)
+    return out.getvalue()
+
+
+# ------------------------------------------------------------------------------ drawing
+
+
+def draw(sheet: Sheet) -> Figure:
+    """The sheet for print; strips without pictures say why."""
+    lines, columns = len(sheet.strips), len(sheet.columns)
+    width = max(6.0, 1.0 + CELL * columns)
+    figure = Figure(figsize=(width, 0.6 + (CELL + 0.1) * lines), layout="constrained")
+    FigureCanvasAgg(figure)
+    grid = figure.subplots(lines, columns, squeeze=False)
+    for line, strip in zip(grid, sheet.strips, strict=True):
+        for j, axes in enumerate(line):
+            axes.set(xticks=[], yticks=[])
+            axes.set_frame_on(False)
+            image = strip.pictures[j] if j < len(strip.pictures) else None
+            if image is not None:
+                axes.imshow(image, interpolation="nearest")
+        line[0].set_ylabel(strip.name, fontsize=7)
+        if strip.absent is not None:
+            said = line[0].text(0, 0.5, _short(strip.absent, 140), fontsize=6)
+            said.set_in_layout(False)  # it runs over the empty cells beside it
+    for axes, head in zip(grid[0], sheet.columns, strict=True):
+        axes.set_title(head, fontsize=6, loc="left")
+    figure.supxlabel(fill(sheet.caption, int(width * 20)), fontsize=6, x=0.01, ha="left")
+    return figure
+
+
+def write(sheets: Sequence[Sheet], folder: Path) -> list[Path]:
+    """Write every sheet as PNG and PDF with its caption beside it; returns the paths."""
+    make_folder(folder)
+    out = []
+    with rc_context(STYLE):
+        for sheet in sheets:
+            figure = draw(sheet)
+            for suffix, about in (("png", {"Software": None}), ("pdf", {"CreationDate": None})):
+                data = io.BytesIO()
+                figure.savefig(data, format=suffix, dpi=200, metadata=about)
+                out.append(_put(folder / f"{sheet.name}.{suffix}", data.getvalue()))
+            out.append(_put(folder / f"{sheet.name}.md", _page(sheet).encode()))
+    return out
+
+
+def _put(path: Path, data: bytes) -> Path:
+    write_atomic(path, data)
+    return path
+
+
+def _page(sheet: Sheet) -> str:
+    lines = [f"![{sheet.name}]({sheet.name}.png)", sheet.caption]
+    return "\n\n".join([*lines, *(f"Missing: {m}" for m in sheet.missing)]) + "\n"

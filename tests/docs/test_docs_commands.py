@@ -1,0 +1,172 @@
+"""Commands and Python of the README and docs/: parsed by the program, and run where cheap."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+
+from sunbench import cli, prompts
+from sunbench.models import find
+
+ROOT = Path(__file__).parents[2]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.M | re.S)
+
+#: Subcommands that only look at what is there: they are run, on a tiny finished run.
+CHEAP = (
+    *("list", "doctor", "version", "report", "pick", "verify", "compare"),
+    *("reference list", "reference verify", "zoo path"),
+)
+#: Programs that are not ours.
+OTHERS = ("python", "pip", "tox", "pytest", "cp")
+#: Environment variables that a command may set.
+VARIABLES = ("SUNBENCH_CACHE", "SUNBENCH_SUN", "HF_HUB_OFFLINE")
+
+
+def blocks(page: Path, language: str) -> list[str]:
+    return [code for given, code in FENCE.findall(page.read_text("utf-8")) if given == language]
+
+
+def commands(page: Path) -> Iterator[list[str]]:
+    """Every command of a page's shell blocks and of its workflows, in words."""
+    lines = [t for b in blocks(page, "sh") for t in b.replace("\\\n", " ").splitlines()]
+    lines += [t for b in blocks(page, "yaml") for t in re.findall(r"- run: (.+)", b)]
+    for line in lines:
+        words = shlex.split(line, comments=True)
+        while "&&" in words:
+            cut = words.index("&&")
+            yield words[:cut]
+            words = words[cut + 1 :]
+        if words:
+            yield words
+
+
+def parted(words: list[str]) -> tuple[list[str], list[str]]:
+    """Environment variables that a command sets, and the command."""
+    n = next(i for i, w in enumerate(words) if not re.match(r"[A-Z_]+=", w))
+    return [w.partition("=")[0] for w in words[:n]], words[n:]
+
+
+def own_commands() -> list[Any]:
+    """(words after ``sunbench``) of all pages, each once."""
+    found: dict[tuple[str, ...], str] = {}
+    for page in PAGES:
+        for words in commands(page):
+            _, rest = parted(words)
+            if Path(rest[0]).name == "sunbench":
+                found.setdefault(tuple(rest[1:]), page.name)
+    return [pytest.param(list(w), id=f"{page}: {' '.join(w)}") for w, page in found.items()]
+
+
+def code_blocks() -> list[Any]:
+    return [
+        pytest.param(code, id=f"{page.name}-{i}")
+        for page in PAGES
+        for i, code in enumerate(blocks(page, "python"))
+    ]
+
+
+# ------------------------------------------------------------------------------ commands
+
+
+def leaf(words: list[str]) -> tuple[str, Any, list[str]]:
+    """The subcommand that words name, its parser, and what is left for it."""
+    command, name, left = typer.main.get_command(cli.app), [], list(words)
+    while hasattr(command, "commands"):
+        assert left, f"sunbench {' '.join(words)}: no subcommand"
+        assert left[0] in command.commands, f"sunbench has no {' '.join([*name, left[0]])!r}"
+        name.append(left.pop(0))
+        command = command.commands[name[-1]]
+    return " ".join(name), command, left
+
+
+def run(words: list[str], patch: pytest.MonkeyPatch) -> int:
+    patch.setattr(sys, "argv", ["sunbench", *words])
+    with pytest.raises(SystemExit) as left:
+        cli.main()
+    return int(left.value.code or 0)
+
+
+@pytest.mark.parametrize("words", own_commands())
+def test_command(
+    words: list[str],
+    workplace: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+):
+    """Options exist, names are known; what is cheap runs."""
+    name, command, left = leaf(words)
+    params = command.make_context(name, left).params
+    if name == "run":
+        asked: list[Any] = []
+        monkeypatch.setattr(cli, "_execute", lambda request, folder: asked.append(request))
+        assert run(words, monkeypatch) == 0, capsys.readouterr().err
+        check_request(asked[0])
+    elif name in CHEAP:
+        assert run(words, monkeypatch) == 0, capsys.readouterr().err
+    elif name == "train":
+        find(params["base"])
+    elif name == "reference build":
+        assert [find(model) for model in params["models"]]
+
+
+def check_request(request: Any) -> None:
+    """Models and prompts that can be found; the request has checked the other names itself."""
+    for model in request.models:
+        find(model)
+    given = request.prompts
+    if given is not None and given not in prompts.names():
+        prompts.load(given, column=request.column, negatives=request.negatives)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
+def test_programs_variables_and_paths_are_known(page: Path):
+    for given in commands(page):
+        variables, words = parted(given)
+        assert set(variables) <= set(VARIABLES)
+        program = Path(words[0]).name
+        assert program == "sunbench" or program in OTHERS, words
+        if program == "pytest":
+            assert all((ROOT / w).exists() for w in words[1:] if "/" in w)
+
+
+# ------------------------------------------------------------------------------ code
+
+
+@pytest.mark.parametrize("code", code_blocks())
+def test_python_runs(code: str, workplace: Path, capsys: pytest.CaptureFixture[str]):
+    """Every block as it stands, on the tiny models; a method that it makes keeps its promises."""
+    names: dict[str, Any] = {"__name__": "docs"}
+    exec(compile(code, "docs", "exec"), names)
+    made = [v for k, v in names.items() if re.search(rf"^def {k}\(\)", code, re.M)]
+    for method in made:
+        check_method(method())
+    assert made or "print(" not in code or capsys.readouterr().out
+
+
+def check_method(method: Any) -> None:
+    import torch
+
+    from sunbench.models import load
+    from sunbench.sampling import ImageId, Method, SampleSettings, make_batch
+
+    assert isinstance(method, Method)
+    assert json.loads(json.dumps(method.content())) == method.content()
+    pipeline, settings = load(find("./my-finetune")).pipeline, SampleSettings(2, 4.0)
+    before = {k: v.clone() for k, v in pipeline.unet.state_dict().items()}
+    assert method.skip(pipeline, settings) is None
+    texts = torch.randn(1, 24, 32, generator=torch.Generator().manual_seed(0))
+    batch = make_batch([ImageId("a", 0)], texts, -texts, (4, 8, 8))
+    sampler = method.prepare(pipeline, settings)
+    assert bool(torch.isfinite(sampler.sample(batch)).all())
+    assert sampler.nfe == method.evaluations(settings)
+    method.release(pipeline)
+    assert all(torch.equal(v, before[k]) for k, v in pipeline.unet.state_dict().items())

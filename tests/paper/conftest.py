@@ -1,0 +1,117 @@
+"""A tiny world with three models, and one finished sun-2 table of it."""
+
+from __future__ import annotations
+
+import importlib.util
+import shutil
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+ASKED = ["--images", "20", "--seeds", "2", "--batch", "4", "--device", "cpu"]
+NAMES = ("one", "two", "three")
+
+
+def _tiny_sd() -> ModuleType:
+    path = Path(__file__).parents[1] / "sampling" / "tiny_sd.py"
+    if "tests_tiny_sd" not in sys.modules:
+        spec = importlib.util.spec_from_file_location("tests_tiny_sd", path)
+        assert spec is not None
+        assert spec.loader is not None
+        module = sys.modules["tests_tiny_sd"] = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+    return sys.modules["tests_tiny_sd"]
+
+
+@dataclass(frozen=True)
+class Lab:
+    """A cache, a working folder, and the cards of three models."""
+
+    root: Path
+    cards: tuple[str, ...]
+    weights: Path
+    call: Callable[..., tuple[int, str, str]]
+
+    @property
+    def models(self) -> str:
+        return ",".join(self.cards)
+
+    def table(self, name: str, *words: str) -> tuple[int, str, str]:
+        return self.call("paper", name, *words)
+
+
+@pytest.fixture(scope="session")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    root = tmp_path_factory.mktemp("paper-world")
+    made = _tiny_sd().World.write(root)
+    text = made.card.read_text()
+    for name in NAMES:
+        (root / f"{name}.toml").write_text(text.replace('name = "tiny"', f'name = "{name}"'))
+    return made
+
+
+def settle(world: Any, cache: Path, patch: pytest.MonkeyPatch) -> None:
+    for name in ("SUN", "LCM", "LCM_LORA", "GUIDED_DISTILL", "BOOSTDIFF_LORA", "BOOSTDIFF_BITFIT"):
+        patch.delenv(f"SUNBENCH_{name}", raising=False)
+    patch.setenv("SUNBENCH_CACHE", str(cache))
+    patch.setenv("COLUMNS", "400")
+    _tiny_sd().settle(world, patch.setattr)
+
+
+def invoke(patch: pytest.MonkeyPatch, *words: str) -> int:
+    from sunbench.cli import main
+
+    patch.setattr(sys, "argv", ["sunbench", *words])
+    with pytest.raises(SystemExit) as left:
+        main()
+    return int(left.value.code or 0)
+
+
+@pytest.fixture(scope="session")
+def finished(world: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder with the cache and the run of one whole sun-2 table."""
+    root = tmp_path_factory.mktemp("paper-finished")
+    cards = ",".join(str(world.card.with_name(f"{n}.toml")) for n in NAMES)
+    with pytest.MonkeyPatch.context() as patch:
+        settle(world, root / "cache", patch)
+        patch.chdir(root)
+        assert invoke(patch, "paper", "sun-2", "--models", cards, *ASKED) == 0
+    return root
+
+
+@pytest.fixture
+def lab(
+    world: Any,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> Lab:
+    """Nothing made yet."""
+    settle(world, tmp_path / "cache", monkeypatch)
+    monkeypatch.chdir(tmp_path)
+
+    def call(*words: str) -> tuple[int, str, str]:
+        code = invoke(monkeypatch, *words)
+        said = capsys.readouterr()
+        return code, said.out, said.err
+
+    cards = tuple(str(world.card.with_name(f"{n}.toml")) for n in NAMES)
+    return Lab(tmp_path, cards, world.weights, call)
+
+
+@pytest.fixture
+def done(finished: Path, lab: Lab) -> Lab:
+    """A copy of the finished table."""
+    for part in ("cache", "runs"):
+        shutil.copytree(finished / part, lab.root / part)
+    return lab
+
+
+@pytest.fixture(scope="session")
+def pipeline(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    return _tiny_sd().pipeline(tmp_path_factory.mktemp("paper-pipeline"))
