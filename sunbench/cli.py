@@ -15,6 +15,7 @@ from rich.table import Table
 
 from sunbench import __version__
 from sunbench.errors import UserError, unknown
+from sunbench.paper.cli import app as paper_app
 
 if TYPE_CHECKING:
     from sunbench.bench import Request
@@ -30,6 +31,7 @@ reference_app = typer.Typer(help="The 25-step sets that methods are compared wit
 zoo_app = typer.Typer(help="The built-in models.")
 app.add_typer(reference_app, name="reference")
 app.add_typer(zoo_app, name="zoo")
+app.add_typer(paper_app, name="paper")
 
 out = Console()
 err = Console(stderr=True)
@@ -84,7 +86,21 @@ def run(
     ] = None,
     metrics: Annotated[str, typer.Option(help="Metrics; default: the card's.")] = "",
     resolution: Annotated[int | None, typer.Option(help="Pixels a side.")] = None,
-    task: Annotated[str, typer.Option(help="text2image.")] = "text2image",
+    task: Annotated[
+        str, typer.Option(help="text2image, image2image, inpaint or controlnet.")
+    ] = "text2image",
+    strength: Annotated[
+        float | None, typer.Option(help="Of image2image (0.5) and inpaint (1).")
+    ] = None,
+    mask: Annotated[
+        str, typer.Option(help="Of inpaint: centre, left, right, top, bottom or a picture.")
+    ] = "centre",
+    sources: Annotated[
+        str | None, typer.Option(help="Folder of source pictures; default: the model's own.")
+    ] = None,
+    controlnet: Annotated[
+        str | None, typer.Option(help="A ControlNet on edges; default: the zoo's.")
+    ] = None,
     device: Annotated[str | None, typer.Option(help="cpu, cuda, mps; default: the best.")] = None,
     dtype: Annotated[str, typer.Option(help="float32, float16 or bfloat16.")] = "float32",
     batch: Annotated[int, typer.Option(help="Images sampled at once.")] = 64,
@@ -108,6 +124,10 @@ def run(
         negatives=negatives,
         guidance_scale=guidance,
         task=task,
+        strength=strength,
+        mask=mask,
+        sources=sources,
+        controlnet=controlnet,
         metrics=_names(metrics),
         resolution=resolution,
         dtype=dtype,
@@ -265,27 +285,99 @@ def _say_verified(checked: int, problems: list[str], what: str) -> None:
     out.print(f"{checked} {what} checked: every checksum, key and pairing is right")
 
 
+@app.command()
+def negatives(
+    methods: Annotated[str, typer.Option(help="Methods, by commas.")] = "sun,ddim",
+    models: Annotated[str, typer.Option(help="As for `run`.")] = "emoji-3d",
+    steps: Annotated[str, typer.Option(help="Numbers of steps, by commas.")] = "4,8",
+    images: Annotated[int, typer.Option(help="Prompts x seeds.")] = 200,
+    seeds: Annotated[str, typer.Option(help="How many seeds, or a list: 0,1,2.")] = "1",
+    prompts: Annotated[
+        str | None,
+        typer.Option(help="File or data set with a prompt and its concept in negative_prompt."),
+    ] = None,
+    column: Annotated[str | None, typer.Option(help="Column of the prompts.")] = None,
+    guidance: Annotated[
+        float | None, typer.Option(help="Guidance scale; default: the card's.")
+    ] = None,
+    device: Annotated[str | None, typer.Option(help="cpu, cuda, mps; default: the best.")] = None,
+    dtype: Annotated[str, typer.Option(help="float32, float16 or bfloat16.")] = "float32",
+    batch: Annotated[int, typer.Option(help="Images sampled at once.")] = 64,
+    folder: Annotated[Path, typer.Option("--out", help="Where the tables and sheets go.")] = Path(
+        "runs/negatives"
+    ),
+) -> None:
+    """How much does a concept leave the picture when the negative prompt names it?"""
+    from sunbench.report.negative_data import NegativesRequest
+    from sunbench.report.negative_prompts import measure
+    from sunbench.report.negative_tables import write
+
+    request = NegativesRequest(
+        models=_names(models),
+        methods=_names(methods),
+        steps=_numbers(steps, "steps"),
+        images=images,
+        seeds=_seeds(seeds),
+        prompts=prompts,
+        column=column,
+        guidance_scale=guidance,
+        device=device or _best_device(),
+        dtype=dtype,
+        batch=batch,
+    )
+    logging.getLogger("sunbench").setLevel(logging.INFO)
+    write(folder, request, list(measure(request)))
+    out.print(f"Tables: {folder / 'negatives.md'}", highlight=False, soft_wrap=True)
+
+
 # ------------------------------------------------------------------------------ train
 
 
 @app.command()
 def train(
-    method: Annotated[str, typer.Argument(help="What to train: sun.")],
+    method: Annotated[
+        str,
+        typer.Argument(
+            help="What to train: sun, lcm, lcm-lora, guided-distill, boostdiff-lora or"
+            " boostdiff-bitfit."
+        ),
+    ],
     base: Annotated[str, typer.Option(help="The frozen model: card, hub id, folder or file.")],
     folder: Annotated[Path, typer.Option("--out", help="Where to train; resumes what is there.")],
-    config: Annotated[Path | None, typer.Option(help="TOML over the method's settings.")] = None,
+    config: Annotated[
+        Path | None,
+        typer.Option(help="TOML over the zoo's recipe or the paper's settings; [loop] for rates."),
+    ] = None,
     data: Annotated[
         str | None,
         typer.Option(help="Folder with captions, .parquet, owner/name, or a zoo build's folder."),
     ] = None,
     device: Annotated[str | None, typer.Option(help="cpu, cuda, mps; default: the best.")] = None,
+    start: Annotated[
+        str | None,
+        typer.Option(
+            "--from",
+            help="Weights of this method to begin with, such as the base's for a fine-tune.",
+        ),
+    ] = None,
 ) -> None:
-    """Train a method's own weights; resumes to the bit where it stopped."""
-    from sunbench.registry import trainer
+    """Train a method's own weights beside a frozen model; resumes to the bit where it stopped.
+
+    sun: an adapter with negative prompts, for all fine-tunes of the base. lcm: a student U-Net
+    with guidance as an input. lcm-lora: the same as a LoRA, for the fine-tunes too, at one
+    guidance scale. guided-distill: guidance as an input, then half of the steps round by round;
+    one student U-Net per number of steps, trained again for each fine-tune. boostdiff-lora,
+    boostdiff-bitfit: one guidance scale in a small LoRA or in the biases.
+
+    DIR receives the weights in the layout that the method reads (name them in SUNBENCH_METHOD, such
+    as SUNBENCH_LCM_LORA), training.json with the settings, the base and the cost, loss.csv, its
+    plot and sample sheets.
+    """
+    from sunbench.training.trainers import trainer
 
     chosen = trainer(method)
     logging.getLogger("sunbench").setLevel(logging.INFO)
-    made = chosen(base, folder, config, data, device or _best_device())
+    made = chosen(base, folder, config, data, device or _best_device(), start)
     out.print(f"Weights: {made}", highlight=False, soft_wrap=True, markup=False)
 
 

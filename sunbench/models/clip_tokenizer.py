@@ -14,9 +14,10 @@ from typing import Any
 from transformers import CLIPTokenizer
 
 from sunbench.errors import NotAvailable, UserError
+from sunbench.paths import cache_root
 
 from .catalogue import place
-from .hashes import cache_folder, value_hash
+from .hashes import value_hash
 from .hub import fetch_folder
 from .mistakes import first_sentence
 
@@ -108,7 +109,7 @@ def _open_clip_merges() -> Path | None:
 
 def _unpack(packed: Path) -> Path:
     """Write vocab.json and merges.txt from CLIP's list of merges, once."""
-    folder = cache_folder() / "clip-tokenizer"
+    folder = cache_root() / "clip-tokenizer"
     if not (folder / "merges.txt").is_file():
         lines = gzip.decompress(packed.read_bytes()).decode("utf-8").split("\n")
         merges = lines[1 : MERGES + 1]

@@ -11,13 +11,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from sunbench.paths import cache_root
+
 logger = logging.getLogger(__name__)
-
-
-def cache_folder() -> Path:
-    """The folder for things that can be computed again: SUNBENCH_CACHE or ~/.cache/sunbench."""
-    given = os.environ.get("SUNBENCH_CACHE")
-    return Path(given) if given else Path.home() / ".cache" / "sunbench"
 
 
 def _note(path: Path) -> Path:
@@ -25,7 +21,7 @@ def _note(path: Path) -> Path:
     real = path.resolve()
     stat = real.stat()
     identity = f"{real}|{stat.st_size}|{stat.st_mtime_ns}"
-    return cache_folder() / "hashes" / hashlib.sha256(identity.encode()).hexdigest()[:32]
+    return cache_root() / "hashes" / hashlib.sha256(identity.encode()).hexdigest()[:32]
 
 
 def file_hash(path: Path) -> str:
