@@ -111,10 +111,10 @@ def markdown(
     parts = []
     for model in models(rows):
         mine = [r for r in rows if r.model == model]
-        n, prompts = mine[0].n, mine[0].prompts
+        n, task, prompts = mine[0].n, mine[0].task, mine[0].prompts
         parts += [
             f"## {_markdown(model)}",
-            f"{n} images a row, prompts {_markdown(prompts)};"
+            f"{n} images a row, task {task}, prompts {_markdown(prompts)};"
             " 95 % intervals by bootstrap over prompts.",
             markdown_table(*headline(rows, model)),
             _floor_line(rows, model),

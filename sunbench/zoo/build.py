@@ -144,12 +144,19 @@ def ship(folder: Path, target: Path) -> None:
     for part in target.iterdir():
         if part.is_dir():
             _half(part)
-    _forget_paths(target)
+    _forget(target)
 
 
-def _forget_paths(target: Path) -> None:
-    """Configurations remember where they were loaded from; that is nobody's business."""
+#: Where a configuration was loaded from, and what AutoencoderTiny writes but warns of when read.
+NOT_KEPT = ("_name_or_path", "block_out_channels")
+
+
+def _forget(target: Path) -> None:
+    """Drop from the configurations what is nobody's business or not an argument of its class."""
     for file in target.rglob("*.json"):
         table = json.loads(file.read_text("utf-8"))
-        if isinstance(table, dict) and table.pop("_name_or_path", None) is not None:
-            file.write_text(json.dumps(table, indent=2) + "\n", "utf-8")
+        tiny = isinstance(table, dict) and table.get("_class_name") == "AutoencoderTiny"
+        dropped = [k for k in (NOT_KEPT if tiny else NOT_KEPT[:1]) if k in table]
+        if dropped:
+            kept = {k: v for k, v in table.items() if k not in dropped}
+            file.write_text(json.dumps(kept, indent=2) + "\n", "utf-8")

@@ -26,7 +26,7 @@ CHEAP = (
     *("reference list", "reference verify", "zoo path"),
 )
 #: Programs that are not ours.
-OTHERS = ("python", "pip", "tox", "pytest", "cp")
+OTHERS = ("python", "pip", "tox", "pytest", "cp", "mkdir")
 #: Environment variables that a command may set.
 VARIABLES = ("SUNBENCH_CACHE", "SUNBENCH_SUN", "HF_HUB_OFFLINE")
 
