@@ -503,7 +503,7 @@ def test_a_file_stands_over_the_recipe(tmp_path: Path):
     file = tmp_path / "mine.toml"
     file.write_text('weight = "snr"\n[loop]\nsteps = 7\n')
     zoo = settings_for("boostdiff-lora", BoostLoraTraining, file, zoo=True)
-    assert (zoo.weight, zoo.guidance_scale, zoo.loop.steps, zoo.loop.batch) == ("snr", 5.0, 7, 64)
+    assert (zoo.weight, zoo.guidance_scale, zoo.loop.steps, zoo.loop.batch) == ("snr", 3.0, 7, 64)
     other = settings_for("boostdiff-lora", BoostLoraTraining, file, zoo=False)
     assert (other.weight, other.guidance_scale, other.loop.batch) == ("snr", 3.0, 512)
 
