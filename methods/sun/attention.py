@@ -13,8 +13,14 @@ from sunbench.errors import UserError
 
 #: The axes of (batch, tokens, channels) over which Attention Normalisation measures a tensor.
 #: "sample" keeps images apart; "batch" is the authors' code, in which an image depends on its
-#: batch-mates; "token" is Eq. 7 read literally. At batch 1 the first two are the same.
-NORMS: dict[str, tuple[int, ...]] = {"sample": (1, 2), "batch": (0, 1, 2), "token": (2,)}
+#: batch-mates; "token" is Eq. 7 read literally. At batch 1 the first two are the same. "none" is
+#: the ablation without it (section 4.3): alpha Z + beta, nothing measured.
+NORMS: dict[str, tuple[int, ...]] = {
+    "sample": (1, 2),
+    "batch": (0, 1, 2),
+    "token": (2,),
+    "none": (),
+}
 
 #: The keyword under which the negative states travel through a U-Net's cross_attention_kwargs.
 KEYWORD = "negative_hidden_states"
@@ -25,9 +31,12 @@ KeyValue = tuple[Tensor, Tensor]
 def norm_ratio(zp: Tensor, z: Tensor, norm: str) -> Tensor:
     """|Zp| / |Z| in float32, with size 1 along the measured axes; 0 for a Z of nothing but zeros.
 
-    In float16 the parts of Z / |Z| would be near the smallest normal number.
+    Under the norm "none" it is 1 everywhere. In float16 the parts of Z / |Z| would be near the
+    smallest normal number.
     """
     axes = NORMS[norm]
+    if not axes:
+        return z.new_ones((1, 1, 1), dtype=torch.float32)
     sizes = [
         torch.linalg.vector_norm(x, dim=axes, keepdim=True, dtype=torch.float32) for x in (zp, z)
     ]

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from sunbench.errors import UserError, unknown
 from sunbench.training import LoopSettings
-from sunbench.training.settings import from_table, read_table, within
+from sunbench.training.settings import from_table, over, read_table, recipe, within
 
 TIMES = ("continuous", "grid")
 
@@ -97,8 +97,9 @@ class SunTraining:
         return made
 
 
-def read_settings(path: Path | None) -> SunTraining:
-    """From a TOML file; None gives the defaults."""
-    if path is None:
-        return SunTraining()
-    return SunTraining.from_table(read_table(path))
+def read_settings(path: Path | None, *, zoo: bool = False) -> SunTraining:
+    """A file's settings over the recipe for a model of the zoo, over the paper's for any other."""
+    table = recipe("sun") if zoo else {}
+    if path is not None:
+        table = over(table, read_table(path))
+    return SunTraining.from_table(table)

@@ -198,8 +198,10 @@ def train(
     """``sunbench train sun``: everything the user can have wrong is checked before weights load."""
     if start is not None:
         raise UserError(f"given --from {start!r}: sun starts at the base itself, expected none")
-    settings, card = read_settings(config), find(base)
-    pictures = open_pictures(data, card.name, card.resolution, zoo=card.source == "zoo")
+    card = find(base)
+    zoo = card.source == "zoo"
+    settings = read_settings(config, zoo=zoo)
+    pictures = open_pictures(data, card.name, card.resolution, zoo=zoo)
     if settings.phrases:
         vocabulary(settings.phrases, settings.max_phrases, zoo=False)
     return train_adapter(load(card, device=device), pictures, settings, out)

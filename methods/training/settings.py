@@ -7,7 +7,6 @@ Guided-Distill's papers.
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
-from importlib.resources import files
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, TypeVar
@@ -19,7 +18,7 @@ from sunbench.errors import UserError
 from sunbench.methods.lcm import GRID
 from sunbench.methods.students import check_guidance
 from sunbench.training import LoopSettings
-from sunbench.training.settings import from_table, one_of, over, read_table, within
+from sunbench.training.settings import from_table, one_of, over, read_table, recipe, within
 
 LOSSES = ("l2", "huber")
 TARGETS = ("ema", "student")
@@ -266,12 +265,6 @@ class BoostLoraTraining(BoostTraining):
 
 
 SettingsT = TypeVar("SettingsT", bound=Distillation)
-
-
-def recipe(method: str) -> dict[str, Any]:
-    """The zoo's settings of a method: what differs from its paper's."""
-    place = files("sunbench.methods").joinpath("recipes", f"{method}.toml")
-    return read_table(Path(str(place)))
 
 
 def settings_for(method: str, cls: type[SettingsT], config: Path | None, *, zoo: bool) -> SettingsT:

@@ -11,7 +11,6 @@ from huggingface_hub import try_to_load_from_cache
 from sunbench import zoo
 from sunbench.bench import Request
 from sunbench.errors import UserError
-from sunbench.methods.sun import NORMS
 from sunbench.models import ModelCard, cards
 from sunbench.models import find as find_card
 from sunbench.paper.catalogue import Entry, Part, Role
@@ -163,17 +162,11 @@ def adapter_of(part: Part, folder: Path | None) -> tuple[Path | None, str | None
     """The file of a part's own SUN adapter, or why there is none; (None, None) needs no own."""
     if not part.adapter:
         return None, None
-    if part.train.startswith("norm") and "none" not in NORMS:
-        return None, f"SUN without Attention Normalization cannot be trained yet ({_norms()} can)"
     file = (folder or zoo.weights()) / f"{part.adapter}.safetensors"
     if file.is_file():
         return file, None
     how = f"`sunbench train sun` with {part.train}; --ablations names the folder of {file.name}"
     return None, f"no SUN adapter trained with {part.train} yet: {how}"
-
-
-def _norms() -> str:
-    return "norms " + ", ".join(NORMS)
 
 
 def jobs(entry: Entry, who: Cast, options: Options, run: Path) -> list[Job]:

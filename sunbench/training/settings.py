@@ -5,6 +5,7 @@ from __future__ import annotations
 import tomllib
 from collections.abc import Mapping
 from dataclasses import asdict, fields
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -82,6 +83,12 @@ def over(table: Table, upper: Table) -> dict[str, Any]:
     loops = [t["loop"] for t in (table, upper) if isinstance(t.get("loop"), dict)]
     loop = {k: v for part in loops for k, v in part.items()}
     return {**table, **upper} | ({"loop": loop} if len(loops) == 2 else {})
+
+
+def recipe(method: str) -> dict[str, Any]:
+    """The zoo's settings of a method: what differs from its paper's."""
+    place = files("sunbench.methods").joinpath("recipes", f"{method}.toml")
+    return read_table(Path(str(place)))
 
 
 def read_table(path: Path) -> dict[str, Any]:

@@ -21,7 +21,13 @@ from sunbench.sampling.edges import edges
 from sunbench.training import LoopSettings, fit
 from sunbench.zoo.data import Sprites, recipe
 from sunbench.zoo.text import build_tokenizer
-from sunbench.zoo.train import captions_of, encode_pool, spread_timesteps, tokenize
+from sunbench.zoo.train import (
+    captions_of,
+    encode_pool,
+    noise_weights,
+    spread_timesteps,
+    tokenize,
+)
 
 log = logging.getLogger(__name__)
 
@@ -66,7 +72,7 @@ def train_controlnet(
     folder: Path,
     device: str = "cpu",
 ) -> Any:
-    """Train on the base model's own styles, with the U-Nets' loss (min-SNR weights)."""
+    """Train on the base model's own styles, with the U-Nets' loss."""
     table = recipe()["controlnet"]
     settings = LoopSettings.from_table(table["loop"])
     torch.manual_seed(settings.seed)
@@ -98,7 +104,7 @@ def _loss(
     styles, size = _base_styles(), table["pool"]
     latents, index, style = encode_pool(vae, sprites, styles, size, seed + 29, device)
     alpha_bar = frozen.alpha_bar
-    snr = alpha_bar / (1 - alpha_bar)
+    weights = noise_weights(alpha_bar)
 
     def loss(k: int) -> dict[str, Tensor]:
         g = torch.Generator().manual_seed(seed * 1_000_003 + k)
@@ -116,7 +122,6 @@ def _loss(
         ids = tokenize(tokenizer, words).to(device)
         out = frozen.predict(net, x_t, t.to(device), ids, control)
         per_image = (out - eps.to(device)).square().flatten(1).mean(1)
-        weight = (snr[t].clamp(max=recipe()["unet"]["snr_gamma"]) / snr[t]).to(device)
-        return {"loss": (weight * per_image).mean(), "mse": per_image.mean()}
+        return {"loss": (weights[t].to(device) * per_image).mean(), "mse": per_image.mean()}
 
     return loss

@@ -25,6 +25,14 @@ def style_words() -> list[str]:
     return [s.get("words", "") for s in recipe()["styles"]]
 
 
+def with_style(caption: str, word: str) -> str:
+    """The caption in a named style; the style stands first.
+
+    CLIP reads left to right: only so does the token of the thing know how it is drawn.
+    """
+    return f"{word} style, {caption}" if word else caption
+
+
 def vocabulary() -> list[str]:
     """Every word that the zoo's captions use, in a fixed order."""
     words = {w for name, _, _ in things() for w in name.split()}

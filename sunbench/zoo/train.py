@@ -23,7 +23,7 @@ from transformers import (
 
 from sunbench.training import LoopSettings, fit
 from sunbench.zoo.data import Scene, Sprites, batches, recipe, scenes
-from sunbench.zoo.text import build_tokenizer, style_words
+from sunbench.zoo.text import build_tokenizer, style_words, with_style
 
 log = logging.getLogger(__name__)
 
@@ -111,7 +111,7 @@ def captions_of(
     out = []
     for row, s, name_it in zip(index.tolist(), style.tolist(), chosen.tolist(), strict=True):
         caption = Scene(*row).caption
-        out.append(f"{caption}, {words[s]} style" if name_it and words[s] else caption)
+        out.append(with_style(caption, words[s] if name_it else ""))
     return out
 
 
@@ -215,6 +215,18 @@ def spread_timesteps(n: int, steps: int, generator: torch.Generator) -> Tensor:
     return (u * steps).long()
 
 
+def noise_weights(alpha_bar: Tensor) -> Tensor:
+    """Weight of the squared error of the noise at each timestep (T,).
+
+    In x_0, errors weigh the SNR clamped to ``snr_floor`` and ``snr_gamma``: min-SNR above (Hang et
+    al. 2023, arXiv 2303.09556, Eq. 6), truncated SNR below (Salimans and Ho 2022, arXiv 2202.00512,
+    section 4), for at high noise only the text says what to draw.
+    """
+    table = recipe()["unet"]
+    snr = alpha_bar / (1 - alpha_bar)
+    return snr.clamp(table["snr_floor"], table["snr_gamma"]) / snr
+
+
 class Conditioned(nn.Module):
     """A U-Net with its text encoder, so that both can learn together."""
 
@@ -237,7 +249,7 @@ def train_unet(
     start: UNet2DConditionModel | None = None,
     device: str = "cpu",
 ) -> Conditioned:
-    """Epsilon-prediction with min-SNR weights (Hang et al. 2023, arXiv 2303.09556, Eq. 6).
+    """Epsilon-prediction under ``noise_weights``.
 
     The base model (no ``start``) trains its text encoder too, as latent diffusion did before
     Stable Diffusion (Rombach et al. 2022, sec. 4.3.1); fine-tunes leave it as it is.
@@ -257,7 +269,7 @@ def train_unet(
     latents, index, style = encode_pool(vae, sprites, styles, size, settings.seed + 17, device)
     tokenizer = build_tokenizer()
     alpha_bar = DDPMScheduler(**recipe()["scheduler"]).alphas_cumprod
-    snr = alpha_bar / (1 - alpha_bar)
+    weights = noise_weights(alpha_bar)
 
     def loss(k: int) -> dict[str, Tensor]:
         g = torch.Generator().manual_seed(settings.seed * 1_000_003 + k)
@@ -272,8 +284,7 @@ def train_unet(
         x_t = (a.sqrt() * x0 + (1 - a).sqrt() * eps).to(device)
         out = net(x_t, t.to(device), tokenize(tokenizer, words).to(device))
         per_image = (out - eps.to(device)).square().flatten(1).mean(1)
-        weight = (snr[t].clamp(max=table["snr_gamma"]) / snr[t]).to(device)
-        return {"loss": (weight * per_image).mean(), "mse": per_image.mean()}
+        return {"loss": (weights[t].to(device) * per_image).mean(), "mse": per_image.mean()}
 
     net.load_state_dict(fit(net, loss, settings, folder))
     return net

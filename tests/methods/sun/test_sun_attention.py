@@ -41,6 +41,8 @@ def plain_sun(attn: Any, layer: Any, x: Tensor, pos: Tensor, neg: Tensor, norm: 
         return out
 
     def size(z: Tensor) -> Tensor:
+        if norm == "none":
+            return torch.ones((), dtype=z.dtype)
         square = z.square()
         if norm == "batch":
             return square.sum().sqrt()
