@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
+from rich.console import Console, JustifyMethod
 from rich.logging import RichHandler
 from rich.markup import escape
 from rich.table import Table
@@ -54,14 +54,43 @@ def _seeds(text: str) -> tuple[int, ...]:
     return given if "," in text else tuple(range(given[0])) if given else ()
 
 
-def _table(title: str, head: list[str], lines: list[list[str]]) -> Table:
+def _table(title: str, head: list[str], lines: list[list[str]], wrap: bool = True) -> Table:
     table = Table(title=title, title_justify="left", header_style="bold")
     for i, column in enumerate(head):
-        name = escape(column.replace("[", "\n["))
-        table.add_column(name, overflow="fold", justify="right" if i else "left")
+        side: JustifyMethod = "right" if i else "left"
+        table.add_column(escape(column), overflow="fold", justify=side, no_wrap=not wrap)
     for line in lines:
         table.add_row(*(escape(c) for c in line))
     return table
+
+
+def _tables(title: str, head: list[str], lines: list[list[str]], fixed: int) -> list[Table]:
+    """One table where the screen has the width, else several with the first columns in each."""
+
+    def with_columns(start: int, end: int) -> Table:
+        kept = [*range(fixed), *range(start, end)]
+        rows = [[line[i] for i in kept] for line in lines]
+        return _table(title if start == fixed else "", [head[i] for i in kept], rows, wrap=False)
+
+    def fits(table: Table) -> bool:
+        wide = out.options.update(max_width=10_000)  # else no table measures more than the screen
+        return out.measure(table, options=wide).maximum <= out.width
+
+    made, start = [], fixed
+    while start < len(head) or not made:
+        end = len(head)
+        while end > start + 1 and not fits(with_columns(start, end)):
+            end -= 1
+        made.append(with_columns(start, end))
+        start = end
+    return made
+
+
+def _broken(metric: str) -> str:
+    """A metric's column head in two lines, its direction in the first: narrower."""
+    name, bracket, rest = metric.partition("[")
+    features, _, arrow = rest.rpartition(" ")
+    return f"{name} {arrow}\n[{features}" if bracket else metric
 
 
 # ------------------------------------------------------------------------------ run
@@ -167,11 +196,15 @@ def _print_tables(folder: Path) -> None:
     rows = finished.read_results()
     times = finished.read_results_document().get("times", [])
     for model in models(rows):
-        out.print(_table(f"{model}, {rows[0].n} images a row", *headline(rows, model, short_text)))
+        head, lines = headline(rows, model, short_text)
+        title = f"{model}, {rows[0].n} images a row"
+        lines = [["other seeds" if line[0] == FLOOR else line[0], *line[1:]] for line in lines]
+        for table in _tables(title, [*map(_broken, head)], lines, fixed=3):
+            out.print(table)
         for reason in reasons(r for r in rows if r.model == model):
             out.print(f"n/a: {escape(reason)}", highlight=False)
         if any(r.method == FLOOR for r in rows):
-            out.print("Under the candidates, the floor: the reference with other seeds.\n")
+            out.print("Other seeds: the floor, the reference against itself with other noise.\n")
         out.print(
             _table("time of an image", *time_table([t for t in times if t["model"] == model]))
         )

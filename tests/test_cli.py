@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import re
 import subprocess
 import sys
@@ -127,3 +128,25 @@ def test_numbers_say_what_they_were_for():
     assert _numbers(" 4, 8 ", "steps") == (4, 8)
     with pytest.raises(UserError, match="given seeds '1;2'"):
         _numbers("1;2", "seeds")
+
+
+@pytest.mark.parametrize("width", [60, 80, 300])
+def test_a_table_wider_than_the_screen_is_several(width: int, monkeypatch):
+    from rich.console import Console
+
+    from sunbench import cli
+
+    screen = Console(width=width, record=True, file=io.StringIO())
+    monkeypatch.setattr(cli, "out", screen)
+    metrics = [cli._broken(f"metric{i}[zoo-clip] ↓") for i in range(8)]
+    head = ["method", "steps", *metrics]
+    lines = [["ddim", "4", *(f"{i}.25\n±0.125" for i in range(8))]]
+    for table in cli._tables("emoji", head, lines, fixed=2):
+        screen.print(table)
+    text = screen.export_text()
+    assert max(map(len, text.splitlines())) <= width
+    assert all(f"metric{i} ↓" in text and f"{i}.25" in text for i in range(8))
+    assert text.count("[zoo-clip]") == 8
+    tables = text.count("method ")  # each begins with the first columns
+    assert text.count("ddim") == tables
+    assert tables == 1 if width == 300 else tables > 1

@@ -35,12 +35,19 @@ def cell_text(row: ResultRow | None) -> str:
 
 
 def short_text(row: ResultRow | None) -> str:
-    """A value with half its interval's width below it, for narrow screens; reasons go below."""
+    """A value with half its interval's width below it, for narrow screens; reasons go elsewhere.
+
+    Both have the decimals that the width's first two digits need.
+    """
     if row is not None and row.reason is not None:
         return "n/a"
     if row is None or row.value is None or row.low is None or row.high is None:
         return cell_text(row)
-    return f"{number(row.value)}\n±{number((row.high - row.low) / 2)}"
+    half = (row.high - row.low) / 2
+    if half == 0:
+        return cell_text(row).split(" ")[0]
+    digits = max(0, 1 - math.floor(math.log10(half)))
+    return f"{row.value:.{digits}f}\n±{half:.{digits}f}"
 
 
 def reasons(rows: Iterable[ResultRow]) -> list[str]:

@@ -93,7 +93,10 @@ def test_cells_hold_a_value_with_its_interval_or_the_reason():
     assert cell_text(replace(ROW, low=None, high=None)) == "12.35"
     assert cell_text(REASON) == "no CFG"
     assert cell_text(None) == "–"
-    assert short_text(ROW) == "12.35\n±1.625"
+    assert short_text(ROW) == "12.3\n±1.6"
+    assert short_text(replace(ROW, value=0.00454, low=0.0026, high=0.0066)) == "0.0045\n±0.0020"
+    assert short_text(replace(ROW, value=1234.5, low=1100.0, high=1400.0)) == "1234\n±150"
+    assert short_text(replace(ROW, low=12.3456, high=12.3456)) == "12.35"
     assert short_text(REASON) == "n/a"
     assert reasons([ROW, REASON]) == [f"{REASON.metric}: no CFG"]
 
