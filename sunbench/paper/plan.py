@@ -159,9 +159,14 @@ def request_of(
 
 
 def adapter_of(part: Part, folder: Path | None) -> tuple[Path | None, str | None]:
-    """The file of a part's own SUN adapter, or why there is none; (None, None) needs no own."""
+    """The file of a part's own SUN adapter, or why there is none; (None, None) needs no own.
+
+    A folder's ``sun.safetensors`` stands for the default settings: trained as long as the others,
+    it is what they are to be compared with.
+    """
     if not part.adapter:
-        return None, None
+        default = folder / "sun.safetensors" if folder is not None else None
+        return (default if default is not None and default.is_file() else None), None
     file = (folder or zoo.weights()) / f"{part.adapter}.safetensors"
     if file.is_file():
         return file, None

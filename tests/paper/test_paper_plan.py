@@ -107,9 +107,22 @@ def test_ablations_name_what_must_be_trained(tmp_path: Path):
     assert "sun-p0.0.safetensors" in why
     (tmp_path / "sun-p0.0.safetensors").touch()
     assert adapter_of(first, tmp_path) == (tmp_path / "sun-p0.0.safetensors", None)
+    (tmp_path / "sun.safetensors").touch()
+    assert adapter_of(none, tmp_path) == (tmp_path / "sun.safetensors", None)
+    assert adapter_of(none, None) == (None, None)
 
 
-def test_a_ablation_without_normalization_says_what_sun_cannot():
-    _, why = adapter_of(find("sun-fig-8").part("no-norm"), None)
-    assert why is not None
-    assert "norms sample, batch, token" in why
+def test_every_ablation_has_a_recipe_that_trains_what_it_says():
+    from sunbench.methods.sun.settings import read_settings
+
+    folder = Path(__file__).parents[2] / "methods/recipes/ablations"
+    default = read_settings(folder / "sun.toml", zoo=True)
+    for name in ("sun-4", "sun-fig-7", "sun-fig-8", "sun-fig-9"):
+        for part in find(name).parts:
+            if not part.adapter:
+                continue
+            made = read_settings(folder / f"{part.adapter}.toml", zoo=True)
+            key, value = part.train.split(" = ")
+            assert str(getattr(made, key)) == value.strip('"')
+            assert made.loop == default.loop
+            assert made.delta / made.substeps == default.delta / default.substeps
