@@ -265,15 +265,16 @@ def check(out: Path, n: int, sprites_file: Path | None) -> list[Probe]:
     for name in MODELS:
         log.warning("measuring %s", name)
         probes += check_model(name, n, sprites)
-    scan = guidance_scan("emoji-3d", n, (1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0))
+    scales = (1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0)
+    scans = {name: guidance_scan(name, n, scales) for name in ("emoji", "emoji-3d")}
     model_sheet().save(out / "models.png")
     for name in MODELS[1:]:
         step_sheet(name).save(out / f"steps-{name}.png")
-    (out / "README.md").write_text(_page(probes, scan), "utf-8")
+    (out / "README.md").write_text(_page(probes, scans), "utf-8")
     return probes
 
 
-def _page(probes: list[Probe], scan: list[tuple[float, float, float]]) -> str:
+def _page(probes: list[Probe], scans: dict[str, list[tuple[float, float, float]]]) -> str:
     lines = [
         "# The zoo's quality",
         "",
@@ -283,11 +284,11 @@ def _page(probes: list[Probe], scan: list[tuple[float, float, float]]) -> str:
         "|---|---:|---|---:|",
         *[p.line() for p in probes],
         "",
-        "## Guidance (emoji-3d, DPM-Solver++ 25 steps)",
+        "## Guidance (DPM-Solver++ 25 steps, captions without a style word)",
         "",
-        "| guidance | CLIP score | right caption among 64 |",
-        "|---:|---:|---:|",
-        *[f"| {g:g} | {s:.2f} | {r:.3f} |" for g, s, r in scan],
+        "| model | guidance | CLIP score | right caption among 64 |",
+        "|---|---:|---:|---:|",
+        *[f"| {m} | {g:g} | {s:.2f} | {r:.3f} |" for m, scan in scans.items() for g, s, r in scan],
         "",
         "## Pictures",
         "",
