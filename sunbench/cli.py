@@ -76,7 +76,8 @@ def _tables(title: str, head: list[str], lines: list[list[str]], fixed: int) -> 
         wide = out.options.update(max_width=10_000)  # else no table measures more than the screen
         return out.measure(table, options=wide).maximum <= out.width
 
-    made, start = [], fixed
+    made: list[Table] = []
+    start = fixed
     while start < len(head) or not made:
         end = len(head)
         while end > start + 1 and not fits(with_columns(start, end)):

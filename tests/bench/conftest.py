@@ -2,26 +2,14 @@
 
 from __future__ import annotations
 
-import importlib.util
 import shutil
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import pytest
-
-
-def _tiny_sd() -> ModuleType:
-    path = Path(__file__).parents[1] / "sampling" / "tiny_sd.py"
-    if "tests_tiny_sd" not in sys.modules:
-        spec = importlib.util.spec_from_file_location("tests_tiny_sd", path)
-        assert spec is not None
-        assert spec.loader is not None
-        module = sys.modules["tests_tiny_sd"] = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
-    return sys.modules["tests_tiny_sd"]
+import tiny_sd
 
 
 @dataclass(frozen=True)
@@ -74,7 +62,7 @@ class Lab:
 
 @pytest.fixture(scope="session")
 def tiny() -> ModuleType:
-    return _tiny_sd()
+    return tiny_sd
 
 
 @pytest.fixture(scope="session")
@@ -84,7 +72,7 @@ def world(tiny: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 def _lab(world: Any, root: Path, patch: pytest.MonkeyPatch) -> Lab:
     patch.setenv("SUNBENCH_CACHE", str(root / "cache"))
-    _tiny_sd().settle(world, patch.setattr)
+    tiny_sd.settle(world, patch.setattr)
     return Lab(world, root / "cache", root / "out")
 
 

@@ -1,12 +1,11 @@
 """Kill -9 a run at random renames, then let it end; say how it went, as JSON.
 
-Arguments: folder of tests/sampling/tiny_sd.py's world, folder to work in, seed, number of kills.
+Arguments: folder of tests/support/tiny_sd.py's world, folder to work in, seed, number of kills.
 The process imports everything once and forks, so that a kill costs a second and not ten.
 """
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import random
@@ -21,15 +20,7 @@ import torch
 from sunbench.bench import Request
 from sunbench.bench.run import execute
 
-
-def load_tiny_sd() -> Any:
-    path = Path(__file__).parents[1] / "sampling" / "tiny_sd.py"
-    spec = importlib.util.spec_from_file_location("tests_tiny_sd", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = sys.modules["tests_tiny_sd"] = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+sys.path.insert(0, str(Path(__file__).parents[1] / "support"))
 
 
 def die_at(moment: int) -> None:
@@ -76,7 +67,8 @@ def main() -> None:
     """Run, kill, resume; then the same without a kill."""
     world_folder, work, seed, kills = Path(sys.argv[1]), Path(sys.argv[2]), *sys.argv[3:]
     torch.set_num_threads(1)
-    tiny = load_tiny_sd()
+    import tiny_sd as tiny
+
     world = tiny.World.at(world_folder)
     tiny.settle(world, setattr)
     request = Request(

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
 import shutil
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
@@ -12,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tiny_sd
 from safetensors.numpy import save_file
 
 ROOT = Path(__file__).parents[2]
@@ -29,17 +28,6 @@ PLACEHOLDERS: dict[str, str] = {
     "nightly": "run",
     "baseline": "baseline",
 }
-
-
-def _tiny_sd() -> ModuleType:
-    path = ROOT / "tests" / "sampling" / "tiny_sd.py"
-    if "tests_tiny_sd" not in sys.modules:
-        spec = importlib.util.spec_from_file_location("tests_tiny_sd", path)
-        assert spec is not None
-        assert spec.loader is not None
-        module = sys.modules["tests_tiny_sd"] = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
-    return sys.modules["tests_tiny_sd"]
 
 
 def _write_zoo(tiny: Path, weights: Path) -> None:
@@ -87,7 +75,7 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A folder in which every place that the pages name is there, with a cache of its own."""
     from sunbench.report.compare import save_baseline
 
-    tiny, root = _tiny_sd(), tmp_path_factory.mktemp("docs")
+    tiny, root = tiny_sd, tmp_path_factory.mktemp("docs")
     (root / "world").mkdir()
     world = tiny.World.write(root / "world")
     _write_zoo(root / "world" / "tiny", world.weights)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import pytest
+import tiny_sd
 import torch
 from diffusers import UNet2DConditionModel
 
@@ -20,20 +19,9 @@ from sunbench.methods.lora import sharing_copy, targeted, write_lora
 from sunbench.methods.students import student_config
 
 
-def _tiny_sd() -> ModuleType:
-    path = Path(__file__).parents[1] / "sampling" / "tiny_sd.py"
-    if "tests_tiny_sd" not in sys.modules:
-        spec = importlib.util.spec_from_file_location("tests_tiny_sd", path)
-        assert spec is not None
-        assert spec.loader is not None
-        module = sys.modules["tests_tiny_sd"] = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
-    return sys.modules["tests_tiny_sd"]
-
-
 @pytest.fixture(scope="session")
 def tiny() -> ModuleType:
-    return _tiny_sd()
+    return tiny_sd
 
 
 @pytest.fixture(scope="session")

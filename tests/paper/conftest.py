@@ -2,30 +2,18 @@
 
 from __future__ import annotations
 
-import importlib.util
 import shutil
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
+import tiny_sd
 
 ASKED = ["--images", "20", "--seeds", "2", "--batch", "4", "--device", "cpu"]
 NAMES = ("one", "two", "three")
-
-
-def _tiny_sd() -> ModuleType:
-    path = Path(__file__).parents[1] / "sampling" / "tiny_sd.py"
-    if "tests_tiny_sd" not in sys.modules:
-        spec = importlib.util.spec_from_file_location("tests_tiny_sd", path)
-        assert spec is not None
-        assert spec.loader is not None
-        module = sys.modules["tests_tiny_sd"] = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
-    return sys.modules["tests_tiny_sd"]
 
 
 @dataclass(frozen=True)
@@ -48,7 +36,7 @@ class Lab:
 @pytest.fixture(scope="session")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Any:
     root = tmp_path_factory.mktemp("paper-world")
-    made = _tiny_sd().World.write(root)
+    made = tiny_sd.World.write(root)
     text = made.card.read_text()
     for name in NAMES:
         (root / f"{name}.toml").write_text(text.replace('name = "tiny"', f'name = "{name}"'))
@@ -60,7 +48,7 @@ def settle(world: Any, cache: Path, patch: pytest.MonkeyPatch) -> None:
         patch.delenv(f"SUNBENCH_{name}", raising=False)
     patch.setenv("SUNBENCH_CACHE", str(cache))
     patch.setenv("COLUMNS", "400")
-    _tiny_sd().settle(world, patch.setattr)
+    tiny_sd.settle(world, patch.setattr)
 
 
 def invoke(patch: pytest.MonkeyPatch, *words: str) -> int:
@@ -114,4 +102,4 @@ def done(finished: Path, lab: Lab) -> Lab:
 
 @pytest.fixture(scope="session")
 def pipeline(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    return _tiny_sd().pipeline(tmp_path_factory.mktemp("paper-pipeline"))
+    return tiny_sd.pipeline(tmp_path_factory.mktemp("paper-pipeline"))
