@@ -11,7 +11,7 @@ from torch import Tensor
 
 from sunbench.errors import UserError, unknown
 from sunbench.training import LoopSettings
-from sunbench.training.settings import from_table, over, read_table, recipe, within
+from sunbench.training.settings import DTYPES, from_table, one_of, over, read_table, recipe, within
 
 TIMES = ("continuous", "grid")
 
@@ -48,6 +48,7 @@ class SunTraining:
     norm: str = "sample"
     init: str = "copy"
     alpha0: float | None = None  # 1 with add_pos, 0 without
+    file_dtype: str = "float32"  # of the adapter's file
     gradient_checkpointing: bool = False
     sheet: int = 8  # pictures of the sample sheet
     loop: LoopSettings = field(default=LOOP)
@@ -63,6 +64,7 @@ class SunTraining:
         for name in ("max_phrases", "guidance_scale"):
             if getattr(self, name) is not None:
                 within(name, getattr(self, name), 0, float("inf"))
+        one_of("file_dtype", self.file_dtype, DTYPES)
         if self.times not in TIMES:
             raise unknown("times", self.times, TIMES)
         if not (self.l_cfg or self.l_step):

@@ -171,11 +171,12 @@ def train_adapter(
 
 def _fit(loss: SunLoss, out: Path, sheet: Sheet | None, document: dict[str, Any]) -> Path:
     adapter, settings, target = loss.adapter, loss.settings, out / "sun.safetensors"
+    dtype = getattr(torch, settings.file_dtype)
     log.info("%s parameters, %s form", f"{adapter.parameter_count:,}", adapter.form)
 
     def show(step: int, ema: dict[str, Tensor]) -> None:
         with averaged(adapter, ema):
-            write_adapter(adapter, target, about=_about(document, settings, step))
+            write_adapter(adapter, target, dtype=dtype, about=_about(document, settings, step))
             if sheet is not None:
                 sheet.write(out / f"sheet-{step:06d}.png", sun_pictures(sheet, adapter))
         draw_curves(out / "loss.csv", out / "loss.png")
@@ -183,7 +184,8 @@ def _fit(loss: SunLoss, out: Path, sheet: Sheet | None, document: dict[str, Any]
 
     ema = fit(adapter, loss, settings.loop, out, on_checkpoint=show)
     with averaged(adapter, ema):  # again, for a training killed between its checkpoint and its file
-        write_adapter(adapter, target, about=_about(document, settings, settings.loop.steps))
+        about = _about(document, settings, settings.loop.steps)
+        write_adapter(adapter, target, dtype=dtype, about=about)
     return target
 
 

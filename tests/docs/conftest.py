@@ -51,12 +51,13 @@ def _write_run(world: Any) -> None:
     execute(request, Path("runs/latest"))
 
 
-def _write_adapter(tiny: ModuleType, words: Path) -> None:
+def _write_adapter(tiny: ModuleType, words: Path, zoo: Path) -> None:
     from sunbench.methods.sun import SunAdapter, write_adapter
 
     unet = tiny.pipeline(words).unet
     Path("sun-run").mkdir()
     write_adapter(SunAdapter.for_unet(unet, init="random", alpha0=0.5), "sun-run/sun.safetensors")
+    shutil.copyfile("sun-run/sun.safetensors", zoo / "sun.safetensors")
 
 
 def _write_files() -> None:
@@ -89,7 +90,7 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         for name in ("my-finetune", "my-base"):
             Path(name).symlink_to(root / "world" / "tiny")
         _write_files()
-        _write_adapter(tiny, root / "words")
+        _write_adapter(tiny, root / "words", world.weights)
         _write_run(world)
         shutil.copytree("runs/latest", "nightly")
         save_baseline(Path("runs/latest"), Path("baseline"))

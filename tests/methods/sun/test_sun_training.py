@@ -116,6 +116,15 @@ def test_a_training_writes_what_it_promises(loaded: LoadedModel, folder: Path, t
     assert all(torch.equal(before[k], after[k]) for k in before)
 
 
+def test_an_adapter_can_be_written_in_half_precision(loaded: LoadedModel, folder: Path, tmp_path):
+    assert read_settings(None, zoo=True).file_dtype == "float16"
+    half = trained(loaded, folder, tmp_path / "half", replace(TINY, file_dtype="float16"))
+    full = trained(loaded, folder, tmp_path / "full")
+    a, b = load_file(half), load_file(full)
+    assert {v.dtype for v in a.values()} == {torch.float16}
+    assert all(torch.equal(a[k], b[k].half()) for k in b)
+
+
 def test_the_file_holds_the_averaged_weights(loaded: LoadedModel, folder: Path, tmp_path: Path):
     made = read_adapter(trained(loaded, folder, tmp_path / "out"), loaded.pipeline.unet)
     checkpoint = load_file(tmp_path / "out/checkpoint.safetensors")
