@@ -11,7 +11,7 @@ from torch import Tensor
 
 from sunbench.errors import UserError, unknown
 from sunbench.training import LoopSettings
-from sunbench.training.settings import DTYPES, from_table, one_of, over, read_table, recipe, within
+from sunbench.training.settings import DTYPES, asked, from_table, one_of, within
 
 TIMES = ("continuous", "grid")
 
@@ -101,7 +101,4 @@ class SunTraining:
 
 def read_settings(path: Path | None, *, zoo: bool = False) -> SunTraining:
     """A file's settings over the recipe for a model of the zoo, over the paper's for any other."""
-    table = recipe("sun") if zoo else {}
-    if path is not None:
-        table = over(table, read_table(path))
-    return SunTraining.from_table(table)
+    return SunTraining.from_table(asked("sun", path, zoo=zoo))

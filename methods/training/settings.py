@@ -18,7 +18,7 @@ from sunbench.errors import UserError
 from sunbench.methods.lcm import GRID
 from sunbench.methods.students import check_guidance
 from sunbench.training import LoopSettings
-from sunbench.training.settings import from_table, one_of, over, read_table, recipe, within
+from sunbench.training.settings import asked, from_table, one_of, within
 
 LOSSES = ("l2", "huber")
 TARGETS = ("ema", "student")
@@ -269,8 +269,6 @@ SettingsT = TypeVar("SettingsT", bound=Distillation)
 
 def settings_for(method: str, cls: type[SettingsT], config: Path | None, *, zoo: bool) -> SettingsT:
     """A file's settings over the recipe for a model of the zoo, over the paper's for any other."""
-    table = recipe(method) if zoo else {}
-    if config is not None:
-        table = over(table, read_table(config))
+    table = asked(method, config, zoo=zoo)
     made: SettingsT = from_table(cls, table, f"{method} training setting")
     return made

@@ -91,6 +91,12 @@ def recipe(method: str) -> dict[str, Any]:
     return read_table(Path(str(place)))
 
 
+def asked(method: str, config: Path | None, *, zoo: bool) -> dict[str, Any]:
+    """A file's settings over the recipe for a model of the zoo, over the paper's for any other."""
+    table = recipe(method) if zoo else {}
+    return table if config is None else over(table, read_table(config))
+
+
 def read_table(path: Path) -> dict[str, Any]:
     """A TOML file as a table; UserError in one line where it is none."""
     try:

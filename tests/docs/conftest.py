@@ -5,7 +5,6 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -51,10 +50,10 @@ def _write_run(world: Any) -> None:
     execute(request, Path("runs/latest"))
 
 
-def _write_adapter(tiny: ModuleType, words: Path, zoo: Path) -> None:
+def _write_adapter(words: Path, zoo: Path) -> None:
     from sunbench.methods.sun import SunAdapter, write_adapter
 
-    unet = tiny.pipeline(words).unet
+    unet = tiny_sd.pipeline(words).unet
     Path("sun-run").mkdir()
     write_adapter(SunAdapter.for_unet(unet, init="random", alpha0=0.5), "sun-run/sun.safetensors")
     shutil.copyfile("sun-run/sun.safetensors", zoo / "sun.safetensors")
@@ -76,21 +75,21 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A folder in which every place that the pages name is there, with a cache of its own."""
     from sunbench.report.compare import save_baseline
 
-    tiny, root = tiny_sd, tmp_path_factory.mktemp("docs")
+    root = tmp_path_factory.mktemp("docs")
     (root / "world").mkdir()
-    world = tiny.World.write(root / "world")
+    world = tiny_sd.World.write(root / "world")
     _write_zoo(root / "world" / "tiny", world.weights)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SUNBENCH_CACHE", str(root / "cache"))
         patch.setenv("HF_HUB_OFFLINE", "1")
         patch.delenv("GITHUB_STEP_SUMMARY", raising=False)
-        tiny.settle(world, patch.setattr)
+        tiny_sd.settle(world, patch.setattr)
         (root / "here").mkdir()
         patch.chdir(root / "here")
         for name in ("my-finetune", "my-base"):
             Path(name).symlink_to(root / "world" / "tiny")
         _write_files()
-        _write_adapter(tiny, root / "words", world.weights)
+        _write_adapter(root / "words", world.weights)
         _write_run(world)
         shutil.copytree("runs/latest", "nightly")
         save_baseline(Path("runs/latest"), Path("baseline"))

@@ -88,7 +88,7 @@ def test_guidance_helps_where_captions_leave_a_choice():
     score = {k: torch.cosine_similarity(f, text) for k, (_, f) in shown.items()}
     gain = score["guided"] - score["plain"]
     assert gain.mean() > 2 * gain.std() / len(gain) ** 0.5
-    assert gain.mean() > 0.005
+    assert gain.mean() > 0.01
 
 
 def test_few_steps_hurt_visibly(judged):

@@ -39,7 +39,6 @@ from sunbench.methods.training.settings import (
     GuidedTraining,
     LcmLoraTraining,
     LcmTraining,
-    recipe,
     settings_for,
 )
 from sunbench.methods.training.students import (
@@ -53,6 +52,7 @@ from sunbench.models import cards
 from sunbench.models.sources import shipped
 from sunbench.sampling import ImageId, PipelineSampler, SampleSettings, make_batch
 from sunbench.training.encode import encode_texts
+from sunbench.training.settings import recipe
 from sunbench.training.trainers import TRAINERS, trainer
 
 METHODS = ("lcm", "lcm-lora", "guided-distill", "boostdiff-lora", "boostdiff-bitfit")
