@@ -406,13 +406,20 @@ def train(
     DIR receives the weights in the layout that the method reads (name them in SUNBENCH_METHOD, such
     as SUNBENCH_LCM_LORA), training.json with the settings, the base and the cost, loss.csv, its
     plot and sample sheets.
+
+    Several GPUs: accelerate launch --num_processes N -m sunbench train …, with a multiple of N
+    micro-batches an update (accumulate, under [loop]).
     """
     from sunbench.training.trainers import trainer
+    from sunbench.training.workers import join, workers
 
     chosen = trainer(method)
-    logging.getLogger("sunbench").setLevel(logging.INFO)
-    made = chosen(base, folder, config, data, device or _best_device(), start)
-    out.print(f"Weights: {made}", highlight=False, soft_wrap=True, markup=False)
+    device = join(device or _best_device())
+    first = workers().first
+    logging.getLogger("sunbench").setLevel(logging.INFO if first else logging.ERROR)
+    made = chosen(base, folder, config, data, device, start)
+    if first:
+        out.print(f"Weights: {made}", highlight=False, soft_wrap=True, markup=False)
 
 
 # ------------------------------------------------------------------------------ list

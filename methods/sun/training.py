@@ -1,7 +1,4 @@
-"""SUN's training: Algorithm 1 of arXiv 2312.08887 on the shared loop.
-
-One process and one device; several GPUs through accelerate are not supported yet.
-"""
+"""SUN's training: Algorithm 1 of arXiv 2312.08887 on the shared loop."""
 
 from __future__ import annotations
 
@@ -37,6 +34,7 @@ from sunbench.training import fit
 from sunbench.training.data import Pictures, open_pictures
 from sunbench.training.encode import encode_pictures, encode_texts, schedule_of
 from sunbench.training.record import Cost, averaged, draw_curves, record_cost, settle
+from sunbench.training.workers import workers
 
 log = logging.getLogger(__name__)
 
@@ -183,9 +181,10 @@ def _fit(loss: SunLoss, out: Path, sheet: Sheet | None, document: dict[str, Any]
         record_cost(out, Cost.of(out, settings.loop, adapter.parameter_count), settings.loop)
 
     ema = fit(adapter, loss, settings.loop, out, on_checkpoint=show)
-    with averaged(adapter, ema):  # again, for a training killed between its checkpoint and its file
+    if workers().first:  # again, for a training killed between its checkpoint and its file
         about = _about(document, settings, settings.loop.steps)
-        write_adapter(adapter, target, dtype=dtype, about=about)
+        with averaged(adapter, ema):
+            write_adapter(adapter, target, dtype=dtype, about=about)
     return target
 
 

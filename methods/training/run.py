@@ -25,6 +25,7 @@ from sunbench.training.data import Pictures, open_pictures
 from sunbench.training.diffusion import Schedule
 from sunbench.training.encode import encode_texts, schedule_of
 from sunbench.training.record import Cost, averaged, draw_curves, record_cost, settle
+from sunbench.training.workers import workers
 
 log = logging.getLogger(__name__)
 
@@ -174,8 +175,9 @@ class Stage:
             on_checkpoint=self._show,
         )
         module.load_state_dict(ema)
-        self.write()  # again, for a training killed between its checkpoint and its file
-        self._account()
+        if workers().first:
+            self.write()  # again, for a training killed between its checkpoint and its file
+            self._account()
         return self.target
 
 

@@ -1,7 +1,8 @@
 """The training loop: AdamW, warm-up/stable/decay schedule, EMA, checkpoints that resume to the bit.
 
 The loss is a function of the step number alone (it draws its batch and noise from generators seeded
-by that number), so a run that was killed and resumed equals one that was not.
+by that number), so a run that was killed and resumed equals one that was not. Several processes
+share the micro-batches of an update (``sunbench.training.workers``).
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from sunbench.errors import UserError
+from sunbench.training.workers import workers
 
 log = logging.getLogger(__name__)
 
@@ -128,6 +130,8 @@ class _Loop:
 
     def __init__(self, module: nn.Module, settings: LoopSettings, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
+        self.workers = workers()
+        self.share = self.workers.share(settings.accumulate)
         self.module, self.settings = module, settings
         self.file, self.log_file = folder / "checkpoint.safetensors", folder / "loss.csv"
         self.trained = [p for p in module.parameters() if p.requires_grad]
@@ -155,7 +159,8 @@ class _Loop:
         self.sums = json.loads(meta.get("sums", "{}"))
         self.seconds = float(meta.get("seconds", 0))
         done = int(meta["step"])
-        _keep_rows(self.log_file, done)
+        if self.workers.first:
+            _keep_rows(self.log_file, done)
         log.info("resuming at step %d of %d", done, self.settings.steps)
         return done
 
@@ -177,15 +182,17 @@ class _Loop:
     def step(self, step: int, loss: Callable[[int], dict[str, Tensor]]) -> None:
         """One update: gradients of all micro-batches, clipping, AdamW, average."""
         s, began = self.settings, time.monotonic()
+        sums: dict[str, float] = {}
         for group in self.optimiser.param_groups:
             group["lr"] = s.rate(step)
         self.optimiser.zero_grad(set_to_none=True)
-        for micro in range(s.accumulate):
+        for micro in self.share:
             with self._arithmetic():
                 parts = loss(step * s.accumulate + micro)
             (parts["loss"] / s.accumulate).backward()
             for k, v in parts.items():
-                self.sums[k] = self.sums.get(k, 0.0) + float(v.detach())
+                sums[k] = sums.get(k, 0.0) + float(v.detach())
+        self._gather(sums)
         norm = nn.utils.clip_grad_norm_(self.trained, s.clip)
         if not math.isfinite(self.sums["loss"]) or not bool(torch.isfinite(norm)):
             raise UserError(
@@ -195,6 +202,15 @@ class _Loop:
         self.optimiser.step()
         self._average(step + 1)
         self.seconds += time.monotonic() - began
+
+    def _gather(self, sums: dict[str, float]) -> None:
+        """Sum gradients and losses over all processes; add the losses to those not yet logged."""
+        if self.workers.count > 1:
+            losses = torch.tensor(list(sums.values()), device=self.trained[0].device)
+            self.workers.sum_([p.grad for p in self.trained if p.grad is not None] + [losses])
+            sums = dict(zip(sums, losses.tolist(), strict=True))
+        for k, v in sums.items():
+            self.sums[k] = self.sums.get(k, 0.0) + v
 
     def _arithmetic(self) -> AbstractContextManager[Any]:
         """Autocast; on CPU with attention as plain products.
@@ -256,7 +272,8 @@ def fit(
         on_begin: called once, before the first step, with the EMA state. Training updates these
             tensors in place, so a network made of them is the average at every step, also after
             a resume.
-        on_checkpoint: called with the step and the EMA state at each checkpoint.
+        on_checkpoint: called with the step and the EMA state at each checkpoint, in the first
+            process alone where there are several (``sunbench.training.workers``).
 
     Raises:
         UserError: when the loss is not finite (the last good checkpoint stays), or the folder
@@ -265,13 +282,15 @@ def fit(
     loop = _Loop(module, settings, folder)
     if on_begin is not None:
         on_begin(loop.ema)
+    first = loop.workers.first
     for step in range(loop.start, settings.steps):
         loop.step(step, loss)
         done = step + 1
-        if done % settings.log_every == 0 or done == settings.steps:
+        if first and (done % settings.log_every == 0 or done == settings.steps):
             loop.report(done)
-        if done % settings.checkpoint_every == 0 or done == settings.steps:
+        if first and (done % settings.checkpoint_every == 0 or done == settings.steps):
             loop.save(done)
             if on_checkpoint is not None:
                 on_checkpoint(done, loop.ema)
+    loop.workers.wait()
     return loop.ema
