@@ -1,14 +1,16 @@
 """A ControlNet on edges for the zoo, trained on the base and used with every fine-tune.
 
 Zhang et al. 2023, arXiv 2302.05543: a copy of the U-Net's encoder half that reads a picture of
-edges and adds to the frozen U-Net's skips through convolutions that start at zero; half of the
-captions are left empty, so that it learns to rely on the edges (sec. 3.3).
+edges and adds to the frozen U-Net's skips through convolutions that start at zero. There half of
+the captions are empty, so that it learns to rely on the edges (sec. 3.3). Here a whole caption says
+all of a picture, and an empty one leaves its colours open, which edges do not tell: most captions
+name the thing and the ground's colour alone, and leave size, place, pattern and style to the edges.
 """
 
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +21,7 @@ from transformers import CLIPTextModel
 
 from sunbench.sampling.edges import edges
 from sunbench.training import LoopSettings, fit
-from sunbench.zoo.data import Sprites, recipe
+from sunbench.zoo.data import Scene, Sprites, recipe
 from sunbench.zoo.text import build_tokenizer
 from sunbench.zoo.train import (
     captions_of,
@@ -91,6 +93,23 @@ def _base_styles() -> list[int]:
     return [names.index(s) for s in recipe()["models"][0]["styles"]]
 
 
+def brief(scene: Scene) -> str:
+    """The caption that leaves size, place, pattern and style open."""
+    return replace(scene, size=Scene.MEDIUM, ground=0, place=0).caption
+
+
+def captions(index: Tensor, style: Tensor, generator: torch.Generator) -> list[str]:
+    """Captions of scenes (N, 5): empty, brief or whole, by the recipe's shares."""
+    table = recipe()["controlnet"]
+    whole = captions_of(index, style, generator, recipe()["unet"]["named_styles"])
+    chance = torch.rand(len(index), generator=generator).tolist()
+    empty, short = table["empty_captions"], table["brief_captions"]
+    made = []
+    for row, words, c in zip(index.tolist(), whole, chance, strict=True):
+        made.append("" if c < empty else brief(Scene(*row)) if c < empty + short else words)
+    return made
+
+
 def _loss(
     frozen: Frozen,
     net: Any,
@@ -109,9 +128,7 @@ def _loss(
     def loss(k: int) -> dict[str, Tensor]:
         g = torch.Generator().manual_seed(seed * 1_000_003 + k)
         n = torch.randint(len(latents), (settings.batch,), generator=g)
-        words = captions_of(index[n], style[n], g, recipe()["unet"]["named_styles"])
-        empty = torch.rand(len(n), generator=g) < table["empty_captions"]
-        words = ["" if e else w for w, e in zip(words, empty.tolist(), strict=True)]
+        words = captions(index[n], style[n], g)
         pictures = sprites.compose_indices(index[n], style[n])
         control = edges((pictures * 255).round().to(torch.uint8)).to(device)
         x0 = latents[n].float()

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -72,6 +72,8 @@ def colours() -> tuple[tuple[str, tuple[int, int, int]], ...]:
 @dataclass(frozen=True)
 class Scene:
     """What a caption says: indices into things, sizes, colours, grounds and places."""
+
+    MEDIUM: ClassVar[int] = 1  # the size that a caption need not name
 
     thing: int
     size: int

@@ -28,7 +28,7 @@ log_every = 1
 """
 
 
-def train(tmp_path: Path, name: str, processes: int, accumulate: int = 2, method: str = "sun"):
+def train(tmp_path: Path, name: str, processes: int, accumulate: int = 2):
     """``sunbench train`` on the zoo's base, in as many processes as a launcher starts."""
     recipe = tmp_path / f"{name}.toml"
     recipe.write_text(RECIPE.format(accumulate=accumulate))
@@ -38,10 +38,10 @@ def train(tmp_path: Path, name: str, processes: int, accumulate: int = 2, method
         Image.new("RGB", (64, 64), colour).save(pictures / f"{colour}.png")
         (pictures / f"{colour}.txt").write_text(f"a {colour} square")
     launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
-    command = [*(launcher if processes > 1 else []), "-m", "sunbench", "train", method]
+    command = [*(launcher if processes > 1 else []), "-m", "sunbench", "train", "sun"]
+    model = ["--base", "emoji", "--data", pictures, "--device", "cpu"]
     return subprocess.run(
-        [sys.executable, *command, "--base", "emoji", "--data", pictures, "--device", "cpu"]
-        + ["--config", recipe, "--out", tmp_path / name],
+        [sys.executable, *command, *model, "--config", recipe, "--out", tmp_path / name],
         capture_output=True,
         text=True,
         env=os.environ | {"OMP_NUM_THREADS": "1"},

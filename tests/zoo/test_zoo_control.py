@@ -13,7 +13,7 @@ from transformers import CLIPTextConfig, CLIPTextModel
 from sunbench.sampling.edges import edges
 from sunbench.zoo import control
 from sunbench.zoo.build import stages
-from sunbench.zoo.data import Sprites, recipe, scenes, things
+from sunbench.zoo.data import Scene, Sprites, colours, recipe, scenes, things
 from sunbench.zoo.text import build_tokenizer
 from sunbench.zoo.train import tokenize
 
@@ -89,3 +89,24 @@ def test_training_changes_the_controlnet_alone(sprites: Sprites, short: None, tm
     header, last = (tmp_path / "loss.csv").read_text().splitlines()
     assert header.split(",")[0] == "step"
     assert last.split(",")[0] == "4"
+
+
+def test_most_captions_leave_the_place_to_the_edges():
+    chosen = [s for s in scenes()[0] if s.size != 1 and s.ground and s.place][:400]
+    index = torch.tensor([s.row for s in chosen])
+    style = torch.zeros(len(chosen), dtype=torch.long)
+    made = control.captions(index, style, torch.Generator().manual_seed(0))
+    table = recipe()["controlnet"]
+    brief = [c == control.brief(s) for c, s in zip(made, chosen, strict=True)]
+    assert sum(brief) / len(made) == pytest.approx(table["brief_captions"], abs=0.06)
+    assert made.count("") / len(made) == pytest.approx(table["empty_captions"], abs=0.05)
+    whole = [c for c, b in zip(made, brief, strict=True) if c and not b]
+    assert whole
+    assert all("large" in c or "small" in c for c in whole)
+
+
+def test_a_brief_caption_names_the_thing_and_the_colour():
+    rocket = [t[0] for t in things()].index("rocket")
+    scene = Scene(rocket, 2, 0, 1, 3)
+    assert "striped" in scene.caption
+    assert control.brief(scene) == f"a rocket on a {colours()[0][0]} background"
