@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from sunbench.errors import UserError, unknown
+from sunbench.errors import UserError
 from sunbench.training import LoopSettings
-from sunbench.training.settings import DTYPES, asked, from_table, one_of, within
+from sunbench.training.settings import TrainingSettings, asked, from_table, one_of, within
 
 TIMES = ("continuous", "grid")
 
@@ -29,7 +29,7 @@ LOOP = LoopSettings(
 
 
 @dataclass(frozen=True)
-class SunTraining:
+class SunTraining(TrainingSettings):
     """Every setting of a SUN training; in a file, these as keys and the loop's in ``[loop]``."""
 
     delta: float = 0.25  # length of a student's step, of the whole time 1
@@ -48,25 +48,20 @@ class SunTraining:
     norm: str = "sample"
     init: str = "copy"
     alpha0: float | None = None  # 1 with add_pos, 0 without
-    file_dtype: str = "float32"  # of the adapter's file
-    gradient_checkpointing: bool = False
-    sheet: int = 8  # pictures of the sample sheet
     loop: LoopSettings = field(default=LOOP)
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         within("delta", self.delta, 0.001, 1)
         within("substeps", self.substeps, 1, 1000)
         within("p", self.p, 0, 1)
         within("lam", self.lam, 0, float("inf"))
         within("empty_negatives", self.empty_negatives, 0, 1)
-        within("sheet", self.sheet, 0, 64)
         within("t_min", self.earliest, 0.001, 1)
         for name in ("max_phrases", "guidance_scale"):
             if getattr(self, name) is not None:
                 within(name, getattr(self, name), 0, float("inf"))
-        one_of("file_dtype", self.file_dtype, DTYPES)
-        if self.times not in TIMES:
-            raise unknown("times", self.times, TIMES)
+        one_of("times", self.times, TIMES)
         if not (self.l_cfg or self.l_step):
             raise UserError("given l_cfg = false and l_step = false, expected one of them")
         if self.substeps > 1000 * min(self.delta, self.earliest):
@@ -87,10 +82,6 @@ class SunTraining:
             return 1 - u * (1 - self.earliest)
         stages = max(1, int((1 - self.earliest) / self.delta + 1e-6) + 1)
         return 1 - self.delta * (u * stages).floor()
-
-    def content(self) -> dict[str, Any]:
-        """All but the loop's settings, JSON-able."""
-        return {k: v for k, v in asdict(self).items() if k not in ("loop", "sheet")}
 
     @classmethod
     def from_table(cls, table: dict[str, Any]) -> SunTraining:

@@ -15,7 +15,7 @@ from torch import Tensor
 from sunbench.errors import UserError
 from sunbench.methods.training.losses import Feed
 from sunbench.methods.training.networks import Guided
-from sunbench.methods.training.settings import Distillation, Guidance, settings_for
+from sunbench.methods.training.settings import Guidance, settings_for
 from sunbench.methods.training.sheet import Sheet
 from sunbench.methods.training.students import Trainee, about_weights, parameters_of
 from sunbench.models import LoadedModel, find, load
@@ -25,6 +25,7 @@ from sunbench.training.data import Pictures, open_pictures
 from sunbench.training.diffusion import Schedule
 from sunbench.training.encode import encode_texts, schedule_of
 from sunbench.training.record import Cost, averaged, draw_curves, record_cost, settle
+from sunbench.training.settings import TrainingSettings
 from sunbench.training.workers import workers
 
 log = logging.getLogger(__name__)
@@ -183,7 +184,7 @@ class Stage:
 
 def open_bench(
     method: str,
-    cls: type[Distillation],
+    cls: type[TrainingSettings],
     base: str,
     out: Path,
     config: Path | None,

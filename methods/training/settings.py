@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -18,13 +18,12 @@ from sunbench.errors import UserError
 from sunbench.methods.lcm import GRID
 from sunbench.methods.students import check_guidance
 from sunbench.training import LoopSettings
-from sunbench.training.settings import asked, from_table, one_of, within
+from sunbench.training.settings import TrainingSettings, asked, from_table, one_of, within
 
 LOSSES = ("l2", "huber")
 TARGETS = ("ema", "student")
 #: Weights of the squared error of the noise; see ``losses.weight``.
 WEIGHTS = ("constant", "snr", "snr_trunc", "v")
-DTYPES = ("float32", "float16", "bfloat16")
 TIMESTEPS = 1000
 ADAM = (0.9, 0.999)
 
@@ -50,25 +49,6 @@ class Guidance:
         return self.low if self.low == self.high else None
 
 
-@dataclass(frozen=True)
-class Distillation:
-    """What every distillation can be told; the loop's settings stand in ``[loop]``."""
-
-    sheet: int = 8  # pictures of the sample sheet
-    file_dtype: str = "float32"  # of the weights' file
-    gradient_checkpointing: bool = False
-    loop: LoopSettings = field(default=LoopSettings(steps=1000))
-
-    def __post_init__(self) -> None:
-        within("sheet", self.sheet, 0, 64)
-        one_of("file_dtype", self.file_dtype, DTYPES)
-
-    def content(self) -> dict[str, Any]:
-        """All that shapes the weights but the loop's settings, JSON-able."""
-        left = ("loop", "sheet", "gradient_checkpointing")
-        return {k: v for k, v in asdict(self).items() if k not in left}
-
-
 def _check_range(low: float | None, high: float | None) -> None:
     if low is None or high is None:
         raise UserError(
@@ -87,7 +67,7 @@ def _check_skip(k: int) -> None:
 
 
 @dataclass(frozen=True)
-class LcmTraining(Distillation):
+class LcmTraining(TrainingSettings):
     """LCM (arXiv 2310.04378, Alg. 1): 100k steps of batch 72, w in 2..14, k = 20, l2."""
 
     k: int = 20  # the skipping step: timesteps between a point and its target's
@@ -123,7 +103,7 @@ class LcmTraining(Distillation):
 
 
 @dataclass(frozen=True)
-class LcmLoraTraining(Distillation):
+class LcmLoraTraining(TrainingSettings):
     """LCM-LoRA (arXiv 2311.05556), with the values of its published script's example.
 
     One guidance scale, the card's by default, or a range that the LoRA averages over.
@@ -179,7 +159,7 @@ def _check_rank(rank: int, alpha: float | None) -> None:
 
 
 @dataclass(frozen=True)
-class GuidedTraining(Distillation):
+class GuidedTraining(TrainingSettings):
     """Guided-Distill (arXiv 2210.03142): ``[loop]`` is stage 1's, its length apart stage 2's too.
 
     3000 updates of batch 512, then 2000 a halving, 20000 at 4, 2 and 1 steps; w in 2..14. The
@@ -231,7 +211,7 @@ class GuidedTraining(Distillation):
 
 
 @dataclass(frozen=True)
-class BoostTraining(Distillation):
+class BoostTraining(TrainingSettings):
     """BoostDiff: 1600 updates of batch 512 at 5e-5, one guidance scale, error of x_0."""
 
     guidance_scale: float = 3.0
@@ -264,7 +244,7 @@ class BoostLoraTraining(BoostTraining):
         _check_rank(self.rank, self.alpha)
 
 
-SettingsT = TypeVar("SettingsT", bound=Distillation)
+SettingsT = TypeVar("SettingsT", bound=TrainingSettings)
 
 
 def settings_for(method: str, cls: type[SettingsT], config: Path | None, *, zoo: bool) -> SettingsT:

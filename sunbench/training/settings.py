@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Mapping
-from dataclasses import asdict, fields
+from dataclasses import asdict, dataclass, field, fields
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,25 @@ def one_of(name: str, value: str, known: tuple[str, ...]) -> None:
     """Raise UserError with the nearest match unless the value is known."""
     if value not in known:
         raise unknown(name, value, known)
+
+
+@dataclass(frozen=True)
+class TrainingSettings:
+    """What every training can be told; the loop's settings stand in ``[loop]``."""
+
+    sheet: int = 8  # pictures of the sample sheet
+    file_dtype: str = "float32"  # of the weights' file
+    gradient_checkpointing: bool = False
+    loop: LoopSettings = field(default=LoopSettings(steps=1000))
+
+    def __post_init__(self) -> None:
+        within("sheet", self.sheet, 0, 64)
+        one_of("file_dtype", self.file_dtype, DTYPES)
+
+    def content(self) -> dict[str, Any]:
+        """All that shapes the weights but the loop's settings, JSON-able."""
+        left = ("loop", "sheet", "gradient_checkpointing")
+        return {k: v for k, v in asdict(self).items() if k not in left}
 
 
 def _is_kind(value: object, kind: str) -> bool:

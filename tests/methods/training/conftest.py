@@ -19,7 +19,6 @@ from sunbench.methods.training.run import Bench
 from sunbench.methods.training.settings import (
     BoostLoraTraining,
     BoostTraining,
-    Distillation,
     GuidedTraining,
     LcmLoraTraining,
     LcmTraining,
@@ -27,6 +26,7 @@ from sunbench.methods.training.settings import (
 from sunbench.models import LoadedModel, ModelCard
 from sunbench.training import LoopSettings
 from sunbench.training.data import Listed
+from sunbench.training.settings import TrainingSettings
 
 LOOP = LoopSettings(
     steps=4,
@@ -39,7 +39,7 @@ LOOP = LoopSettings(
     log_every=1,
     ema=0.5,
 )
-SETTINGS: dict[str, Distillation] = {
+SETTINGS: dict[str, TrainingSettings] = {
     "lcm": LcmTraining(sheet=2, loop=LOOP),
     "lcm-lora": LcmLoraTraining(sheet=2, rank=2, guidance_scale=5.0, loop=LOOP),
     "guided-distill": GuidedTraining(

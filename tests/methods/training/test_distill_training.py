@@ -1,4 +1,4 @@
-"""Distillations: what they write, losses going down, resuming to the bit, files in the sampler."""
+"""TrainingSettingss: what they write, losses going down, resuming to the bit, files in the sampler."""
 
 from __future__ import annotations
 
@@ -35,7 +35,6 @@ from sunbench.methods.training.run import Bench, Stage, start_file
 from sunbench.methods.training.settings import (
     BoostLoraTraining,
     BoostTraining,
-    Distillation,
     GuidedTraining,
     LcmLoraTraining,
     LcmTraining,
@@ -52,11 +51,11 @@ from sunbench.models import cards
 from sunbench.models.sources import shipped
 from sunbench.sampling import ImageId, PipelineSampler, SampleSettings, make_batch
 from sunbench.training.encode import encode_texts
-from sunbench.training.settings import recipe
+from sunbench.training.settings import TrainingSettings, recipe
 from sunbench.training.trainers import TRAINERS, trainer
 
 METHODS = ("lcm", "lcm-lora", "guided-distill", "boostdiff-lora", "boostdiff-bitfit")
-CLASSES: dict[str, type[Distillation]] = {
+CLASSES: dict[str, type[TrainingSettings]] = {
     "lcm": LcmTraining,
     "lcm-lora": LcmLoraTraining,
     "guided-distill": GuidedTraining,
