@@ -544,7 +544,7 @@ def zoo_check(
     folder: Annotated[Path, typer.Option("--out", help="Where figures go.")] = Path("reports/zoo"),
 ) -> None:
     """Measure the zoo's quality and draw its sample sheets."""
-    from sunbench.report.zoo_quality import check
+    from sunbench.report.zoo_check import check
 
     check(folder, images, sprites)
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import logging
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -18,8 +16,6 @@ from sunbench.models import find, load
 from sunbench.sampling import ImageId, SampleSettings, decode, latent_shape, make_batch
 from sunbench.zoo.data import Scene, Sprites, grounds, recipe, scenes
 from sunbench.zoo.text import style_words, with_style
-
-log = logging.getLogger(__name__)
 
 MODELS = ("emoji", "emoji-3d", "emoji-flat", "emoji-line")
 BORDER = 2  # pixels that no subject reaches
@@ -199,7 +195,8 @@ def guidance_scan(name: str, n: int, scales: tuple[float, ...]) -> list[tuple[fl
 def sheet(rows: list[tuple[str, Tensor]], heads: list[str], scale: int = 2) -> Image.Image:
     """Labelled rows of pictures (N, 3, H, W) uint8, enlarged without smoothing."""
     font = ImageFont.load_default(13)
-    side, left, top = rows[0][1].shape[-1] * scale, 190, 36
+    side, left = rows[0][1].shape[-1] * scale, 190
+    top = 6 + 15 * max(len(_wrap(head, side // 7)) for head in heads)
     width = left + len(rows[0][1]) * (side + 4)
     page = Image.new("RGB", (width, top + len(rows) * (side + 4)), "white")
     draw = ImageDraw.Draw(page)
@@ -252,50 +249,3 @@ def step_sheet(name: str, n: int = 6) -> Image.Image:
     cols = [pictures(pipeline, captions, k, card.guidance_scale, m) for m, k in grid]
     rows = [(c, torch.stack([col[i] for col in cols])) for i, c in enumerate(captions)]
     return sheet(rows, [f"{m} {k}" for m, k in grid])
-
-
-# ------------------------------------------------------------------------------ report
-
-
-def check(out: Path, n: int, sprites_file: Path | None) -> list[Probe]:
-    """Measure everything and write ``README.md`` and the sheets into ``out``."""
-    out.mkdir(parents=True, exist_ok=True)
-    sprites = None if sprites_file is None else Sprites.load(sprites_file)
-    probes = [] if sprites is None else check_real(sprites, max(512, n))
-    for name in MODELS:
-        log.warning("measuring %s", name)
-        probes += check_model(name, n, sprites)
-    scales = (1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0)
-    scans = {name: guidance_scan(name, n, scales) for name in ("emoji", "emoji-3d")}
-    model_sheet().save(out / "models.png")
-    for name in MODELS[1:]:
-        step_sheet(name).save(out / f"steps-{name}.png")
-    (out / "README.md").write_text(_page(probes, scans), "utf-8")
-    return probes
-
-
-def _page(probes: list[Probe], scans: dict[str, list[tuple[float, float, float]]]) -> str:
-    lines = [
-        "# The zoo's quality",
-        "",
-        "`sunbench zoo check --sprites build/zoo/sprites.safetensors`; held-out captions only.",
-        "",
-        "| what | measured | wanted | pictures |",
-        "|---|---:|---|---:|",
-        *[p.line() for p in probes],
-        "",
-        "## Guidance (DPM-Solver++ 25 steps, captions without a style word)",
-        "",
-        "| model | guidance | CLIP score | right caption among 64 |",
-        "|---|---:|---:|---:|",
-        *[f"| {m} | {g:g} | {s:.2f} | {r:.3f} |" for m, scan in scans.items() for g, s, r in scan],
-        "",
-        "## Pictures",
-        "",
-        "Held-out captions, 25 steps, the same noise along a row: ![models](models.png)",
-        "",
-        "Methods and steps, the same noise along a row:",
-        "",
-        *[f"![{m}](steps-{m}.png)" for m in MODELS[1:]],
-    ]
-    return "\n".join(lines) + "\n"

@@ -46,7 +46,14 @@ def commands(page: Path) -> Iterator[list[str]]:
             yield words[:cut]
             words = words[cut + 1 :]
         if words:
-            yield words
+            yield launched(words)
+
+
+def launched(words: list[str]) -> list[str]:
+    """What ``accelerate launch … -m sunbench`` starts; other commands as they are."""
+    if words[:2] != ["accelerate", "launch"]:
+        return words
+    return words[words.index("-m") + 1 :]
 
 
 def parted(words: list[str]) -> tuple[list[str], list[str]]:

@@ -1,0 +1,106 @@
+"""Do the zoo's pictures follow edges? Brief captions, edges of other pictures, and a sheet."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch import Tensor
+
+from sunbench import registry
+from sunbench.models import find, load
+from sunbench.report.zoo_quality import MODELS, Probe, held_out_scenes, pictures, sheet
+from sunbench.sampling import ImageId, latent_shape, make_batch
+from sunbench.sampling.edges import edges
+from sunbench.zoo import weights
+from sunbench.zoo.control import NAME, brief
+from sunbench.zoo.data import Scene
+
+STEPS = 25
+
+
+def agreement(found: Tensor, wanted: Tensor) -> Tensor:
+    """F1 of edges (N, 3, H, W) of 0 and 1 against wanted ones, a pixel's shift allowed: (N,)."""
+    found, wanted = found[:, :1], wanted[:, :1]
+    wide = [F.max_pool2d(x, 3, 1, 1) for x in (found, wanted)]
+    share = lambda a, b: (a * b).flatten(1).sum(1) / a.flatten(1).sum(1).clamp_min(1)  # noqa: E731
+    precision, recall = share(found, wide[1]), share(wanted, wide[0])
+    return 2 * precision * recall / (precision + recall).clamp_min(1e-6)
+
+
+@dataclass(frozen=True)
+class Followed:
+    """Pictures (N, 3, H, W) uint8 of one model.
+
+    source: of whole captions; alone, steered: of brief ones from other noise, without and with the
+    source's edges.
+    """
+
+    scenes: list[Scene]
+    source: Tensor
+    alone: Tensor
+    steered: Tensor
+
+    def agreements(self) -> tuple[float, float]:
+        """Mean agreement with the source's edges, without and with the ControlNet."""
+        wanted = edges(self.source)
+        alone, steered = (agreement(edges(x), wanted).mean() for x in (self.alone, self.steered))
+        return float(alone), float(steered)
+
+
+@torch.no_grad()
+def _steered(name: str, captions: list[str], lines: Tensor) -> Tensor:
+    card = find(name)
+    pipe: Any = load(card, task="controlnet", controlnet=str(weights() / NAME)).pipeline
+    pipe.scheduler = registry.method("dpm++").solver.build(pipe.scheduler.config)
+    pipe.set_progress_bar_config(disable=True)
+    texts = pipe.encode_prompt(captions, "cpu", 1, False)[0]
+    ids = [ImageId(c, 0) for c in captions]
+    noise = make_batch(ids, texts, texts, latent_shape(pipe)).latents
+    out = pipe(
+        captions,
+        image=lines,
+        latents=noise,
+        num_inference_steps=STEPS,
+        guidance_scale=card.guidance_scale,
+        output_type="pt",
+    )
+    found: Tensor = (out.images * 255).round().to(torch.uint8)
+    return found
+
+
+def follow(name: str, n: int, seed: int = 0) -> Followed:
+    """Draw n held-out scenes: whole captions, then brief ones without and with their edges."""
+    card, chosen = find(name), held_out_scenes(n, seed)
+    pipeline = load(card).pipeline
+    short = [brief(s) for s in chosen]
+    source = pictures(pipeline, [s.caption for s in chosen], STEPS, card.guidance_scale)
+    alone = pictures(pipeline, short, STEPS, card.guidance_scale)
+    return Followed(chosen, source, alone, _steered(name, short, edges(source)))
+
+
+def check_control(n: int) -> list[Probe]:
+    """Agreement of edges for every model; the ControlNet has seen the base alone."""
+    probes = []
+    for name in MODELS:
+        alone, steered = follow(name, n).agreements()
+        what = f"{name}: edges agree, brief caption"
+        probes.append(Probe(what, alone, "", n))
+        probes.append(Probe(f"{what} and ControlNet", steered, "clearly higher", n))
+    return probes
+
+
+def control_sheet(name: str, n: int = 8) -> Image.Image:
+    """A source, its edges, and the brief caption without and with them."""
+    found = follow(name, n, seed=3)
+    lines = (edges(found.source) * 255).to(torch.uint8)
+    rows = [
+        ("whole caption", found.source),
+        ("its edges", lines),
+        ("brief caption, other noise", found.alone),
+        ("the same with the edges", found.steered),
+    ]
+    return sheet(rows, [brief(s) for s in found.scenes])
