@@ -61,11 +61,6 @@ class Lab:
 
 
 @pytest.fixture(scope="session")
-def tiny() -> ModuleType:
-    return tiny_sd
-
-
-@pytest.fixture(scope="session")
 def world(tiny: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Any:
     return tiny.World.write(tmp_path_factory.mktemp("world"))
 

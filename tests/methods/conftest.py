@@ -8,7 +8,6 @@ from types import ModuleType
 from typing import Any
 
 import pytest
-import tiny_sd
 import torch
 from diffusers import UNet2DConditionModel
 
@@ -17,11 +16,6 @@ from sunbench.methods.boostdiff import write_biases
 from sunbench.methods.lcm_lora import TARGETS
 from sunbench.methods.lora import sharing_copy, targeted, write_lora
 from sunbench.methods.students import student_config
-
-
-@pytest.fixture(scope="session")
-def tiny() -> ModuleType:
-    return tiny_sd
 
 
 @pytest.fixture(scope="session")

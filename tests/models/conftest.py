@@ -2,32 +2,14 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import string
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
+import hub_server
 import pytest
-
-
-def _sibling(name: str) -> ModuleType:
-    path = Path(__file__).with_name(f"{name}.py")
-    spec = importlib.util.spec_from_file_location(f"models_{name}", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-@pytest.fixture(scope="session")
-def ldm() -> ModuleType:
-    return _sibling("ldm_layout")
 
 
 @pytest.fixture(autouse=True)
@@ -42,7 +24,7 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     """The stand-in, with this process's huggingface_hub pointed at it and an empty cache."""
     from huggingface_hub import constants, file_download
 
-    with _sibling("hub_server").serve() as server:
+    with hub_server.serve() as server:
         template = server.endpoint + "/{repo_id}/resolve/{revision}/{filename}"
         monkeypatch.setattr(constants, "ENDPOINT", server.endpoint)
         monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)

@@ -6,9 +6,9 @@ import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
+import ldm_layout
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -31,15 +31,13 @@ def config(component: str) -> dict[str, Any]:
 
 
 @pytest.fixture
-def tiny_file(
-    sd1_folder: Path, ldm: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Path:
+def tiny_file(sd1_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A random checkpoint in the original layout, with the package's configs made as tiny."""
     shutil.copytree(sd1_folder, tmp_path / "configs" / "sd1")
     for weights in (tmp_path / "configs").rglob("*.safetensors"):
         weights.unlink()
     monkeypatch.setattr(sources, "CONFIGS", tmp_path / "configs")
-    layout = ldm.checkpoint_layout(tmp_path / "configs" / "sd1")
+    layout = ldm_layout.checkpoint_layout(tmp_path / "configs" / "sd1")
     random = torch.Generator().manual_seed(7)
     tensors = {name: 0.05 * torch.randn(shape, generator=random) for name, shape in layout.items()}
     save_file(tensors, tmp_path / "style.safetensors")
@@ -205,16 +203,16 @@ def test_sd15_config_builds_the_full_shape() -> None:
     assert counts == [UNET_PARAMETERS, VAE_PARAMETERS, TEXT_PARAMETERS]
 
 
-def test_original_layout_maps_onto_sd15_key_by_key(ldm: ModuleType) -> None:
+def test_original_layout_maps_onto_sd15_key_by_key() -> None:
     from diffusers import AutoencoderKL, UNet2DConditionModel
     from diffusers.loaders.single_file_utils import (
         convert_ldm_unet_checkpoint,
         convert_ldm_vae_checkpoint,
     )
 
-    layouts = (ldm.unet_layout(config("unet")), ldm.vae_layout(config("vae")))
+    layouts = (ldm_layout.unet_layout(config("unet")), ldm_layout.vae_layout(config("vae")))
     assert [count(layout) for layout in layouts] == [UNET_PARAMETERS, VAE_PARAMETERS]
-    assert count(ldm.text_layout(config("text_encoder"))) == TEXT_PARAMETERS
+    assert count(ldm_layout.text_layout(config("text_encoder"))) == TEXT_PARAMETERS
     with torch.device("meta"):
         unet = UNet2DConditionModel.from_config(config("unet"))
         vae = AutoencoderKL.from_config(config("vae"))
@@ -229,11 +227,11 @@ def test_original_layout_maps_onto_sd15_key_by_key(ldm: ModuleType) -> None:
 
 
 @pytest.mark.slow
-def test_full_shape_sd15_loads_from_one_file(ldm: ModuleType, tmp_path: Path) -> None:
+def test_full_shape_sd15_loads_from_one_file(tmp_path: Path) -> None:
     """2.1 GB by length, nothing on disk: the file is sparse."""
     pytest.importorskip("open_clip")
     path = tmp_path / "v1-5-pruned-emaonly.safetensors"
-    ldm.write_zeros(path, ldm.checkpoint_layout(sources.CONFIGS / "sd1"))
+    ldm_layout.write_zeros(path, ldm_layout.checkpoint_layout(sources.CONFIGS / "sd1"))
     try:
         loaded = load(replace(find(str(path)), vae="own"), dtype=torch.float16)
     finally:

@@ -6,12 +6,6 @@ from types import ModuleType
 from typing import Any
 
 import pytest
-import tiny_sd
-
-
-@pytest.fixture(scope="session")
-def tiny() -> ModuleType:
-    return tiny_sd
 
 
 @pytest.fixture(scope="session")
