@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
+import random_weights
 import tiny_sd
 
 
@@ -12,3 +15,15 @@ import tiny_sd
 def tiny() -> ModuleType:
     """The module of the small world of random weights."""
     return tiny_sd
+
+
+@pytest.fixture(scope="session")
+def pipeline(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """A tiny pipeline that tests may not change: what they patch, they copy."""
+    return tiny_sd.pipeline(tmp_path_factory.mktemp("pipeline"))
+
+
+@pytest.fixture(scope="session")
+def distilled(pipeline: Any, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Random weights of every distilled method for the tiny pipeline: method -> path."""
+    return random_weights.write(pipeline.unet, tmp_path_factory.mktemp("distilled"))

@@ -10,6 +10,7 @@ import pytest
 import typer
 
 from sunbench import cli, registry
+from sunbench.methods.sun.settings import SunTraining
 from sunbench.metrics.registry import METRICS
 from sunbench.models.card import RULES, from_mapping
 from sunbench.report.tolerances import load_tolerances
@@ -29,6 +30,8 @@ def test_toml_is_what_it_says(page: Path, tmp_path: Path):
         table = tomllib.loads(text)
         if "source" in table:
             assert from_mapping(table, page.name).name
+        elif "loop" in table:
+            assert SunTraining.from_table(table).loop.steps == table["loop"]["steps"]
         elif "project" not in table:
             (tmp_path / "given.toml").write_text(text)
             assert table.keys() <= load_tolerances(tmp_path / "given.toml").keys()

@@ -1,29 +1,14 @@
-"""The methods' fixtures, and tiny pipelines of every task."""
+"""Tiny pipelines of every task."""
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Callable
-from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import diffusers
 import pytest
 import torch
-
-
-def _load(path: Path, name: str) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(name, path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-_methods = _load(Path(__file__).parents[1] / "methods" / "conftest.py", "tests_methods_fixtures")
-tiny, pipeline, distilled = _methods.tiny, _methods.pipeline, _methods.distilled
 
 
 def control_net(unet: Any, seed: int = 7) -> Any:

@@ -1,13 +1,11 @@
-"""A tiny pipeline that tests may not change (they copy what they patch), random weights for it."""
+"""Random weights of every distilled method for a pipeline, in the layouts that they are read in."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
-import pytest
 import torch
 from diffusers import UNet2DConditionModel
 
@@ -16,11 +14,6 @@ from sunbench.methods.boostdiff import write_biases
 from sunbench.methods.lcm_lora import TARGETS
 from sunbench.methods.lora import sharing_copy, targeted, write_lora
 from sunbench.methods.students import student_config
-
-
-@pytest.fixture(scope="session")
-def pipeline(tiny: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Any:
-    return tiny.pipeline(tmp_path_factory.mktemp("pipeline"))
 
 
 def _student(unet: Any, folder: Path, seed: int) -> Path:
@@ -56,10 +49,8 @@ def _biases(unet: Any, path: Path, seed: int) -> Path:
     return path
 
 
-@pytest.fixture(scope="session")
-def distilled(pipeline: Any, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Random weights of every distilled method for the tiny pipeline: method -> path."""
-    folder, unet = tmp_path_factory.mktemp("distilled"), pipeline.unet
+def write(unet: Any, folder: Path) -> dict[str, Path]:
+    """Write them all into a folder: method -> path."""
     for steps in (1, 4):
         _student(unet, folder / "guided-distill" / str(steps), steps)
     return {
