@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from sunbench import registry
+from sunbench.methods.dpm_solver import dpm_solver_pp
 from sunbench.models import find, load
 from sunbench.report.zoo_quality import MODELS, Probe, held_out_scenes, pictures, sheet
 from sunbench.sampling import ImageId, latent_shape, make_batch
@@ -55,7 +55,7 @@ class Followed:
 def _steered(name: str, captions: list[str], lines: Tensor) -> Tensor:
     card = find(name)
     pipe: Any = load(card, task="controlnet", controlnet=str(weights() / NAME)).pipeline
-    pipe.scheduler = registry.method("dpm++").solver.build(pipe.scheduler.config)
+    pipe.scheduler = dpm_solver_pp().solver.build(pipe.scheduler.config)
     pipe.set_progress_bar_config(disable=True)
     texts = pipe.encode_prompt(captions, "cpu", 1, False)[0]
     ids = [ImageId(c, 0) for c in captions]
