@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import csv
-import importlib.util
-import sys
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
 import pytest
+import random_weights
 import torch
 from PIL import Image
 
@@ -23,17 +21,6 @@ from sunbench.report.negative_data import NegativesRequest
 from sunbench.report.negative_prompts import measure, share_estimate
 from sunbench.report.negative_tables import csv_text, markdown, write
 from sunbench.zoo.data import colours, scenes
-
-
-def _methods() -> ModuleType:
-    """The methods' conftest, for its random LoRA."""
-    path = Path(__file__).parents[1] / "methods" / "conftest.py"
-    spec = importlib.util.spec_from_file_location("tests_methods_loras", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = sys.modules["tests_methods_loras"] = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.fixture(autouse=True)
@@ -61,7 +48,7 @@ def lora(lab: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from sunbench.methods.lcm_lora import TARGETS
 
     unet = UNet2DConditionModel.from_pretrained(lab.world.card.parent / "tiny" / "unet")
-    path = _methods()._lora(unet, tmp_path / "lora.safetensors", TARGETS, 1)
+    path = random_weights.lora(unet, tmp_path / "lora.safetensors", TARGETS, 1)
     monkeypatch.setenv("SUNBENCH_LCM_LORA", str(path))
 
 

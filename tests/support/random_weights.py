@@ -16,7 +16,7 @@ from sunbench.methods.lora import sharing_copy, targeted, write_lora
 from sunbench.methods.students import student_config
 
 
-def _student(unet: Any, folder: Path, seed: int) -> Path:
+def student(unet: Any, folder: Path, seed: int) -> Path:
     """A random w-conditioned U-Net beside the given one, as a diffusers folder."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
@@ -24,7 +24,7 @@ def _student(unet: Any, folder: Path, seed: int) -> Path:
     return folder
 
 
-def _lora(unet: Any, path: Path, targets: Sequence[str], seed: int) -> Path:
+def lora(unet: Any, path: Path, targets: Sequence[str], seed: int) -> Path:
     """A random LoRA of rank 2 and alpha 1 in kohya's layout."""
     g = torch.Generator().manual_seed(seed)
     layers = {}
@@ -37,7 +37,7 @@ def _lora(unet: Any, path: Path, targets: Sequence[str], seed: int) -> Path:
     return path
 
 
-def _biases(unet: Any, path: Path, seed: int) -> Path:
+def biases(unet: Any, path: Path, seed: int) -> Path:
     """Random differences of all biases."""
     g = torch.Generator().manual_seed(seed)
     own = sharing_copy(unet)
@@ -52,11 +52,11 @@ def _biases(unet: Any, path: Path, seed: int) -> Path:
 def write(unet: Any, folder: Path) -> dict[str, Path]:
     """Write them all into a folder: method -> path."""
     for steps in (1, 4):
-        _student(unet, folder / "guided-distill" / str(steps), steps)
+        student(unet, folder / "guided-distill" / str(steps), steps)
     return {
-        "lcm": _student(unet, folder / "lcm", 0),
+        "lcm": student(unet, folder / "lcm", 0),
         "guided-distill": folder / "guided-distill",
-        "lcm-lora": _lora(unet, folder / "lcm-lora.safetensors", TARGETS, 1),
-        "boostdiff-lora": _lora(unet, folder / "boostdiff-lora.safetensors", ATTENTION, 2),
-        "boostdiff-bitfit": _biases(unet, folder / "boostdiff-bitfit.safetensors", 3),
+        "lcm-lora": lora(unet, folder / "lcm-lora.safetensors", TARGETS, 1),
+        "boostdiff-lora": lora(unet, folder / "boostdiff-lora.safetensors", ATTENTION, 2),
+        "boostdiff-bitfit": biases(unet, folder / "boostdiff-bitfit.safetensors", 3),
     }
