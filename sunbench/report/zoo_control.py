@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from sunbench.methods.dpm_solver import dpm_solver_pp
 from sunbench.models import find, load
 from sunbench.report.zoo_quality import MODELS, Probe, held_out_scenes, pictures, sheet
-from sunbench.sampling import ImageId, latent_shape, make_batch
 from sunbench.sampling.edges import edges
 from sunbench.zoo import weights
 from sunbench.zoo.control import NAME, brief
@@ -51,27 +48,6 @@ class Followed:
         return float(alone), float(steered)
 
 
-@torch.no_grad()
-def _steered(name: str, captions: list[str], lines: Tensor) -> Tensor:
-    card = find(name)
-    pipe: Any = load(card, task="controlnet", controlnet=str(weights() / NAME)).pipeline
-    pipe.scheduler = dpm_solver_pp().solver.build(pipe.scheduler.config)
-    pipe.set_progress_bar_config(disable=True)
-    texts = pipe.encode_prompt(captions, "cpu", 1, False)[0]
-    ids = [ImageId(c, 0) for c in captions]
-    noise = make_batch(ids, texts, texts, latent_shape(pipe)).latents
-    out = pipe(
-        captions,
-        image=lines,
-        latents=noise,
-        num_inference_steps=STEPS,
-        guidance_scale=card.guidance_scale,
-        output_type="pt",
-    )
-    found: Tensor = (out.images * 255).round().to(torch.uint8)
-    return found
-
-
 def follow(name: str, n: int, seed: int = 0) -> Followed:
     """Draw n held-out scenes: whole captions, then brief ones without and with their edges."""
     card, chosen = find(name), held_out_scenes(n, seed)
@@ -79,7 +55,9 @@ def follow(name: str, n: int, seed: int = 0) -> Followed:
     short = [brief(s) for s in chosen]
     source = pictures(pipeline, [s.caption for s in chosen], STEPS, card.guidance_scale)
     alone = pictures(pipeline, short, STEPS, card.guidance_scale)
-    return Followed(chosen, source, alone, _steered(name, short, edges(source)))
+    controlled = load(card, task="controlnet", controlnet=str(weights() / NAME)).pipeline
+    steered = pictures(controlled, short, STEPS, card.guidance_scale, sources=source)
+    return Followed(chosen, source, alone, steered)
 
 
 def check_control(n: int) -> list[Probe]:

@@ -13,7 +13,7 @@ from sunbench import registry
 from sunbench.metrics import clip_extractor, fd
 from sunbench.metrics.extractors import perceptual
 from sunbench.models import find, load
-from sunbench.sampling import ImageId, SampleSettings, decode, latent_shape, make_batch
+from sunbench.sampling import Given, ImageId, SampleSettings, decode, latent_shape, make_batch
 from sunbench.zoo.data import Scene, Sprites, grounds, recipe, scenes
 from sunbench.zoo.text import style_words, with_style
 
@@ -52,11 +52,20 @@ def caption_for(scene: Scene, style: int | None) -> str:
 
 @torch.no_grad()
 def pictures(
-    pipeline: Any, captions: list[str], steps: int, guidance: float, method: str = "dpm++"
+    pipeline: Any,
+    captions: list[str],
+    steps: int,
+    guidance: float,
+    method: str = "dpm++",
+    sources: Tensor | None = None,
 ) -> Tensor:
-    """Pictures (N, 3, 64, 64) uint8 of captions; the noise belongs to the caption."""
+    """Pictures (N, 3, 64, 64) uint8 of captions; the noise belongs to the caption.
+
+    sources: pictures (N, 3, 64, 64) uint8 whose edges a pipeline with a ControlNet is given.
+    """
     made = registry.method(method)
-    sampler = made.prepare(pipeline, SampleSettings(steps, guidance))
+    task = "text2image" if sources is None else "controlnet"
+    sampler = made.prepare(pipeline, SampleSettings(steps, guidance, task))
     encode = lambda texts: pipeline.encode_prompt(texts, "cpu", 1, False)[0]  # noqa: E731
     empty, out = encode([""]), []
     for i in range(0, len(captions), 64):
@@ -64,7 +73,8 @@ def pictures(
         ids = [ImageId(c, 0) for c in some]
         texts = encode(some)
         negative = empty.expand(len(some), -1, -1)
-        batch = make_batch(ids, texts, negative, latent_shape(pipeline))
+        given = None if sources is None else Given(sources[i : i + 64])
+        batch = make_batch(ids, texts, negative, latent_shape(pipeline), given)
         out.append(decode(pipeline, sampler.sample(batch)))
     return torch.cat(out)
 

@@ -98,8 +98,3 @@ def done(finished: Path, lab: Lab) -> Lab:
     for part in ("cache", "runs"):
         shutil.copytree(finished / part, lab.root / part)
     return lab
-
-
-@pytest.fixture(scope="session")
-def pipeline(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    return tiny_sd.pipeline(tmp_path_factory.mktemp("paper-pipeline"))
