@@ -16,7 +16,7 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from huggingface_hub import constants, try_to_load_from_cache
 from safetensors import safe_open
@@ -167,6 +167,16 @@ class DistilledMethod(PipelineMethod):
 
     weights: Weights
     grid: int | None = None
+    training: ClassVar[str] = "once a base"
+
+    @property
+    def negative_prompts(self) -> bool:
+        """The student has learned guidance against the empty text alone."""
+        return False
+
+    def trained_weights(self, pipeline: Any) -> tuple[Path, str] | None:
+        """Those at hand for the pipeline's architecture."""
+        return self.weights.find(pipeline.unet), self.weights.method
 
     def check(self, pipeline: Any, settings: SampleSettings) -> None:
         """Raise UserError unless the weights are at hand, fit and can take the settings."""

@@ -14,7 +14,7 @@ from typing import Any
 from sunbench.errors import NotAvailable, UserError
 from sunbench.methods.ddim import ddim
 from sunbench.methods.distilled import Weights
-from sunbench.methods.students import StudentMethod, student_hash
+from sunbench.methods.students import StudentMethod, origin, student_hash
 from sunbench.sampling import SampleSettings
 
 WEIGHTS = Weights("guided-distill", folders=True)
@@ -48,8 +48,10 @@ class GuidedDistillMethod(StudentMethod):
         return found[settings.asked]
 
     def describe(self, path: Path) -> dict[str, Any]:
-        """All students by their hashes."""
-        return {"sha256": {str(n): student_hash(p) for n, p in sorted(students(path).items())}}
+        """All students by their hashes; differences also by the model they were trained from."""
+        found = dict(sorted(students(path).items()))
+        origins = {key: value for p in found.values() for key, value in origin(p).items()}
+        return {"sha256": {str(n): student_hash(p) for n, p in found.items()}, **origins}
 
 
 def guided_distill() -> GuidedDistillMethod:

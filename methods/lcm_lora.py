@@ -93,9 +93,14 @@ class MergedMethod(DistilledMethod):
         """By hash and trained guidance."""
         return {"sha256": file_hash(path), "guidance_scale": trained_guidance(path)}
 
+    @property
+    def negative_prompts(self) -> bool:
+        """Under guidance on top alone."""
+        return self.extra > 1
+
     def content(self) -> dict[str, Any]:
         """For the cell's key; a negative prompt acts only under guidance on top."""
-        negative = "cfg" if self.extra > 1 else "none"
+        negative = "cfg" if self.negative_prompts else "none"
         return {**super().content(), "extra_guidance": self.extra, "negative": negative}
 
 

@@ -10,14 +10,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from diffusers import UNet2DConditionModel
 from safetensors.torch import load_file
 
 from sunbench.errors import UserError
-from sunbench.methods.distilled import DistilledMethod, shape_of
+from sunbench.methods.differences import added, difference_header, is_difference
+from sunbench.methods.distilled import DistilledMethod, metadata, shape_of
 from sunbench.models.checkpoint import (
     Header,
     folder_config,
@@ -72,6 +73,8 @@ def student_hash(path: Path) -> str:
 
 
 def _header(path: Path) -> Header:
+    if is_difference(path):
+        return difference_header(path)
     return {key: s for file in weight_files(path) for key, s in read_header(file).items()}
 
 
@@ -123,10 +126,18 @@ def _check_cover(path: Path, given: Header, wanted: Mapping[str, tuple[int, ...]
             )
 
 
+def origin(path: Path) -> dict[str, str]:
+    """For the cell's key: the model that differences were trained from; else nothing."""
+    return {"difference_of": metadata(path).get("base", "?")} if is_difference(path) else {}
+
+
 def load_student(path: Path, unet: Any) -> Any:
     """The student with its weights, on the device and in the dtype of the pipeline's U-Net."""
     student = empty_student(path, unet)
-    tensors = {key: x for file in weight_files(path) for key, x in load_file(file).items()}
+    if is_difference(path):
+        tensors = added(path, unet)
+    else:
+        tensors = {key: x for file in weight_files(path) for key, x in load_file(file).items()}
     student.load_state_dict(tensors, assign=True)
     return student.to(unet.device, unet.dtype).eval().requires_grad_(False)
 
@@ -134,6 +145,8 @@ def load_student(path: Path, unet: Any) -> Any:
 @dataclass(frozen=True)
 class StudentMethod(DistilledMethod):
     """A method whose U-Net replaces the pipeline's and takes guidance as an input."""
+
+    training: ClassVar[str] = "once a model"
 
     def student(self, pipeline: Any, settings: SampleSettings) -> Path:
         """The student for these settings; UserError where there is none."""
@@ -149,8 +162,8 @@ class StudentMethod(DistilledMethod):
         return load_student(self.student(pipeline, settings), pipeline.unet)
 
     def describe(self, path: Path) -> dict[str, Any]:
-        """By its hash."""
-        return {"sha256": student_hash(path)}
+        """By its hash; differences also by the model that they were trained from."""
+        return {"sha256": student_hash(path), **origin(path)}
 
     def content(self) -> dict[str, Any]:
         """For the cell's key; w is an input and there is no negative prompt."""

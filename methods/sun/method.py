@@ -6,7 +6,7 @@ import copy
 import os
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from huggingface_hub import constants, try_to_load_from_cache
 
@@ -92,6 +92,11 @@ class SunMethod(PipelineMethod):
     """
 
     norm: str | None = None
+    training: ClassVar[str] = "once a base"
+
+    def trained_weights(self, pipeline: Any) -> tuple[Path, str] | None:
+        """The adapter."""
+        return find_adapter(pipeline.unet), "sun"
 
     def content(self) -> dict[str, Any]:
         """For the cell's key: the adapters at hand by hash, form and norm, and the solver."""

@@ -15,7 +15,12 @@ from sunbench.methods.training.networks import Conditioned, Network, Plain
 from sunbench.methods.training.run import Bench, Shown, Stage, open_bench, start_file
 from sunbench.methods.training.settings import LcmLoraTraining, LcmTraining
 from sunbench.methods.training.sheet import STEPS
-from sunbench.methods.training.students import LoraStudent, WholeStudent, average_of
+from sunbench.methods.training.students import (
+    LoraStudent,
+    WholeStudent,
+    average_of,
+    student_file,
+)
 from sunbench.models.hashes import file_hash
 from sunbench.sampling import SampleSettings
 
@@ -52,7 +57,7 @@ def lcm_stage(bench: Bench, start: Path | None = None) -> Stage:
         _loss(bench, student, target),
         bench.settings.loop,
         bench.out,
-        bench.out / "lcm",
+        student_file(bench.out, "lcm", bench.settings.form),
         document,
         Shown(SOLVER, SampleSettings(STEPS, bench.shown_guidance)),
         on_begin=on_begin,
@@ -85,7 +90,10 @@ def train_lcm(
     device: str,
     start: str | None = None,
 ) -> Path:
-    """``sunbench train lcm``: ``out/lcm`` is a diffusers U-Net with guidance as an input."""
+    """``sunbench train lcm``: ``out/lcm`` is a diffusers U-Net with guidance as an input.
+
+    With ``form = "difference"`` it is ``out/lcm.safetensors``.
+    """
     begun = start_file(start, "lcm", folders=True)
     return lcm_stage(open_bench("lcm", LcmTraining, base, out, config, data, device), begun).run()
 

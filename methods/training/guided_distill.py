@@ -3,7 +3,8 @@
 Stage 1 puts guidance into a student for any number of steps; stage 2 halves the steps, round by
 round, each student beginning as its teacher. The folder of a training:
 
-    guided-distill/4/   a student for 4 steps, what the sampler reads
+    guided-distill/4/   a student for 4 steps, what the sampler reads; with form = "difference" a
+                        file 4.safetensors
     stage1/student/     the student for any number of steps
     stage1/, steps-4/   checkpoints, logs and sheets
 """
@@ -21,9 +22,9 @@ from sunbench.methods.students import student_hash
 from sunbench.methods.training.losses import GuidanceLoss, HalvingLoss
 from sunbench.methods.training.networks import Conditioned
 from sunbench.methods.training.run import Bench, Shown, Stage, open_bench
-from sunbench.methods.training.settings import GuidedTraining
+from sunbench.methods.training.settings import FORMS, GuidedTraining
 from sunbench.methods.training.sheet import REFERENCE_STEPS
-from sunbench.methods.training.students import FILE, WholeStudent
+from sunbench.methods.training.students import FILE, WholeStudent, student_file
 from sunbench.sampling import SampleSettings
 
 log = logging.getLogger(__name__)
@@ -57,8 +58,12 @@ class Earlier:
         return self._there(f"{NAME}/{steps}") or self._there(str(steps))
 
     def _there(self, name: str) -> Path | None:
-        path = None if self.folder is None else self.folder / name
-        return path if path is not None and (path / FILE).is_file() else None
+        if self.folder is None:
+            return None
+        whole, difference = (student_file(self.folder, name, form) for form in FORMS)
+        if (whole / FILE).is_file():
+            return whole
+        return difference if difference.is_file() else None
 
     def found(self) -> bool:
         """Whether there is any student."""
@@ -91,7 +96,7 @@ def stage2(
     """A round: a student of ``steps`` for a teacher (a U-Net) that takes twice as many."""
     s, out = bench.settings, bench.out
     start, loop = earlier.round(steps), s.round_loop(steps)
-    trainee = WholeStudent(teacher, start)
+    trainee = WholeStudent(teacher, start, bench.pipeline.unet)
     loss = HalvingLoss(
         bench.feed(loop, steps),
         bench.schedule,
@@ -100,7 +105,7 @@ def stage2(
         s.weight,
         steps,
     )
-    folder, target = out / f"steps-{steps}", out / NAME / str(steps)
+    folder, target = out / f"steps-{steps}", student_file(out / NAME, str(steps), s.form)
     shown = _shown(bench, steps)
     return Stage(bench, trainee, loss, loop, folder, target, document, shown, str(steps))
 

@@ -22,6 +22,8 @@ from sunbench.training.settings import TrainingSettings, asked, from_table, one_
 
 LOSSES = ("l2", "huber")
 TARGETS = ("ema", "student")
+#: A student's file: a diffusers U-Net, or int8 differences to the base's (``differences``).
+FORMS = ("whole", "difference")
 #: Weights of the squared error of the noise; see ``losses.weight``.
 WEIGHTS = ("constant", "snr", "snr_trunc", "v")
 TIMESTEPS = 1000
@@ -76,6 +78,7 @@ class LcmTraining(TrainingSettings):
     loss: str = "l2"
     huber_c: float = 0.001  # of the pseudo-Huber loss
     target: str = "ema"  # who answers at the target: the average of [loop] ema, or the student
+    form: str = "whole"  # of the student's file
     loop: LoopSettings = field(
         default=LoopSettings(
             steps=100_000,
@@ -95,6 +98,7 @@ class LcmTraining(TrainingSettings):
         _check_range(self.guidance_min, self.guidance_max)
         one_of("loss", self.loss, LOSSES)
         one_of("target", self.target, TARGETS)
+        one_of("form", self.form, FORMS)
         within("huber_c", self.huber_c, 1e-8, float("inf"))
 
     def guidance(self, card_scale: float) -> Guidance:
@@ -174,6 +178,7 @@ class GuidedTraining(TrainingSettings):
     round_steps: int = 2000  # updates of a round
     last_steps: int = 20_000  # of a round for few_steps or fewer
     few_steps: int = 4
+    form: str = "whole"  # of the students' files; stage 1's is always whole
     loop: LoopSettings = field(
         default=LoopSettings(
             steps=3000, batch=512, learning_rate=1e-4, warmup=0, decay=0.0, betas=ADAM
@@ -184,6 +189,7 @@ class GuidedTraining(TrainingSettings):
         super().__post_init__()
         _check_range(self.guidance_min, self.guidance_max)
         one_of("weight", self.weight, WEIGHTS)
+        one_of("form", self.form, FORMS)
         within("round_steps", self.round_steps, 1, float("inf"))
         within("last_steps", self.last_steps, 1, float("inf"))
         for steps in self.rounds:

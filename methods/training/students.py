@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from sunbench.errors import UserError
 from sunbench.methods.boostdiff import biases, check_biases, write_biases
+from sunbench.methods.differences import write_difference
 from sunbench.methods.lora import lora_layers, sharing_copy, write_lora
 from sunbench.methods.students import INPUT, load_student, student_config
 from sunbench.store import write_atomic
@@ -64,27 +65,36 @@ def _initial(student: Any, unet: Any) -> dict[str, Tensor]:
 
 
 class WholeStudent:
-    """A student of a U-Net, or of another student, with weights of its own."""
+    """A student of a U-Net, or of another student, with weights of its own.
 
-    def __init__(self, unet: Any, start: Path | None = None) -> None:
+    base: what a file of differences is taken from; the U-Net itself by default.
+    """
+
+    def __init__(self, unet: Any, start: Path | None = None, base: Any = None) -> None:
+        self.base = unet if base is None else base
         if start is None:
             self.unet = empty_student(unet)
             self.unet.load_state_dict(_initial(self.unet, unet), assign=True)
         else:
-            self.unet = load_student(start, unet)
+            self.unet = load_student(start, self.base)
         self.unet.eval().requires_grad_(True)
         self.module: nn.Module = self.unet
 
     def write(self, path: Path, about: Mapping[str, str], dtype: torch.dtype) -> None:
-        """A diffusers folder; it is complete once its weights are there."""
+        """A file of differences, or a diffusers folder, complete once its weights are there."""
+        own: dict[str, Tensor] = self.unet.state_dict()
+        if path.suffix == ".safetensors":
+            write_difference(path, own, self.base.state_dict(), about)
+            return
         make_folder(path)
-        state = {k: v.detach().to("cpu", dtype).contiguous() for k, v in self._state().items()}
+        state = {k: v.detach().to("cpu", dtype).contiguous() for k, v in own.items()}
         write_atomic(path / "config.json", self.unet.to_json_string().encode())
         write_atomic(path / FILE, save(state, {**about, "format": "pt"}))
 
-    def _state(self) -> dict[str, Tensor]:
-        state: dict[str, Tensor] = self.unet.state_dict()
-        return state
+
+def student_file(folder: Path, name: str, form: str) -> Path:
+    """Where a student of that form is written: a folder, or a file of differences."""
+    return folder / (f"{name}.safetensors" if form == "difference" else name)
 
 
 def average_of(student: WholeStudent) -> Any:

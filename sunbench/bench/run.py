@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sunbench import registry
 from sunbench.bench.environment import environment
 from sunbench.bench.execute import COST, Clock, Executor, Made
 from sunbench.bench.layout import ModelPlan, bytes_needed, default_metrics, load_model, plan
@@ -18,6 +19,7 @@ from sunbench.bench.probes import Probes
 from sunbench.bench.reduce import Reducer, cost, result_row
 from sunbench.bench.request import Request
 from sunbench.bench.sources import Pictures, open_sources
+from sunbench.bench.takes import takes
 from sunbench.bench.watch import Silent, Watcher
 from sunbench.errors import UserError
 from sunbench.paths import cell_folder, reference_sets
@@ -47,6 +49,7 @@ class Outcome:
     rows: list[ResultRow] = field(default_factory=list)
     pairs: list[dict[str, Any]] = field(default_factory=list)
     times: list[dict[str, Any]] = field(default_factory=list)
+    takes: list[dict[str, Any]] = field(default_factory=list)
     black: int = 0
     new_shards: int = 0
 
@@ -100,6 +103,11 @@ def _run_model(
     for planned in model.cells:
         if planned.skip is None:
             made.append(work.make(planned, executor, made))
+    names = dict.fromkeys(c.cell.method for c in model.cells if c.role == "candidate")
+    pipeline = model.loaded.pipeline
+    outcome.takes += [
+        {"model": model.card.name, **takes(registry.method(name), pipeline)} for name in names
+    ]
     with clock.phase("statistics and intervals"):
         _reduce(model, probes, made, outcome)
 
@@ -213,7 +221,8 @@ def _write(
     }
     if outcome.new_shards or _asked(run) != json.loads(json.dumps(document["request"])):
         run.write_run(document)
-    run.write_results(outcome.rows, {"pairs": outcome.pairs, "times": outcome.times})
+    more = {"pairs": outcome.pairs, "times": outcome.times, "takes": outcome.takes}
+    run.write_results(outcome.rows, more)
     write_tables(run)
 
 

@@ -33,6 +33,7 @@ from sunbench.report.tables import (
     headline,
     models,
     pair_table,
+    takes_table,
     time_table,
 )
 from sunbench.store import ResultRow, RunFolder, write_atomic
@@ -111,7 +112,9 @@ def render(
         script_digest=_digest(script),
         data=json_text(data),
         title=", ".join(names),
-        sections=[_section(list(rows), times, pairs, n) for n in names],
+        sections=[
+            {**_section(list(rows), times, pairs, n), "takes": _takes(results, n)} for n in names
+        ],
         distances=distances(rows),
         facts=_facts(asked),
         machine=_machine(asked),
@@ -183,6 +186,12 @@ def _section(
         "times": time_table(own) if own else None,
         "pairs": [(n, _pairs_of(closer, n)) for n in dict.fromkeys(p["metric"] for p in closer)],
     }
+
+
+def _takes(results: dict[str, Any], model: str) -> tuple[list[str], list[list[str]]] | None:
+    """The table of what methods take; None for a run that was made before it was noted."""
+    own = [t for t in results.get("takes", []) if t["model"] == model]
+    return takes_table(own) if own else None
 
 
 def _pairs_of(pairs: list[dict[str, Any]], metric: str) -> tuple[list[str], list[list[str]]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from sunbench.metrics.registry import find
@@ -112,7 +112,10 @@ def _floor_line(rows: list[ResultRow], model: str) -> str:
 
 
 def markdown(
-    rows: list[ResultRow], times: list[dict[str, Any]], pairs: list[dict[str, Any]]
+    rows: list[ResultRow],
+    times: list[dict[str, Any]],
+    pairs: list[dict[str, Any]],
+    takes: Sequence[dict[str, Any]] = (),
 ) -> str:
     """All tables of a run as one Markdown page."""
     parts = []
@@ -129,6 +132,9 @@ def markdown(
         seconds = [t for t in times if t["model"] == model]
         if seconds:
             parts += ["### Time", markdown_table(*time_table(seconds))]
+        needs = [t for t in takes if t["model"] == model]
+        if needs:
+            parts += ["### What each method takes", markdown_table(*takes_table(needs))]
         closer = [p for p in pairs if p["model"] == model]
         if closer:
             parts += [
@@ -151,6 +157,20 @@ def time_table(times: list[dict[str, Any]]) -> tuple[list[str], list[list[str]]]
         name = "reference" if t["role"] == "reference" else t["method"]
         ms = [f"{1000 * t[k]:.2f}" for k in ("unet_seconds", "sample_seconds", "decode_seconds")]
         lines.append([name, str(t["steps"]), f"{t['nfe']:.0f}", *ms, gain])
+    return head, lines
+
+
+def takes_table(takes: Sequence[dict[str, Any]]) -> tuple[list[str], list[list[str]]]:
+    """What each method takes beside a model; a dash where it is not known or there is none."""
+    head = ["method", "needs training", "negative prompts", "trained on"]
+    head += ["parameters", "training images", "training s"]
+    words = {True: "yes", False: "no", None: "–"}
+    numbers = lambda t: [t["parameters"], t["images"], t["seconds"]]  # noqa: E731
+    lines = [
+        [t["method"], t["training"] or "–", words[t["negative_prompts"]], t["base"] or "–"]
+        + ["–" if n is None else f"{n:,.0f}" for n in numbers(t)]
+        for t in takes
+    ]
     return head, lines
 
 
@@ -221,10 +241,11 @@ def write_tables(run: RunFolder) -> None:
     document = run.read_results_document()
     rows = [ResultRow.from_json(r, str(run.results_file)) for r in document["rows"]]
     times, pairs = document.get("times", []), document.get("pairs", [])
+    takes = document.get("takes", [])
     folder = run.path / "tables"
     folder.mkdir(parents=True, exist_ok=True)
     files = {
-        "results.md": markdown(rows, [], pairs),
+        "results.md": markdown(rows, [], pairs, takes),
         "results.csv": csv_text(rows),
         "results.tex": latex(rows),
         "times.md": "\n\n".join(
@@ -235,6 +256,7 @@ def write_tables(run: RunFolder) -> None:
         + "\n",
         "times.csv": _records_csv(times),
         "pairs.csv": _records_csv(pairs),
+        "takes.csv": _records_csv(takes),
     }
     for name, text in files.items():
         write_atomic(folder / name, text.encode())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
@@ -91,6 +92,17 @@ class PipelineMethod:
     name: str
     solver: SolverSpec
     max_steps: ClassVar[int] = 1000
+    #: What must be trained before: "none", "once a base" or "once a model".
+    training: ClassVar[str] = "none"
+
+    @property
+    def negative_prompts(self) -> bool:
+        """Whether the negative prompt acts."""
+        return True
+
+    def trained_weights(self, pipeline: Any) -> tuple[Path, str] | None:
+        """What was trained, and the name of its training; UserError where it is missing."""
+        return None
 
     def content(self) -> dict[str, Any]:
         """For the cell's key."""

@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from sunbench import registry
+from sunbench.bench.takes import takes
 from sunbench.errors import UserError
 from sunbench.methods.distilled import Weights
 from sunbench.methods.sun import SunAdapter, write_adapter
@@ -115,6 +116,29 @@ def test_prompts_and_negatives_are_used(method: Method, pipeline: Any, tiny: Mod
         swapped.negative_embeds, swapped.prompt_embeds, swapped.latents, swapped.generators
     )
     assert not torch.allclose(sampler.sample(other), first, atol=1e-4)
+
+
+def test_negative_prompts_act_where_a_method_says_so(
+    method: Method, pipeline: Any, tiny: ModuleType
+):
+    """What the table of a run's needs shows is what the network does."""
+    sampler = method.prepare(pipeline, SETTINGS)
+    plain, other = batch_of(tiny, [0, 1]), batch_of(tiny, [0, 1])
+    other = SampleBatch(
+        other.prompt_embeds, other.negative_embeds.flip(1), other.latents, other.generators
+    )
+    same = torch.equal(sampler.sample(plain), sampler.sample(other))
+    assert same is not takes(method, pipeline)["negative_prompts"]
+
+
+def test_what_a_method_takes(method: Method, pipeline: Any):
+    found = takes(method, pipeline)
+    assert json.loads(json.dumps(found)) == found
+    assert found["method"] == method.name
+    free = method.name in TRAINING_FREE
+    assert (found["training"] == "none") is free
+    assert found["training"] in ("none", "once a base", "once a model")
+    assert (method.trained_weights(pipeline) is None) is free  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize("guidance", [GUIDANCE, 1.0])

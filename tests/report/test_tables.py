@@ -25,6 +25,7 @@ from sunbench.report.tables import (
     pair_table,
     reasons,
     short_text,
+    takes_table,
     time_table,
     write_tables,
 )
@@ -50,6 +51,17 @@ REASON = replace(ROW, method="dpm++", value=None, low=None, high=None, nfe=None,
 REFERENCE = replace(ROW, method="reference", steps=25, nfe=50, metric="clip_score[zoo-clip]")
 FLOOR_ROW = replace(ROW, method=FLOOR, steps=25, nfe=50, value=3.0, low=2.5, high=3.5)
 ROWS = [REFERENCE, FLOOR_ROW, ROW, REASON]
+TAKES = {
+    "model": "tiny",
+    "method": "lcm",
+    "training": "once a model",
+    "negative_prompts": False,
+    "base": "emoji",
+    "parameters": 2_200_000,
+    "images": 96_000,
+    "seconds": 2345.6,
+}
+UNKNOWN = {**dict.fromkeys(TAKES), "model": "tiny", "method": "mine"}
 HOSTILE = "a|b\n## c & d_e % $f# {g} \\h ~i^ <b>"
 
 
@@ -131,6 +143,16 @@ def test_columns_say_which_way_is_better():
 def test_floor_line_prints_the_floor_of_set_distances():
     assert "same N): fd[zoo-clip] 3.000 [2.500, 3.500]." in markdown(ROWS, [], [])
     assert "No floor was measured." in markdown([ROW], [], [])
+
+
+def test_what_methods_take_is_a_table_of_its_own():
+    head, lines = takes_table([TAKES, UNKNOWN])
+    assert lines[0] == ["lcm", "once a model", "no", "emoji", "2,200,000", "96,000", "2,346"]
+    assert lines[1] == ["mine", *["–"] * (len(head) - 1)]
+    text = markdown(ROWS, [], [], [TAKES, {**TAKES, "model": "other", "method": "sun"}])
+    assert "| lcm | once a model | no | emoji | 2,200,000 | 96,000 | 2,346 |" in text
+    assert "| sun |" not in text
+    assert "takes" not in markdown(ROWS, [], [])
 
 
 def test_reasons_stand_in_their_cells():

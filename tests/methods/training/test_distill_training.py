@@ -24,8 +24,10 @@ from sunbench import registry
 from sunbench.cli import main
 from sunbench.errors import UserError
 from sunbench.methods import boostdiff, lcm_lora
+from sunbench.methods.differences import is_difference
 from sunbench.methods.distilled import Weights
 from sunbench.methods.lora import write_lora
+from sunbench.methods.students import load_student
 from sunbench.methods.training.boostdiff import bitfit_stage, lora_stage
 from sunbench.methods.training.consistency import lcm_lora_stage, lcm_stage
 from sunbench.methods.training.guided_distill import Earlier, stage1, stage2
@@ -162,6 +164,28 @@ def test_a_training_writes_what_it_promises(method: str, make: Make, train: Trai
     assert before.keys() == after.keys()
     assert all(torch.equal(before[k], after[k]) for k in before)
     assert not any(p.requires_grad for p in bench.pipeline.unet.parameters())
+
+
+def test_students_as_differences(make: Make, train: Train):
+    """What is written is what was trained, rounded; another training can begin with it."""
+    bench = make("lcm", form="difference", sheet=0)
+    path = train(bench)
+    assert path == bench.out / "lcm.safetensors"
+    assert is_difference(path)
+    rounded = load_student(path, bench.pipeline.unet).state_dict()
+    begun = WholeStudent(bench.pipeline.unet, path).unet.state_dict()
+    assert all(torch.equal(begun[k], x) for k, x in rounded.items())
+    guided = make("guided-distill", "g", form="difference", sheet=0)
+    folder = train(guided)
+    names = [f"{n}.safetensors" for n in (1, 2, 3)]
+    assert sorted(p.name for p in folder.iterdir()) == names
+    found = Earlier.named(str(guided.out))
+    assert [found.round(n) for n in (1, 2, 3)] == [folder / name for name in names]
+    base = guided.pipeline.unet.state_dict()
+    for n in (1, 2, 3):  # of the base, though students teach students
+        read = load_student(folder / f"{n}.safetensors", guided.pipeline.unet).state_dict()
+        worst = max(float((read[k] - base[k]).abs().max()) for k in base)
+        assert 0 < worst < 0.2
 
 
 def test_files_say_how_they_were_trained(make: Make, train: Train):

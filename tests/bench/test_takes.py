@@ -1,0 +1,73 @@
+"""What a method takes: by the training that its weights belong to."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sunbench import registry
+from sunbench.bench.takes import takes, training_of
+from sunbench.errors import UserError
+
+COST = {"steps": 3, "images": 12, "seconds": 1.5, "parameters": 7}
+
+
+def document(path: Path, method: str) -> None:
+    path.write_text(json.dumps({"method": method, "base": "tiny", "cost": COST}))
+
+
+@pytest.fixture
+def lora(distilled: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    path = tmp_path / "lcm-lora.safetensors"
+    shutil.copy(distilled["lcm-lora"], path)
+    monkeypatch.setenv("SUNBENCH_LCM_LORA", str(path))
+    return path
+
+
+def test_beside_the_weights_or_in_the_trainings_folder(lora: Path, pipeline: Any):
+    method = registry.method("lcm-lora")
+    unknown = takes(method, pipeline)
+    assert (unknown["training"], unknown["base"], unknown["images"]) == ("once a base", None, None)
+    for name in ("lcm-lora.json", "training.json"):
+        document(lora.parent / name, "lcm-lora")
+        found = takes(method, pipeline)
+        assert (found["base"], found["images"], found["seconds"]) == ("tiny", 12, 1.5)
+        assert found["parameters"] == 7
+        (lora.parent / name).unlink()
+    document(lora.parent / "training.json", "sun")  # another method's, in the same folder
+    assert takes(method, pipeline)["base"] is None
+
+
+def test_students_in_folders(
+    distilled: dict[str, Path], pipeline: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    folder = tmp_path / "out" / "guided-distill"
+    shutil.copytree(distilled["guided-distill"], folder)
+    document(tmp_path / "out" / "training.json", "guided-distill")
+    monkeypatch.setenv("SUNBENCH_GUIDED_DISTILL", str(folder))
+    found = takes(registry.method("guided-distill"), pipeline)
+    assert (found["training"], found["negative_prompts"], found["images"]) == (
+        "once a model",
+        False,
+        12,
+    )
+
+
+def test_a_broken_document_is_one_line_and_ends_no_run(lora: Path, pipeline: Any):
+    (lora.parent / "training.json").write_text("{")
+    assert takes(registry.method("lcm-lora"), pipeline)["images"] is None
+    with pytest.raises(UserError, match=r"training\.json"):
+        training_of(lora, "lcm-lora")
+
+
+def test_methods_from_outside_need_not_say(pipeline: Any):
+    class Mine:
+        name = "mine"
+
+    found = takes(Mine(), pipeline)
+    assert found.pop("method") == "mine"
+    assert set(found.values()) == {None}
