@@ -509,7 +509,7 @@ def test_a_round_is_taught_by_twice_its_steps_or_by_stage_1():
 
 @pytest.mark.parametrize("method", METHODS)
 def test_recipes_of_the_zoo(method: str):
-    """They hold what the cards ask for, train on as many images as the others, and no strange key."""
+    """They hold what the cards ask for, train on as many images as SUN, and no strange key."""
     made = settings_for(method, CLASSES[method], None, zoo=True)
     zoo = [card for card in cards().values() if card.source == "zoo"]
     assert len(zoo) == 4
@@ -517,8 +517,9 @@ def test_recipes_of_the_zoo(method: str):
         g = made.guidance(card.guidance_scale)  # type: ignore[attr-defined]
         assert g.low <= card.guidance_scale <= g.high
         assert g.single in (None, card.guidance_scale)
-    assert made.loop.batch == 64
-    assert made.loop.steps * made.loop.batch >= 160_000
+    sun = recipe("sun")["loop"]
+    assert made.loop.steps * made.loop.batch >= sun["steps"] * sun["batch"]
+    assert made.loop.dtype == "float32"  # bfloat16's rounding is a third of these losses
     assert set(recipe(method)) <= {f.name for f in fields(made)}
 
 
@@ -526,7 +527,7 @@ def test_a_file_stands_over_the_recipe(tmp_path: Path):
     file = tmp_path / "mine.toml"
     file.write_text('weight = "snr"\n[loop]\nsteps = 7\n')
     zoo = settings_for("boostdiff-lora", BoostLoraTraining, file, zoo=True)
-    assert (zoo.weight, zoo.guidance_scale, zoo.loop.steps, zoo.loop.batch) == ("snr", 3.0, 7, 64)
+    assert (zoo.weight, zoo.guidance_scale, zoo.loop.steps, zoo.loop.batch) == ("snr", 3.0, 7, 32)
     other = settings_for("boostdiff-lora", BoostLoraTraining, file, zoo=False)
     assert (other.weight, other.guidance_scale, other.loop.batch) == ("snr", 3.0, 512)
 
