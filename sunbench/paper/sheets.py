@@ -29,6 +29,7 @@ from sunbench.store.files import make_folder
 Picture = NDArray[np.uint8]
 STYLE: Any = {"font.size": 7, "pdf.fonttype": 42, "text.parse_math": False}
 CELL = 0.9  # inches
+WORDS = 18  # characters of small print that are as wide as a cell
 
 
 @dataclass(frozen=True)
@@ -126,14 +127,15 @@ def _strip(name: str, found: list[list[Picture | None]], why: str) -> Strip:
 
 
 def _heads(kinds: Sequence[str], prompts: Sequence[str]) -> tuple[str, ...]:
+    room = WORDS * len(kinds)  # a prompt runs over its own columns
     return tuple(
-        f"{_short(text)}\n{kind}" if i == 0 else kind
+        f"{_short(text, room)}\n{kind}" if i == 0 else kind
         for text in prompts
         for i, kind in enumerate(kinds)
     )
 
 
-def _short(text: str, most: int = 26) -> str:
+def _short(text: str, most: int) -> str:
     plain = " ".join(text.split())
     return plain if len(plain) <= most else plain[: most - 1] + "…"
 
@@ -246,12 +248,16 @@ def draw(sheet: Sheet) -> Figure:
             image = strip.pictures[j] if j < len(strip.pictures) else None
             if image is not None:
                 axes.imshow(image, interpolation="nearest")
-        line[0].set_ylabel(strip.name, fontsize=7)
+        line[0].set_ylabel(fill(strip.name, WORDS), fontsize=7)
         if strip.absent is not None:
             said = line[0].text(0, 0.5, _short(strip.absent, 140), fontsize=6)
             said.set_in_layout(False)  # it runs over the empty cells beside it
     for axes, head in zip(grid[0], sheet.columns, strict=True):
-        axes.set_title(head, fontsize=6, loc="left")
+        prompt, _, kind = head.rpartition("\n")
+        axes.set_title(f"\n{kind}", fontsize=6, loc="left")
+        above = {"xytext": (0, 13), "textcoords": "offset points"}
+        said = axes.annotate(prompt, (0, 1), xycoords="axes fraction", fontsize=6, **above)
+        said.set_in_layout(False)  # it runs over its prompt's columns
     figure.supxlabel(fill(sheet.caption, int(width * 20)), fontsize=6, x=0.01, ha="left")
     return figure
 
