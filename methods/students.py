@@ -138,8 +138,9 @@ def load_student(path: Path, unet: Any) -> Any:
         tensors = added(path, unet)
     else:
         tensors = {key: x for file in weight_files(path) for key, x in load_file(file).items()}
-    student.load_state_dict(tensors, assign=True)
-    return student.to(unet.device, unet.dtype).eval().requires_grad_(False)
+    own = {key: x.to(unet.device, unet.dtype) for key, x in tensors.items()}
+    student.load_state_dict(own, assign=True)
+    return student.eval().requires_grad_(False)
 
 
 @dataclass(frozen=True)

@@ -3,10 +3,12 @@
 Stage 1 puts guidance into a student for any number of steps; stage 2 halves the steps, round by
 round, each student beginning as its teacher. The folder of a training:
 
-    guided-distill/4/   a student for 4 steps, what the sampler reads; with form = "difference" a
-                        file 4.safetensors
+    guided-distill/4/   a student for 4 steps, what the sampler reads
     stage1/student/     the student for any number of steps
     stage1/, steps-4/   checkpoints, logs and sheets
+
+With form = "difference" students are files, 4.safetensors and student.safetensors. A fine-tune's
+training that begins with them begins with the base's differences on the fine-tune.
 """
 
 from __future__ import annotations
@@ -85,7 +87,7 @@ def stage1(bench: Bench, document: dict[str, Any], earlier: Earlier) -> Stage:
     trainee = WholeStudent(bench.pipeline.unet, earlier.stage1())
     student = Conditioned(trainee.unet, bench.pipeline)
     loss = GuidanceLoss(bench.feed(s.loop), bench.schedule, bench.teacher, student, s.weight)
-    folder, target = out / "stage1", out / "stage1" / "student"
+    folder, target = out / "stage1", student_file(out / "stage1", "student", s.form)
     shown = _shown(bench, REFERENCE_STEPS)
     return Stage(bench, trainee, loss, s.loop, folder, target, document, shown, "stage1")
 

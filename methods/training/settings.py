@@ -178,7 +178,7 @@ class GuidedTraining(TrainingSettings):
     round_steps: int = 2000  # updates of a round
     last_steps: int = 20_000  # of a round for few_steps or fewer
     few_steps: int = 4
-    form: str = "whole"  # of the students' files; stage 1's is always whole
+    form: str = "whole"  # of the students' files
     loop: LoopSettings = field(
         default=LoopSettings(
             steps=3000, batch=512, learning_rate=1e-4, warmup=0, decay=0.0, betas=ADAM

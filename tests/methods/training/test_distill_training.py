@@ -181,6 +181,7 @@ def test_students_as_differences(make: Make, train: Train):
     assert sorted(p.name for p in folder.iterdir()) == names
     found = Earlier.named(str(guided.out))
     assert [found.round(n) for n in (1, 2, 3)] == [folder / name for name in names]
+    assert found.stage1() == guided.out / "stage1" / "student.safetensors"
     base = guided.pipeline.unet.state_dict()
     for n in (1, 2, 3):  # of the base, though students teach students
         read = load_student(folder / f"{n}.safetensors", guided.pipeline.unet).state_dict()
