@@ -68,10 +68,10 @@ def read_header(path: Path) -> Header:
     try:
         size = path.stat().st_size
         with path.open("rb") as file:
-            start = file.read(8)
-            length = struct.unpack("<Q", start)[0] if len(start) == 8 else 0
+            start = file.read(9)
+            length = struct.unpack("<Q", start[:8])[0] if len(start) >= 8 else 0
             _check_start(path, start, length, size)
-            text = file.read(length)
+            text = start[8:] + file.read(length - 1)
     except OSError as error:
         raise UserError(f"given {str(path)!r}, cannot be read: {error.strerror}") from None
     entries = _parse_header(path, text)
@@ -82,7 +82,8 @@ def read_header(path: Path) -> Header:
 
 
 def _check_start(path: Path, start: bytes, length: int, size: int) -> None:
-    if start[:2] in (b"PK", b"\x80\x02", b"\x80\x03", b"\x80\x04"):
+    # the first two bytes of a header's length may be a pickle's or a zip's by chance, not its "{"
+    if start[8:] != b"{" and start[:2] in (b"PK", b"\x80\x02", b"\x80\x03", b"\x80\x04"):
         refuse_pickle(f"{path} (a pickle by content).ckpt")
     if not 2 <= length <= MAX_HEADER:
         raise _broken(path, f"{size} bytes, no safetensors header")

@@ -107,6 +107,18 @@ def test_a_pickle_in_disguise_is_refused_unopened(tmp_path: Path) -> None:
     assert "weights_only=True" in one_line(path)
 
 
+@pytest.mark.parametrize("first", [b"\x80\x02", b"\x80\x03", b"\x80\x04", b"PK"])
+def test_a_header_as_long_as_a_pickle_begins(tmp_path: Path, first: bytes) -> None:
+    """The first bytes of a file are its header's length, and any number can be that."""
+    path = tmp_path / "model.safetensors"
+    entry = {"w": {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}}
+    length = int.from_bytes(first, "little")
+    text = json.dumps(entry).encode().ljust(length)
+    path.write_bytes(struct.pack("<Q", length) + text + b"\0" * 8)
+    assert path.read_bytes()[:2] == first
+    assert read_header(path) == {"w": (2,)}
+
+
 @pytest.mark.parametrize("suffix", ["ckpt", "pt", "bin", "pth", "pkl", "CKPT"])
 def test_pickles_are_refused_with_the_way_to_convert(suffix: str) -> None:
     with pytest.raises(UserError, match=r"expected .safetensors.*convert.*save_file") as caught:
