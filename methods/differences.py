@@ -1,9 +1,10 @@
-"""Students as differences to the U-Net that they were trained from, in a quarter of the room.
+"""Students as differences to the U-Net that they were trained from, in a fraction of the room.
 
-A file holds, for each tensor of the U-Net, what training added: a matrix or kernel as int8 with one
-float32 scale for each output channel (``NAME`` and ``NAME.scale``), a vector as float32. What the
-U-Net lacks, the w-input, is whole. A student that was written so is the U-Net plus the rounded
-differences, bit for bit wherever it is loaded.
+A file holds what training added to each tensor of the U-Net. A matrix or kernel is rounded to a few
+levels, an odd number, with a scale for each output channel that leaves the least squared error:
+digits from 0 stand for -(levels - 1) / 2 to (levels - 1) / 2 scales, and as many as fit share an
+int16 (``NAME`` and ``NAME.scale``). Vectors, and the w-input that the U-Net lacks, are float16. The
+student is the U-Net plus these differences, the same to the bit wherever it is loaded.
 
 On another U-Net of the same architecture the same differences make another student, which was never
 trained: they are plugged in as a LoRA is.
@@ -27,39 +28,85 @@ from sunbench.store.files import make_folder
 
 #: Metadata that tells a file of differences from whole weights.
 FORM = {"form": "difference"}
+#: Without a number of levels in its settings, a difference is all but exact.
+LEVELS = 255
 SCALE = ".scale"
-_LEVELS = 127
+_WORD = 2**16
+
+
+def check_levels(levels: int) -> None:
+    """Raise UserError unless levels are odd (one of them is zero), from 3 to 255."""
+    if levels not in range(3, LEVELS + 1, 2):
+        raise UserError(f"given levels = {levels}, expected an odd number from 3 to {LEVELS}")
+
+
+def _about(path: Path) -> dict[str, str]:
+    refuse_pickle(str(path))
+    read_header(path)
+    with safe_open(path, "pt") as file:
+        return dict(file.metadata() or {})
 
 
 def is_difference(path: Path) -> bool:
     """Whether weights are a file of differences; UserError for a file that cannot be read."""
-    if path.is_dir():
-        return False
-    refuse_pickle(str(path))
-    read_header(path)
-    with safe_open(path, "pt") as file:
-        return (file.metadata() or {}).get("form") == FORM["form"]
+    return not path.is_dir() and _about(path).get("form") == FORM["form"]
 
 
-def _packed(name: str, delta: Tensor) -> dict[str, Tensor]:
-    """delta (out, ...) float32 as int8 and scales (out,); a vector as it is."""
-    if delta.ndim < 2:
-        return {name: delta.contiguous()}
-    size = delta.flatten(1).abs().amax(1)
-    scale = torch.where(size > 0, size / _LEVELS, 1.0)
-    steps = (delta / _lifted(scale, delta)).round().clamp(-_LEVELS, _LEVELS)
-    return {name: steps.to(torch.int8).contiguous(), name + SCALE: scale}
+def _levels(path: Path) -> int:
+    given = _about(path).get("levels", "")
+    if not given.isdigit():
+        raise UserError(f"{path}: its levels are {given!r}, expected a number")
+    check_levels(int(given))
+    return int(given)
 
 
-def _lifted(scale: Tensor, like: Tensor) -> Tensor:
-    return scale.reshape(-1, *[1] * (like.ndim - 1))
+# ------------------------------------------------------------------------------ digits in words
 
 
-def _delta(tensors: Mapping[str, Tensor], name: str) -> Tensor:
-    value = tensors[name]
-    if value.dtype != torch.int8:
-        return value.float()
-    return value.float() * _lifted(tensors[name + SCALE], value)
+def _digits(levels: int) -> int:
+    """How many digits of this base fit into 16 bits: 2 of 255, 4 of 15, 5 of 9, 10 of 3."""
+    n = 1
+    while levels ** (n + 1) <= _WORD:
+        n += 1
+    return n
+
+
+def _powers(levels: int) -> Tensor:
+    return levels ** torch.arange(_digits(levels))
+
+
+def _packed(digits: Tensor, levels: int) -> Tensor:
+    """Digits (rows, n) in int16 words (rows, ceil(n / digits a word))."""
+    powers = _powers(levels)
+    short = -digits.shape[1] % len(powers)
+    groups = torch.nn.functional.pad(digits, (0, short)).unflatten(1, (-1, len(powers)))
+    return ((groups * powers).sum(2) - _WORD // 2).to(torch.int16)
+
+
+def _unpacked(words: Tensor, levels: int, n: int) -> Tensor:
+    """The first n digits of each row of words: (rows, n)."""
+    value = words.long() + _WORD // 2
+    return (value[:, :, None] // _powers(levels) % levels).flatten(1)[:, :n]
+
+
+def _rounded(rows: Tensor, levels: int) -> tuple[Tensor, Tensor]:
+    """Digits (rows, n) and float16 scales (rows,), of the least squared error on a grid."""
+    half = (levels - 1) // 2
+    most = rows.abs().amax(1)
+    best = torch.full_like(most, float("inf"))
+    digits, scales = torch.zeros_like(rows), torch.zeros_like(most)
+    for share in torch.linspace(1.0, 0.15, 18):
+        scale = (most * share / half).half().float().clamp_min(2**-24)
+        given = (rows / scale[:, None]).round().clamp(-half, half)
+        error = (given * scale[:, None] - rows).square().sum(1)
+        better = error < best
+        best = torch.where(better, error, best)
+        digits = torch.where(better[:, None], given, digits)
+        scales = torch.where(better, scale, scales)
+    return digits.long() + half, scales.half()
+
+
+# ------------------------------------------------------------------------------ files
 
 
 @torch.no_grad()
@@ -68,37 +115,55 @@ def write_difference(
     student: Mapping[str, Tensor],
     base: Mapping[str, Tensor],
     about: Mapping[str, str] | None = None,
+    levels: int = LEVELS,
 ) -> None:
     """Write what a student's tensors have over a U-Net's; what the U-Net lacks is written whole."""
+    check_levels(levels)
     out: dict[str, Tensor] = {}
     for name, value in student.items():
         own = value.detach().float().cpu()
-        if name in base:
-            out |= _packed(name, own - base[name].detach().float().cpu())
+        delta = own - base[name].detach().float().cpu() if name in base else own
+        if name in base and delta.ndim > 1:
+            digits, out[name + SCALE] = _rounded(delta.flatten(1), levels)
+            out[name] = _packed(digits, levels)
         else:
-            out[name] = own.contiguous()
+            out[name] = delta.half()
     make_folder(path.parent)
-    write_atomic(path, save(out, {**(about or {}), **FORM, "format": "pt"}))
+    metadata = {**(about or {}), **FORM, "levels": str(levels), "format": "pt"}
+    write_atomic(path, save(out, metadata))
 
 
-def difference_header(path: Path) -> Header:
-    """Names and shapes of the student's tensors; UserError where a scale is missing."""
-    header = read_header(path)
-    names = {k: shape for k, shape in header.items() if not k.endswith(SCALE)}
-    with safe_open(path, "pt") as file:
-        whole = [k for k in names if file.get_slice(k).get_dtype() == "I8"]
-    for name in whole:
-        if header.get(name + SCALE) != names[name][:1]:
-            raise UserError(f"{path}: lacks {name}{SCALE}, one scale for each of {names[name][:1]}")
-    return names
+def stored(path: Path, student: Header, base: Header) -> Header:
+    """Names and shapes that a file of differences must have for a student of a U-Net."""
+    per_word = _digits(_levels(path))
+    out: dict[str, tuple[int, ...]] = {}
+    for name, shape in student.items():
+        if name in base and len(shape) > 1:
+            rows, n = shape[0], torch.Size(shape[1:]).numel()
+            out |= {name: (rows, -(-n // per_word)), name + SCALE: (rows,)}
+        else:
+            out[name] = shape
+    return out
 
 
 @torch.no_grad()
 def added(path: Path, unet: Any) -> dict[str, Tensor]:
     """The student's tensors, float32 on the CPU: the U-Net's with the file's differences."""
-    tensors, base = load_file(path), unet.state_dict()
-    names = [name for name in tensors if not name.endswith(SCALE)]
-    return {
-        name: _delta(tensors, name) + (base[name].float().cpu() if name in base else 0.0)
-        for name in names
-    }
+    tensors, base, levels = load_file(path), unet.state_dict(), _levels(path)
+    out = {}
+    for name, value in tensors.items():
+        if name.endswith(SCALE):
+            continue
+        if name not in base:
+            out[name] = value.float()
+            continue
+        own = base[name].float().cpu()
+        out[name] = own + _delta(value, tensors.get(name + SCALE), levels, own.shape)
+    return out
+
+
+def _delta(value: Tensor, scale: Tensor | None, levels: int, shape: torch.Size) -> Tensor:
+    if scale is None:
+        return value.float()
+    digits = _unpacked(value, levels, shape[1:].numel()) - (levels - 1) // 2
+    return (digits * scale.float()[:, None]).reshape(shape)

@@ -17,7 +17,7 @@ from diffusers import UNet2DConditionModel
 from safetensors.torch import load_file
 
 from sunbench.errors import UserError
-from sunbench.methods.differences import added, difference_header, is_difference
+from sunbench.methods.differences import added, is_difference, stored
 from sunbench.methods.distilled import DistilledMethod, metadata, shape_of
 from sunbench.models.checkpoint import (
     Header,
@@ -73,8 +73,6 @@ def student_hash(path: Path) -> str:
 
 
 def _header(path: Path) -> Header:
-    if is_difference(path):
-        return difference_header(path)
     return {key: s for file in weight_files(path) for key, s in read_header(file).items()}
 
 
@@ -106,8 +104,15 @@ def empty_student(path: Path, unet: Any) -> Any:
             f"{path}: student of another architecture ({shape_of(student)}),"
             f" expected {shape_of(unet)}"
         )
-    _check_cover(path, header, {key: tuple(x.shape) for key, x in student.state_dict().items()})
+    wanted = _shapes(student)
+    if is_difference(path):
+        wanted = stored(path, wanted, _shapes(unet))
+    _check_cover(path, header, wanted)
     return student
+
+
+def _shapes(unet: Any) -> Header:
+    return {key: tuple(x.shape) for key, x in unet.state_dict().items()}
 
 
 def _check_cover(path: Path, given: Header, wanted: Mapping[str, tuple[int, ...]]) -> None:

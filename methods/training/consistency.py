@@ -41,7 +41,7 @@ def _loss(bench: Bench, student: Network, target: Network) -> ConsistencyLoss:
 def lcm_stage(bench: Bench, start: Path | None = None) -> Stage:
     """A student with its w-input, and the average of its weights at the target."""
     document = bench.begin({} if start is None else {"student": student_hash(start)})
-    trainee = WholeStudent(bench.pipeline.unet, start)
+    trainee = WholeStudent(bench.pipeline.unet, start, levels=bench.settings.levels)
     student = Conditioned(trainee.unet, bench.pipeline)
     target, on_begin = student, None
     if bench.settings.target == "ema":

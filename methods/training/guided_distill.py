@@ -84,7 +84,7 @@ def _shown(bench: Bench, steps: int) -> Shown:
 def stage1(bench: Bench, document: dict[str, Any], earlier: Earlier) -> Stage:
     """Guidance into the student's w-input."""
     s, out = bench.settings, bench.out
-    trainee = WholeStudent(bench.pipeline.unet, earlier.stage1())
+    trainee = WholeStudent(bench.pipeline.unet, earlier.stage1(), levels=s.levels)
     student = Conditioned(trainee.unet, bench.pipeline)
     loss = GuidanceLoss(bench.feed(s.loop), bench.schedule, bench.teacher, student, s.weight)
     folder, target = out / "stage1", student_file(out / "stage1", "student", s.form)
@@ -98,7 +98,7 @@ def stage2(
     """A round: a student of ``steps`` for a teacher (a U-Net) that takes twice as many."""
     s, out = bench.settings, bench.out
     start, loop = earlier.round(steps), s.round_loop(steps)
-    trainee = WholeStudent(teacher, start, bench.pipeline.unet)
+    trainee = WholeStudent(teacher, start, bench.pipeline.unet, s.levels)
     loss = HalvingLoss(
         bench.feed(loop, steps),
         bench.schedule,

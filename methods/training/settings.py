@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from sunbench.errors import UserError
+from sunbench.methods.differences import LEVELS, check_levels
 from sunbench.methods.lcm import GRID
 from sunbench.methods.students import check_guidance
 from sunbench.training import LoopSettings
@@ -22,7 +23,7 @@ from sunbench.training.settings import TrainingSettings, asked, from_table, one_
 
 LOSSES = ("l2", "huber")
 TARGETS = ("ema", "student")
-#: A student's file: a diffusers U-Net, or int8 differences to the base's (``differences``).
+#: A student's file: a diffusers U-Net, or differences to the base's (``differences``).
 FORMS = ("whole", "difference")
 #: Weights of the squared error of the noise; see ``losses.weight``.
 WEIGHTS = ("constant", "snr", "snr_trunc", "v")
@@ -79,6 +80,7 @@ class LcmTraining(TrainingSettings):
     huber_c: float = 0.001  # of the pseudo-Huber loss
     target: str = "ema"  # who answers at the target: the average of [loop] ema, or the student
     form: str = "whole"  # of the student's file
+    levels: int = LEVELS  # of a difference
     loop: LoopSettings = field(
         default=LoopSettings(
             steps=100_000,
@@ -99,6 +101,7 @@ class LcmTraining(TrainingSettings):
         one_of("loss", self.loss, LOSSES)
         one_of("target", self.target, TARGETS)
         one_of("form", self.form, FORMS)
+        check_levels(self.levels)
         within("huber_c", self.huber_c, 1e-8, float("inf"))
 
     def guidance(self, card_scale: float) -> Guidance:
@@ -179,6 +182,7 @@ class GuidedTraining(TrainingSettings):
     last_steps: int = 20_000  # of a round for few_steps or fewer
     few_steps: int = 4
     form: str = "whole"  # of the students' files
+    levels: int = LEVELS  # of differences
     loop: LoopSettings = field(
         default=LoopSettings(
             steps=3000, batch=512, learning_rate=1e-4, warmup=0, decay=0.0, betas=ADAM
@@ -190,6 +194,7 @@ class GuidedTraining(TrainingSettings):
         _check_range(self.guidance_min, self.guidance_max)
         one_of("weight", self.weight, WEIGHTS)
         one_of("form", self.form, FORMS)
+        check_levels(self.levels)
         within("round_steps", self.round_steps, 1, float("inf"))
         within("last_steps", self.last_steps, 1, float("inf"))
         for steps in self.rounds:

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from sunbench.errors import UserError
 from sunbench.methods.boostdiff import biases, check_biases, write_biases
-from sunbench.methods.differences import write_difference
+from sunbench.methods.differences import LEVELS, write_difference
 from sunbench.methods.lora import lora_layers, sharing_copy, write_lora
 from sunbench.methods.students import INPUT, load_student, student_config
 from sunbench.store import write_atomic
@@ -67,10 +67,14 @@ def _initial(student: Any, unet: Any) -> dict[str, Tensor]:
 class WholeStudent:
     """A student of a U-Net, or of another student, with weights of its own.
 
-    base: what a file of differences is taken from; the U-Net itself by default.
+    base: what a file of differences is taken from, the U-Net itself by default; levels: of its
+    rounding.
     """
 
-    def __init__(self, unet: Any, start: Path | None = None, base: Any = None) -> None:
+    def __init__(
+        self, unet: Any, start: Path | None = None, base: Any = None, levels: int = LEVELS
+    ) -> None:
+        self.levels = levels
         self.base = unet if base is None else base
         if start is None:
             self.unet = empty_student(unet)
@@ -84,7 +88,7 @@ class WholeStudent:
         """A file of differences, or a diffusers folder, complete once its weights are there."""
         own: dict[str, Tensor] = self.unet.state_dict()
         if path.suffix == ".safetensors":
-            write_difference(path, own, self.base.state_dict(), about)
+            write_difference(path, own, self.base.state_dict(), about, self.levels)
             return
         make_folder(path)
         state = {k: v.detach().to("cpu", dtype).contiguous() for k, v in own.items()}

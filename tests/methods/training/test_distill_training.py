@@ -542,6 +542,8 @@ def test_a_file_stands_over_the_recipe(tmp_path: Path):
         ("lcm", "guidance_min = 1.0", "given guidance_scale 1, expected more than 1"),
         ("lcm", "guidance_min = 0", "given guidance_scale 0, expected more than 1"),
         ("lcm", "guidance_min = 20.0", "given guidance_max = 15, expected at least 20"),
+        ("lcm", "levels = 8", "given levels = 8, expected an odd number from 3 to 255"),
+        ("lcm", 'form = "half"', "unknown form 'half'"),
         ("lcm", 'loss = "l1"', "unknown loss 'l1'; did you mean 'l2'?"),
         ("lcm", 'target = "emma"', "did you mean 'ema'?"),
         ("lcm", 'file_dtype = "float8"', "unknown file_dtype 'float8'"),
