@@ -11,6 +11,7 @@ hold the guidance that they were trained with.
 from __future__ import annotations
 
 import copy
+import json
 import os
 import re
 from collections.abc import Callable, Sequence
@@ -28,6 +29,8 @@ from sunbench.models.checkpoint import Shape, architecture_of
 from sunbench.models.hub import fetch_file, fetch_folder
 from sunbench.sampling import PipelineMethod, PipelineSampler, SampleSettings, too_many
 
+#: Before the name of a model, of weights that were trained on it alone.
+OWN = "own:"
 #: Files of a w-conditioned U-Net in a repository, or of several in folders named by their steps.
 STUDENT_FILES = re.compile(
     r"(\d+/)?(unet/)?(config\.json|diffusion_pytorch_model[^.]*\.safetensors)"
@@ -44,6 +47,16 @@ def metadata(path: Path) -> dict[str, str]:
     """What a safetensors file says about itself."""
     with safe_open(path, "pt") as file:
         return dict(file.metadata() or {})
+
+
+def trained_on(path: Path, unet: Any) -> bool:
+    """Whether weights, or the first of a folder's, were trained on just this U-Net."""
+    wanted = getattr(unet, "weights_sha256", None)  # set by ``models.load``
+    files = sorted(path.rglob("*.safetensors")) if path.is_dir() else [path]
+    if wanted is None or not files:
+        return False
+    base: dict[str, str] = json.loads(metadata(files[0]).get("base_sha256", "{}"))
+    return base.get("unet") == wanted
 
 
 def trained_guidance(path: Path) -> float | None:
@@ -85,18 +98,25 @@ class Weights:
         return "SUNBENCH_" + self.method.upper().replace("-", "_")
 
     def at_hand(self) -> dict[str, Path]:
-        """Weights by architecture; "any" are those that the environment names."""
+        """Weights by architecture, or by the zoo's model that they were trained on.
+
+        "any" are those that the environment names.
+        """
         given = os.environ.get(self.variable)
         if given:
             return {"any": self._named(given)}
-        found = {"zoo": self._shipped(), "sd1": self._fetched()}
+        found = {"zoo": self._shipped(zoo.weights()), "sd1": self._fetched(), **self._own()}
         return {architecture: path for architecture, path in found.items() if path is not None}
 
     def find(self, unet: Any) -> Path:
-        """The weights for a U-Net's architecture; NotAvailable says how to get them."""
+        """The weights for a U-Net: those trained on it, else those for its architecture.
+
+        Raises NotAvailable, which says how to get them.
+        """
         files = self.at_hand()
         architecture = architecture_of(shape_of(unet), "the U-Net")
-        path = files.get("any") or files.get(architecture)
+        own = [p for name, p in files.items() if name.startswith(OWN) and trained_on(p, unet)]
+        path = files.get("any") or (own[0] if own else files.get(architecture))
         if path is None:
             raise self._lacking(architecture)
         return path
@@ -114,8 +134,14 @@ class Weights:
         cached = f"models--{self.published.replace('/', '--')}"
         return {"of": self.of} if self.of and cached in path.parts else {}
 
-    def _shipped(self) -> Path | None:
-        file, folder = zoo.weights() / f"{self.method}.safetensors", zoo.weights() / self.method
+    def _own(self) -> dict[str, Path | None]:
+        """The zoo's weights for single models: ``own/MODEL/METHOD``."""
+        place = zoo.weights() / "own"
+        models = sorted(place.iterdir()) if place.is_dir() else []
+        return {f"{OWN}{folder.name}": self._shipped(folder) for folder in models}
+
+    def _shipped(self, place: Path) -> Path | None:
+        file, folder = place / f"{self.method}.safetensors", place / self.method
         if file.is_file():
             return file
         return folder if self.folders and folder.is_dir() else None

@@ -94,7 +94,10 @@ def _assemble(
     hashes = {"unet": files_hash(source.weights("unet")), **own, **hashes}
     pipeline = base.pipeline(kind, card.architecture, parts)
     _check_pipeline(pipeline, base, kept, card)
-    hashes |= _merge_loras(pipeline, card)
+    loras = _merge_loras(pipeline, card)
+    # methods find weights that were trained on this U-Net by it; merged LoRAs make another
+    pipeline.unet.weights_sha256 = None if loras else hashes["unet"]
+    hashes |= loras
     hashes |= _described(pipeline, source, base, card)
     _set_prediction_type(pipeline, card)
     pipeline.to(device=device, dtype=dtype)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -255,3 +256,26 @@ def test_a_lora_cannot_be_a_folder(pipeline: Any, tmp_path: Path, monkeypatch: p
     monkeypatch.setenv("SUNBENCH_LCM_LORA", str(tmp_path))
     reason = registry.method("lcm-lora").skip(pipeline, SETTINGS) or ""
     assert "expected a .safetensors file" in reason
+
+
+def test_a_models_own_students_come_first(
+    pipeline: Any, distilled: dict[str, Path], tmp_path: Path
+):
+    """Those trained on just this U-Net, else the base's; both are in the cell's key."""
+    base, own = tmp_path / "weights/guided-distill", tmp_path / "weights/own/fine/guided-distill"
+    for folder, seed, unet in ((base, 4, "b" * 64), (own, 1, "f" * 64)):
+        folder.mkdir(parents=True)
+        tensors = load_file(distilled["guided-distill"] / str(seed) / WEIGHTS)
+        about = {"base_sha256": json.dumps({"unet": unet})}
+        save_file(tensors, folder / "4.safetensors", about)
+    method = registry.method("guided-distill")
+    assert method.content()["distilled"].keys() == {"zoo", "own:fine"}
+    for sha, folder in (("f" * 64, own), ("b" * 64, base), ("0" * 64, base), (None, base)):
+        unet = copy.copy(pipeline.unet)
+        unet.weights_sha256 = sha
+        mine = copy.copy(pipeline)
+        mine.unet = unet
+        assert method.trained_weights(mine) == (folder, "guided-distill")  # type: ignore[attr-defined]
+        student = method.prepare(mine, SETTINGS).pipeline.unet  # type: ignore[attr-defined]
+        wanted = load_file(folder / "4.safetensors")["conv_in.weight"]
+        assert torch.equal(student.conv_in.weight, wanted)
