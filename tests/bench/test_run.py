@@ -135,6 +135,7 @@ def test_files_of_a_run(done: Any):
         "times.md",
         "times.csv",
         "pairs.csv",
+        "takes.csv",
     }
     assert not (folder / "texts").exists()
     assert not (folder / "lock").exists()
