@@ -17,11 +17,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
 from safetensors.torch import load_file, save
 from torch import Tensor
 
 from sunbench.errors import UserError
+from sunbench.methods.distilled import metadata
 from sunbench.models.checkpoint import Header, read_header, refuse_pickle
 from sunbench.store import write_atomic
 from sunbench.store.files import make_folder
@@ -43,8 +43,7 @@ def check_levels(levels: int) -> None:
 def _about(path: Path) -> dict[str, str]:
     refuse_pickle(str(path))
     read_header(path)
-    with safe_open(path, "pt") as file:
-        return dict(file.metadata() or {})
+    return metadata(path)
 
 
 def is_difference(path: Path) -> bool:
