@@ -220,8 +220,12 @@ def report(
     figures: Annotated[
         bool, typer.Option("--figures", help="Write figures/*.pdf and *.png for print.")
     ] = False,
+    model_cards: Annotated[
+        bool,
+        typer.Option("--cards", help="Write cards/*.md: a model card of each method's weights."),
+    ] = False,
 ) -> None:
-    """Write the tables again from results.json, and print them; or the page, or the figures."""
+    """Write the tables again from results.json, and print them; or page, figures or model cards."""
     from sunbench.report.tables import write_tables
     from sunbench.store import RunFolder
 
@@ -237,7 +241,12 @@ def report(
 
         for path in write_figures(finished):
             out.print(f"Figure: {path}", highlight=False, soft_wrap=True, markup=False)
-    if not (html or figures):
+    if model_cards:
+        from sunbench.report.weights_card import write_cards
+
+        for path in write_cards(finished):
+            out.print(f"Card: {path}", highlight=False, soft_wrap=True, markup=False)
+    if not (html or figures or model_cards):
         _print_tables(folder)
 
 
@@ -404,8 +413,8 @@ def train(
     boostdiff-bitfit: one guidance scale in a small LoRA or in the biases.
 
     DIR receives the weights in the layout that the method reads (name them in SUNBENCH_METHOD, such
-    as SUNBENCH_LCM_LORA), training.json with the settings, the base and the cost, loss.csv, its
-    plot and sample sheets.
+    as SUNBENCH_LCM_LORA), training.json with the settings, the base and the cost, README.md (a
+    model card of these), loss.csv, its plot and sample sheets.
 
     Several GPUs: accelerate launch --num_processes N -m sunbench train …, with a multiple of N
     micro-batches an update (accumulate, under [loop]).
@@ -419,6 +428,9 @@ def train(
     logging.getLogger("sunbench").setLevel(logging.INFO if first else logging.ERROR)
     made = chosen(base, folder, config, data, device, start)
     if first:
+        from sunbench.report.weights_card import write_beside
+
+        write_beside(folder)
         out.print(f"Weights: {made}", highlight=False, soft_wrap=True, markup=False)
 
 

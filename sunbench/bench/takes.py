@@ -33,7 +33,7 @@ def takes(method: Any, pipeline: Any) -> dict[str, Any]:
     """A method's needs on a pipeline, JSON-able; None for what is not known.
 
     training: "none", "once a base" or "once a model"; base: the model that its weights were trained
-    on. Methods from outside need not say any of it.
+    on; document: their training.json. Methods from outside need not say any of it.
     """
     find = getattr(method, "trained_weights", None)
     try:
@@ -49,4 +49,5 @@ def takes(method: Any, pipeline: Any) -> dict[str, Any]:
         "negative_prompts": getattr(method, "negative_prompts", None),
         "base": (document or {}).get("base"),
         **{name: cost.get(name) for name in COST},
+        "document": document,
     }

@@ -86,16 +86,16 @@ def headline(
     return ["method", "steps", "NFE", *head], table
 
 
-def _markdown(text: str) -> str:
+def plain(text: str) -> str:
     """One line of plain text: no backslash, bar or tag keeps a meaning."""
-    plain = " ".join(text.splitlines()).replace("\\", "\\\\")
-    return plain.replace("|", "\\|").replace("<", "&lt;")
+    line = " ".join(text.splitlines()).replace("\\", "\\\\")
+    return line.replace("|", "\\|").replace("<", "&lt;")
 
 
 def markdown_table(head: list[str], lines: list[list[str]]) -> str:
     """A GitHub table; whatever could break out of a cell is escaped."""
-    clean = [[_markdown(c) for c in line] for line in [head, *lines]]
-    rule = ["---"] * 3 + ["---:"] * (len(head) - 3)
+    clean = [[plain(c) for c in line] for line in [head, *lines]]
+    rule = ["---" if k < 3 else "---:" for k in range(len(head))]
     return "\n".join("| " + " | ".join(line) + " |" for line in [clean[0], rule, *clean[1:]])
 
 
@@ -123,8 +123,8 @@ def markdown(
         mine = [r for r in rows if r.model == model]
         n, task, prompts = mine[0].n, mine[0].task, mine[0].prompts
         parts += [
-            f"## {_markdown(model)}",
-            f"{n} images a row, task {task}, prompts {_markdown(prompts)};"
+            f"## {plain(model)}",
+            f"{n} images a row, task {task}, prompts {plain(prompts)};"
             " 95 % intervals by bootstrap over prompts.",
             markdown_table(*headline(rows, model)),
             _floor_line(rows, model),
@@ -249,14 +249,14 @@ def write_tables(run: RunFolder) -> None:
         "results.csv": csv_text(rows),
         "results.tex": latex(rows),
         "times.md": "\n\n".join(
-            f"## {_markdown(m)}\n\n"
+            f"## {plain(m)}\n\n"
             + markdown_table(*time_table([t for t in times if t["model"] == m]))
             for m in models(rows)
         )
         + "\n",
         "times.csv": _records_csv(times),
         "pairs.csv": _records_csv(pairs),
-        "takes.csv": _records_csv(takes),
+        "takes.csv": _records_csv([{k: t[k] for k in t if k != "document"} for t in takes]),
     }
     for name, text in files.items():
         write_atomic(folder / name, text.encode())

@@ -120,6 +120,7 @@ def test_the_commands(
     assert code == 0
     assert said.startswith("tiny: With at most 15.00 ms, the closest is dpm++ at 4 steps (12.00 ms")
     assert say("pick", str(run.path)) == (2, "")
+    assert say("report", str(run.path), "--cards") == (2, "")  # nothing trained in it
     assert say("pick", str(run.path), "--max-loss", "1", "--metric", "lpisp") == (2, "")
 
 

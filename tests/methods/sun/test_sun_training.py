@@ -543,6 +543,7 @@ def test_the_command(
     assert f"Weights: {tmp_path / 'out/sun.safetensors'}" in capsys.readouterr().out
     with safe_open(tmp_path / "out/sun.safetensors", "pt") as file:
         assert set(json.loads(file.metadata()["base_sha256"])) >= {"unet", "text_encoder"}
+    assert "# sun for tiny" in (tmp_path / "out/README.md").read_text()
     assert run(monkeypatch, *words, "--device", "cpu") == 2
     assert "given no --data" in capsys.readouterr().err
 

@@ -615,6 +615,7 @@ def test_the_command(
             "unet",
             "vae",
         }
+        assert f"# {method} for tiny" in (out / "README.md").read_text()
     words = ["lcm-lora", "--out", str(tmp_path / "l"), *common, "--from", "nowhere"]
     assert run(monkeypatch, *words) == 2
     assert "given --from 'nowhere'" in capsys.readouterr().err
