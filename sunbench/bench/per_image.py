@@ -60,7 +60,13 @@ class Kept:
 
     def __init__(self, cell: Recorded, run: Path) -> None:
         self.cell = cell
-        self.store = CellStore.open(cell.folder(run))
+        folder = cell.folder(run)
+        if cell.role != "candidate" and not folder.is_dir():
+            raise UserError(
+                f"{run}: its {cell.label} is not in {folder.parent}; name the cache that the run was"
+                " made with in SUNBENCH_CACHE, or give the run's command again, which makes it"
+            )
+        self.store = CellStore.open(folder)
         self.shards = range(-(-cell.images // int(cell.content["shard_size"])))
         found = sum(int(self.store.manifest(k)["rows"]) for k in self.shards)
         if self.store.key != cell.key or found != cell.images:

@@ -523,6 +523,17 @@ def test_a_defect_is_one_line(
     assert message in err
 
 
+def test_another_cache_is_one_line(
+    base: Path, tmp_path: Path, sunbench: Any, monkeypatch: pytest.MonkeyPatch
+):
+    run = write_run(tmp_path / "run")
+    monkeypatch.setenv("SUNBENCH_CACHE", str(tmp_path / "elsewhere"))
+    for words in (("--save-baseline", run, tmp_path / "light"), (base, run)):
+        code, out, err = sunbench("compare", *words)
+        assert (code, out, err.count("\n")) == (2, "", 1)
+        assert "name the cache that the run was made with in SUNBENCH_CACHE" in err
+
+
 @pytest.mark.parametrize("how", ["version", "cut"])
 def test_a_defect_of_a_light_baseline_is_one_line(
     base: Path, tmp_path: Path, sunbench: Any, how: str
