@@ -10,6 +10,7 @@ import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from importlib import resources
+from typing import Any
 
 from sunbench.errors import UserError
 
@@ -41,7 +42,8 @@ def _read(text: str, where: str) -> Recipe:
     if bad or "model" not in table:
         wrong = f"unknown field {bad[0]!r}" if bad else "no field 'model'"
         raise UserError(f"reference recipe {where}: {wrong}; known: {', '.join(sorted(known))}")
-    return Recipe(**{k: tuple(v) if isinstance(v, list) else v for k, v in table.items()})
+    fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in table.items()}
+    return Recipe(**fields)
 
 
 def _shipped() -> Iterator[Recipe]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 import torch
 from diffusers.models.attention_processor import Attention
@@ -140,7 +140,7 @@ class Binding:
         self._attentions = cross_attentions(unet)
         self._bases = {name: attn.processor for name, attn in self._attentions.items()}
         for name, attn in self._attentions.items():
-            layer = adapter.get_submodule(name)
+            layer = cast(SunLayer, adapter.get_submodule(name))
             attn.set_processor(SunProcessor(layer, adapter.norm, attn.processor, self))
         others = [a for name, a in attentions(unet).items() if name not in self._attentions]
         self._hooks = [a.register_forward_pre_hook(_drop, with_kwargs=True) for a in others]

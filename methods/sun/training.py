@@ -82,7 +82,8 @@ class SunLoss:
         s = self.settings
         pictures, captions, negatives, generator = self.texts(k)
         c = encode_texts(self.pipeline, captions + negatives)
-        pair = Pair(self.pipeline.unet, self.adapter, *c.chunk(2), self.w)
+        positive, negative = c.chunk(2)
+        pair = Pair(self.pipeline.unet, self.adapter, positive, negative, self.w)
         draw = self.draw(pictures, generator)
         schedule = schedule_of(self.pipeline)
         aim = targets(pair, schedule, draw, delta=s.delta, n=s.substeps, step=s.l_step)
@@ -121,7 +122,8 @@ def _sheet(loss: SunLoss, resolution: int) -> Sheet | None:
         return None
     _, captions, negatives, _ = loss.texts(2**40)
     c = encode_texts(loss.pipeline, captions[:n] + negatives[:n]).cpu()
-    return Sheet(loss.pipeline, *c.chunk(2), resolution, loss.w)
+    positive, negative = c.chunk(2)
+    return Sheet(loss.pipeline, positive, negative, resolution, loss.w)
 
 
 def _about(document: dict[str, Any], settings: SunTraining, step: int) -> dict[str, str]:

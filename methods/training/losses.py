@@ -75,7 +75,7 @@ class Aim(NamedTuple):
     """The student's input at timesteps (B,), and what it should say."""
 
     x_t: Tensor
-    index: Tensor
+    timestep: Tensor
     texts: Tensor
     guidance: Tensor
     target: Tensor
@@ -133,8 +133,8 @@ class GuidanceLoss:
     def __call__(self, k: int) -> dict[str, Tensor]:
         """``loss`` and ``mse``."""
         a = self.aim(k)
-        out = self.student(a.x_t, a.index, a.texts, a.guidance)
-        return noise_loss(out, a.target, weight(self.weight, self.schedule.at(a.index)))
+        out = self.student(a.x_t, a.timestep, a.texts, a.guidance)
+        return noise_loss(out, a.target, weight(self.weight, self.schedule.at(a.timestep)))
 
 
 # ------------------------------------------------------------------------------ halving
@@ -184,8 +184,8 @@ class HalvingLoss:
     def __call__(self, k: int) -> dict[str, Tensor]:
         """``loss`` and ``mse``."""
         a = self.aim(k)
-        out = self.student(a.x_t, a.index, a.texts, a.guidance)
-        return noise_loss(out, a.target, weight(self.weight, self.schedule.at(a.index)))
+        out = self.student(a.x_t, a.timestep, a.texts, a.guidance)
+        return noise_loss(out, a.target, weight(self.weight, self.schedule.at(a.timestep)))
 
 
 # ------------------------------------------------------------------------------ consistency
@@ -250,8 +250,8 @@ class ConsistencyLoss:
     def __call__(self, number: int) -> dict[str, Tensor]:
         """``loss``: l2 or pseudo-Huber of f(x_t) to the target."""
         a = self.aim(number)
-        eps = self.student(a.x_t, a.index, a.texts, a.guidance)
-        out = consistency(a.x_t, eps, a.index, self.schedule.at(a.index))
+        eps = self.student(a.x_t, a.timestep, a.texts, a.guidance)
+        out = consistency(a.x_t, eps, a.timestep, self.schedule.at(a.timestep))
         if self.huber_c is None:
             return {"loss": (out - a.target).square().mean()}
         return {"loss": pseudo_huber(out, a.target, self.huber_c)}

@@ -129,7 +129,8 @@ class LoraStudent:
     ) -> None:
         self.alpha = float(rank if alpha is None else alpha)
         self.unet = sharing_copy(unet).requires_grad_(False)
-        config = peft.LoraConfig(r=rank, lora_alpha=self.alpha, target_modules=list(targets))
+        layers: dict[str, Any] = {"r": rank, "lora_alpha": self.alpha}  # not only whole numbers
+        config = peft.LoraConfig(target_modules=list(targets), **layers)
         with torch.random.fork_rng():  # the layers' first values are not used
             peft.inject_adapter_in_model(config, self.unet)
         self.unet.eval()

@@ -63,8 +63,8 @@ class Kept:
         folder = cell.folder(run)
         if cell.role != "candidate" and not folder.is_dir():
             raise UserError(
-                f"{run}: its {cell.label} is not in {folder.parent}; name the cache that the run was"
-                " made with in SUNBENCH_CACHE, or give the run's command again, which makes it"
+                f"{run}: its {cell.label} is not in {folder.parent}; name the cache that the run"
+                " was made with in SUNBENCH_CACHE, or give the run's command again, which makes it"
             )
         self.store = CellStore.open(folder)
         self.shards = range(-(-cell.images // int(cell.content["shard_size"])))

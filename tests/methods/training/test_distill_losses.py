@@ -116,7 +116,7 @@ def test_consistency_target_is_the_guided_step_seen_by_the_target(make: Callable
     a, d = loss.aim(3), loss.feed.draw(3)
     DDIM.set_timesteps(GRID)
     unet = bench.pipeline.unet
-    for i, t in enumerate(a.index.tolist()):
+    for i, t in enumerate(a.timestep.tolist()):
         x = DDIM.add_noise(d.x_0[i : i + 1], d.eps[i : i + 1], torch.tensor([t]))
         torch.testing.assert_close(a.x_t[i : i + 1], x)
         texts = [d.texts[i : i + 1], encode_texts(bench.pipeline, [""])]
@@ -349,6 +349,6 @@ def test_stage_1_learns_every_timestep_and_scale(make: Callable[..., Any]):
     bench = make("guided-distill", loop={"batch": 64})
     loss: Any = stage1(bench, bench.begin({}), Earlier(None)).loss
     a = loss.aim(0)
-    assert int(a.index.min()) < 100
-    assert int(a.index.max()) > 900
+    assert int(a.timestep.min()) < 100
+    assert int(a.timestep.max()) > 900
     assert 3 <= float(a.guidance.min()) < 5 < 13 < float(a.guidance.max()) <= 15
