@@ -82,7 +82,7 @@ def headline(
         nfe = next((r.nfe for r in found.values() if r.nfe is not None), None)
         cells = [text(found.get(m)) for m in metrics]
         table.append([method, str(steps), "–" if nfe is None else str(nfe), *cells])
-    head = [f"{m} {ARROWS[find(m).metric.better]}" for m in metrics]
+    head = [f"{m} {_arrow(m)}" for m in metrics]
     return ["method", "steps", "NFE", *head], table
 
 
@@ -164,14 +164,60 @@ def takes_table(takes: Sequence[dict[str, Any]]) -> tuple[list[str], list[list[s
     """What each method takes beside a model; a dash where it is not known or there is none."""
     head = ["method", "needs training", "negative prompts", "trained on"]
     head += ["parameters", "training images", "training s"]
-    words = {True: "yes", False: "no", None: "–"}
-    numbers = lambda t: [t["parameters"], t["images"], t["seconds"]]  # noqa: E731
     lines = [
-        [t["method"], t["training"] or "–", words[t["negative_prompts"]], t["base"] or "–"]
-        + ["–" if n is None else f"{n:,.0f}" for n in numbers(t)]
+        [t["method"], t["training"] or "–", _yes(t["negative_prompts"]), t["base"] or "–"]
+        + ["–" if t[n] is None else f"{t[n]:,.0f}" for n in ("parameters", "images", "seconds")]
         for t in takes
     ]
     return head, lines
+
+
+def summary(
+    rows: Sequence[ResultRow], times: list[dict[str, Any]], takes: Sequence[dict[str, Any]]
+) -> tuple[list[str], list[list[str]]]:
+    """Everything of every cell in one line: metrics, times of an image, what the method takes.
+
+    Values stand without their intervals, which results.csv has.
+    """
+    metrics = list(dict.fromkeys(r.metric for r in rows))
+    spent = {(t["model"], _timed(t), t["steps"]): t for t in times}
+    needs = {(t["model"], t["method"]): t for t in takes}
+    lines: dict[tuple[str, str, int], dict[str, ResultRow]] = {}
+    for r in rows:
+        lines.setdefault((r.model, r.method, r.steps), {})[r.metric] = r
+    table = []
+    for (model, method, steps), found in lines.items():
+        t, need = spent.get((model, method, steps)), needs.get((model, method), {})
+        nfe = next((str(r.nfe) for r in found.values() if r.nfe is not None), "–")
+        values = [found.get(m) for m in metrics]
+        texts = [cell_text(r) if r is None or r.value is None else number(r.value) for r in values]
+        unet, whole = ("–", "–") if t is None else (_ms(t, "unet"), _ms(t, "sample", "decode"))
+        cost = [need.get(name) for name in ("parameters", "images", "seconds")]
+        table.append(
+            [model, method, str(steps), nfe, *texts, unet, whole]
+            + [need.get("training") or "–", _yes(need.get("negative_prompts"))]
+            + ["–" if n is None else f"{n:.0f}" for n in cost]
+        )
+    head = ["model", "method", "steps", "NFE", *(f"{m} {_arrow(m)}" for m in metrics)]
+    head += ["U-Net ms", "sampler and VAE ms", "needs training", "negative prompts"]
+    return [*head, "trained parameters", "training images", "training s"], table
+
+
+def _timed(time: dict[str, Any]) -> str:
+    names = {"reference": "reference", "floor": FLOOR}
+    return names.get(time["role"], str(time["method"]))
+
+
+def _ms(time: dict[str, Any], *parts: str) -> str:
+    return f"{1000 * sum(time[f'{part}_seconds'] for part in parts):.2f}"
+
+
+def _arrow(metric: str) -> str:
+    return ARROWS[find(metric).metric.better]
+
+
+def _yes(known: bool | None) -> str:
+    return {True: "yes", False: "no", None: "–"}[known]
 
 
 def pair_table(pairs: list[dict[str, Any]]) -> tuple[list[str], list[list[str]]]:
@@ -234,14 +280,16 @@ def latex(rows: list[ResultRow]) -> str:
 
 
 def write_tables(run: RunFolder) -> None:
-    """Write ``tables/results.{md,csv,tex}``, ``times.csv`` and ``pairs.csv`` of a finished run.
+    """Write ``tables/*``: results, times, pairs and takes of a finished run, and all in one.
 
-    results.* hold nothing that varies between equal runs; times do, and stand apart.
+    results.* hold nothing that varies between equal runs; times do, and stand apart; summary.* have
+    both, a line a cell.
     """
     document = run.read_results_document()
     rows = [ResultRow.from_json(r, str(run.results_file)) for r in document["rows"]]
     times, pairs = document.get("times", []), document.get("pairs", [])
     takes = document.get("takes", [])
+    everything = summary(rows, times, takes)
     folder = run.path / "tables"
     folder.mkdir(parents=True, exist_ok=True)
     files = {
@@ -256,10 +304,18 @@ def write_tables(run: RunFolder) -> None:
         + "\n",
         "times.csv": _records_csv(times),
         "pairs.csv": _records_csv(pairs),
+        "summary.md": markdown_table(*everything) + "\n",
+        "summary.csv": _csv([everything[0], *everything[1]]),
         "takes.csv": _records_csv([{k: t[k] for k in t if k != "document"} for t in takes]),
     }
     for name, text in files.items():
         write_atomic(folder / name, text.encode())
+
+
+def _csv(lines: list[list[str]]) -> str:
+    out = io.StringIO()
+    csv.writer(out, lineterminator="\n").writerows(lines)
+    return out.getvalue()
 
 
 def _records_csv(records: list[dict[str, Any]]) -> str:

@@ -136,6 +136,8 @@ def test_files_of_a_run(done: Any):
         "times.csv",
         "pairs.csv",
         "takes.csv",
+        "summary.md",
+        "summary.csv",
     }
     assert not (folder / "texts").exists()
     assert not (folder / "lock").exists()

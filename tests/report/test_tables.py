@@ -25,6 +25,7 @@ from sunbench.report.tables import (
     pair_table,
     reasons,
     short_text,
+    summary,
     takes_table,
     time_table,
     write_tables,
@@ -252,6 +253,36 @@ def test_pairs_print_their_interval():
     assert line == ["ssim", "ddim", "dpm++", "4", "0.250 [0.125, 0.500]"]
 
 
+def test_summary_has_a_line_a_cell_with_everything():
+    rows = [*ROWS, replace(ROW, method="lcm", metric="ssim", nfe=4, value=0.5)]
+    spent = [times("candidate", "lcm", 0.025), {**times("reference", "dpm++", 0.1), "steps": 25}]
+    head, lines = summary(rows, spent, [TAKES, UNKNOWN])
+    assert head == [
+        "model",
+        "method",
+        "steps",
+        "NFE",
+        "clip_score[zoo-clip] ↑",
+        "fd[zoo-clip] ↓",
+        "ssim ↑",
+        "U-Net ms",
+        "sampler and VAE ms",
+        "needs training",
+        "negative prompts",
+        "trained parameters",
+        "training images",
+        "training s",
+    ]
+    none, took = ["–"] * 5, ["once a model", "no", "2200000", "96000", "2346"]
+    assert lines == [
+        ["tiny", "reference", "25", "50", "12.35", "–", "–", "100.00", "21.00", *none],
+        ["tiny", FLOOR, "25", "50", "–", "3.000", "–", "–", "–", *none],
+        ["tiny", "ddim", "4", "8", "–", "12.35", "–", "–", "–", *none],
+        ["tiny", "dpm++", "4", "–", "–", "no CFG", "–", "–", "–", *none],
+        ["tiny", "lcm", "4", "4", "–", "–", "0.5000", "25.00", "21.00", *took],
+    ]
+
+
 def test_written_tables_hold_every_model_and_are_the_same_twice(tmp_path: Path):
     run = RunFolder(tmp_path)
     rows = [*ROWS, replace(ROW, model="other")]
@@ -263,4 +294,5 @@ def test_written_tables_hold_every_model_and_are_the_same_twice(tmp_path: Path):
     for name in ("results.md", "results.csv", "results.tex"):
         assert b"other" in first[name]
     assert first["pairs.csv"] == b""
+    assert list(csv.reader(io.StringIO(first["summary.csv"].decode())))[-1][:2] == ["other", "ddim"]
     assert b"ddim" in first["times.csv"]
