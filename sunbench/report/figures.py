@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import logging
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,7 +14,7 @@ from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.ticker import NullFormatter, ScalarFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, ScalarFormatter
 from numpy.typing import NDArray
 
 from sunbench.metrics.registry import find
@@ -24,10 +25,13 @@ from sunbench.report.tables import ARROWS, FLOOR, models
 from sunbench.store import ResultRow, RunFolder, write_atomic
 from sunbench.store.runs import result_rows
 
+log = logging.getLogger(__name__)
+
 COLOURS = ("#0066a8", "#c24a00", "#007a58", "#a8387e", "#8a6500", "#5b4bc4", "#4d5a66", "#b02a37")
 MARKS = ("o", "s", "^", "D", "v", "P", "X", "*")
 ROWS = 6  # prompts of a sheet
 WIDTH = 3.4  # inches: one column of a paper
+WIDE = 30  # times between the nearest and the farthest point, from where on an axis is logarithmic
 STYLE: Any = {
     "font.size": 8,
     "axes.labelsize": 8,
@@ -58,10 +62,23 @@ def write_figures(run: RunFolder) -> list[Path]:
             for metric in distances([r for r in rows if r.model == model]):
                 chart = pareto(rows, results.get("times", []), model, metric)
                 out += _save(chart, folder, f"time-{model}-{metric}")
-        for entry in asked["models"]:
-            drawn = sheet(cells(run.path, entry["cells"]))
-            out += _save(drawn, folder, f"pictures-{entry['card']['name']}")
+        found = {e["card"]["name"]: cells(run.path, e["cells"]) for e in asked["models"]}
+        for name, some in found.items():
+            out += _save(sheet(some), folder, f"pictures-{name}")
+    _tell_absent([c for some in found.values() for c in some if c.role == "reference"])
     return out
+
+
+def _tell_absent(references: Sequence[CellFiles]) -> None:
+    absent = [c for c in references if not c.folder.is_dir()]
+    if absent:
+        log.warning(
+            "%d of %d references are not in %s, so sheets lack them; name the run's cache in"
+            " SUNBENCH_CACHE",
+            len(absent),
+            len(references),
+            absent[0].folder.parent,
+        )
 
 
 def _save(figure: Figure | None, folder: Path, name: str) -> list[Path]:
@@ -95,7 +112,7 @@ def pareto(
     whole = complete(given)
     if not whole:
         return None
-    figure = _figure(WIDTH, 2.6)
+    figure = _figure(WIDTH, 3.0)
     axes = figure.add_subplot()
     for i, method in enumerate(dict.fromkeys(p.row.method for p in given)):
         own = sorted((p for p in whole if p.row.method == method), key=lambda p: p.row.steps)
@@ -111,15 +128,25 @@ def pareto(
     axes.set_xscale("log")
     axes.xaxis.set_major_formatter(ScalarFormatter())
     narrow = max(p.ms for p in whole) < 10 * min(p.ms for p in whole)
+    if narrow:
+        axes.xaxis.set_minor_locator(LogLocator(subs=(2, 3, 5)))
     axes.xaxis.set_minor_formatter(ScalarFormatter() if narrow else NullFormatter())
     axes.tick_params(axis="x", which="minor", labelsize=6)
+    if _wide([v for p in whole for v in (p.row.value, p.row.low, p.row.high) if v is not None]):
+        axes.set_yscale("log")
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axes.set_xlabel("U-Net ms an image")
     axes.set_ylabel(f"{metric} {ARROWS[find(metric).metric.better]}")
     axes.set_title(f"{model}, {whole[0].row.n} images", fontsize=8)
     axes.grid(color="0.9", lw=0.5)
     axes.set_axisbelow(True)
-    axes.legend(ncols=2)
+    figure.legend(loc="outside lower center", ncols=3)
     return figure
+
+
+def _wide(values: Sequence[float]) -> bool:
+    """Whether one far point would press all others onto the axis."""
+    return min(values) > 0 and max(values) > WIDE * min(values)
 
 
 def _curve(axes: Axes, own: list[Point], colour: str, mark: str) -> None:
@@ -163,7 +190,15 @@ def sheet(found: Sequence[CellFiles]) -> Figure | None:
             if axes in grid[0]:
                 axes.set_title(name.replace(" at ", "\n"), fontsize=7)
         words = next((rows[index].prompt for rows, _ in held if index in rows), "")
-        line[0].set_xlabel(_short(words), fontsize=5, loc="left")
+        line[0].annotate(
+            _short(words),
+            (0, 0),
+            (0, -3),
+            xycoords="axes fraction",
+            textcoords="offset points",
+            va="top",
+            fontsize=5,
+        ).set_in_layout(False)  # it is wider than its picture
     return figure
 
 

@@ -51,9 +51,9 @@
   const shape = (method, x, y) =>
     draw("path", { d: SHAPES[methods().indexOf(method) % SHAPES.length](x, y), fill: colour(method) });
 
-  const timeTicks = (low, high) => {
+  const logTicks = (low, high) => {
     const ratio = high / low;
-    const steps = ratio < 4 ? [1, 1.2, 1.5, 2, 2.5, 3, 4, 5, 6, 8] : ratio < 30 ? [1, 2, 3, 5] : [1];
+    const steps = ratio < 4 ? [1, 1.2, 1.5, 2, 2.5, 3, 4, 5, 6, 8] : ratio < 30 ? [1, 2, 3, 5] : ratio < 300 ? [1, 3] : [1];
     const out = [];
     for (let e = Math.floor(Math.log10(low)) - 1; e <= Math.ceil(Math.log10(high)); e++) {
       out.push(...steps.map((m) => m * 10 ** e));
@@ -99,23 +99,26 @@
     const values = points.flatMap((p) => (p.low === null ? [p.value] : [p.value, p.low, p.high]));
     if (metric.floor !== null) values.push(metric.floor);
     let [v0, v1] = [Math.min(...values), Math.max(...values)];
+    const wide = v0 > 0 && v1 > 30 * v0; // one far point would press all others onto the axis
     const room = (v1 - v0 || Math.abs(v1) || 1) * 0.08;
-    [v0, v1] = [v0 >= 0 && v0 < (v1 - v0) * 0.4 ? 0 : v0 - room, v1 + room];
+    if (wide) [v0, v1] = [v0 / 1.25, v1 * 1.25];
+    else [v0, v1] = [v0 >= 0 && v0 < (v1 - v0) * 0.4 ? 0 : v0 - room, v1 + room];
     const x = (t) => edge.left + (Math.log(t / t0) / Math.log(t1 / t0)) * (width - edge.left - edge.right);
-    const y = (v) => height - edge.bottom - ((v - v0) / (v1 - v0)) * (height - edge.top - edge.bottom);
+    const share = wide ? (v) => Math.log(v / v0) / Math.log(v1 / v0) : (v) => (v - v0) / (v1 - v0);
+    const y = (v) => height - edge.bottom - share(v) * (height - edge.top - edge.bottom);
     const svg = draw("svg", { viewBox: `0 0 ${width} ${height}`, role: "group", "aria-label": `${metric.name} against U-Net time of ${model.name}` });
-    const vertical = valueTicks(v0, v1);
+    const vertical = wide ? logTicks(v0, v1) : valueTicks(v0, v1);
     for (const v of vertical) {
       svg.append(draw("line", { class: "grid", x1: edge.left, x2: width - edge.right, y1: y(v), y2: y(v) }));
-      svg.append(draw("text", { x: edge.left - 8, y: y(v) + 4, "text-anchor": "end" }, tickText(v, vertical)));
+      svg.append(draw("text", { x: edge.left - 8, y: y(v) + 4, "text-anchor": "end" }, wide ? `${+v.toPrecision(2)}` : tickText(v, vertical)));
     }
-    for (const t of timeTicks(t0, t1)) {
+    for (const t of logTicks(t0, t1)) {
       svg.append(draw("line", { class: "grid", x1: x(t), x2: x(t), y1: edge.top, y2: height - edge.bottom }));
       svg.append(draw("text", { x: x(t), y: height - edge.bottom + 18, "text-anchor": "middle" }, `${+t.toPrecision(2)}`));
     }
     svg.append(draw("text", { x: (edge.left + width - edge.right) / 2, y: height - 10, "text-anchor": "middle" }, "U-Net ms an image (logarithmic)"));
     const middle = (edge.top + height - edge.bottom) / 2;
-    svg.append(draw("text", { x: 16, y: middle, "text-anchor": "middle", transform: `rotate(-90 16 ${middle})` }, `${metric.name} ${metric.better === "lower" ? "↓" : "↑"}`));
+    svg.append(draw("text", { x: 16, y: middle, "text-anchor": "middle", transform: `rotate(-90 16 ${middle})` }, `${metric.name} ${metric.better === "lower" ? "↓" : "↑"}${wide ? " (logarithmic)" : ""}`));
     if (metric.floor !== null) {
       svg.append(draw("line", { class: "floor", x1: edge.left, x2: width - edge.right, y1: y(metric.floor), y2: y(metric.floor) }));
       svg.append(draw("text", { x: width - edge.right - 4, y: y(metric.floor) - 5, "text-anchor": "end" }, "floor: reference, other seeds"));
