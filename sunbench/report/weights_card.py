@@ -16,6 +16,7 @@ from huggingface_hub import ModelCardData
 
 from sunbench import registry
 from sunbench.errors import UserError
+from sunbench.methods.distilled import Weights
 from sunbench.models import cards
 from sunbench.report.tables import (
     FLOOR,
@@ -26,6 +27,7 @@ from sunbench.report.tables import (
 )
 from sunbench.store import ResultRow, RunFolder, write_atomic
 from sunbench.store.files import make_folder, parse_json
+from sunbench.store.runs import result_rows
 
 #: Of training.json, what is said elsewhere in the card.
 ELSEWHERE = ("schema_version", "method", "base", "base_sha256", "cost", "learned_guidance")
@@ -60,10 +62,6 @@ def _guidance(document: dict[str, Any]) -> str:
     return f"It learned guidance scales from {low:g} to {high:g}, and takes one as an input."
 
 
-def _variable(method: str) -> str:
-    return "SUNBENCH_" + method.upper().replace("-", "_")
-
-
 def _training(document: dict[str, Any]) -> list[str]:
     cost = document.get("cost", {})
     names = {"images": "pictures seen", "seconds": "seconds in its updates", "steps": "updates"}
@@ -87,9 +85,8 @@ def measured(rows: Iterable[ResultRow], used: Sequence[tuple[str, str]]) -> list
     parts = []
     for model in models(mine):
         own = [r for r in mine if r.model == model]
-        n = next(r.n for r in own)
         head, lines = headline(own, model)
-        about = f"`{plain(model)}`, {n} pictures a row, prompts {plain(own[0].prompts)}:"
+        about = f"`{plain(model)}`, {own[0].n} pictures a row, prompts {plain(own[0].prompts)}:"
         parts += [about, markdown_table(head, lines)]
     return parts
 
@@ -113,8 +110,8 @@ def weights_card(document: dict[str, Any], results: Sequence[str] = ()) -> str:
         f"{entry.summary}{paper}. {wheres}",
         f"{_guidance(document)} {negative}",
         "## Use",
-        f"```sh\n{_variable(method)}=WEIGHTS sunbench run --methods {method},dpm++ --models MODEL"
-        "\n```",
+        f"```sh\n{Weights(method).variable}=WEIGHTS sunbench run --methods {method},dpm++"
+        " --models MODEL\n```",
         "`WEIGHTS` is the file or folder beside this page, or the id of its repository; `MODEL` is"
         " the base or a fine-tune.",
         "## Training",
@@ -146,7 +143,7 @@ def write_cards(run: RunFolder) -> list[Path]:
     where no weights say how they were trained.
     """
     results = run.read_results_document()
-    rows = [ResultRow.from_json(r, str(run.results_file)) for r in results["rows"]]
+    rows = result_rows(results, str(run.results_file))
     groups: dict[str, list[dict[str, Any]]] = {}
     for t in results.get("takes", []):
         if t.get("document"):
