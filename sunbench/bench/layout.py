@@ -105,12 +105,7 @@ def controlnet_for(card: ModelCard, request: Request) -> str:
             f"{card.name}: given no ControlNet, expected one on edges: --controlnet FOLDER or"
             " owner/name"
         )
-    folder = zoo.weights() / "controlnet-edges"
-    if not folder.is_dir():
-        raise UserError(
-            "the zoo's controlnet-edges is not installed; `sunbench zoo build` makes it"
-        )
-    return str(folder)
+    return str(zoo.controlnet())
 
 
 #: Of features and scores an image: Inception's 2048 numbers, CLIP-g's 1024 and some room.

@@ -13,6 +13,8 @@ from sunbench.store import ResultRow
 
 #: Times of one run that differ by less than this share count as equal.
 SAME_TIME = 0.05
+#: Times between the nearest and the farthest value, from where on a chart's axis is logarithmic.
+WIDE = 30
 
 
 @dataclass(frozen=True)
@@ -105,6 +107,14 @@ def complete(given: Iterable[Point]) -> list[Point]:
     """The points with both a time and a distance, fastest first."""
     whole = [p for p in given if p.latency_ms is not None and p.row.value is not None]
     return sorted(whole, key=lambda p: (p.ms, p.loss))
+
+
+def logarithmic(given: Iterable[Point], floor: float | None) -> bool:
+    """Whether a chart's axis of distance must be: one far value would press all others onto it."""
+    rows = [p.row for p in complete(given)]
+    ends = [v for r in rows for v in (r.value, r.low, r.high)] + [floor]
+    values = [v for v in ends if v is not None]
+    return bool(rows) and min(values) > 0 and max(values) > WIDE * min(values)
 
 
 def beats(a: Point, b: Point) -> bool:

@@ -18,10 +18,10 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, ScalarFo
 from numpy.typing import NDArray
 
 from sunbench.metrics.registry import find
-from sunbench.report.choice import Point, complete, distances, front, points
+from sunbench.report.choice import Point, complete, distances, front, logarithmic, points
 from sunbench.report.gallery import cells, sample
 from sunbench.report.shards import CellFiles
-from sunbench.report.tables import ARROWS, FLOOR, models
+from sunbench.report.tables import ARROWS, floor_value, models
 from sunbench.store import ResultRow, RunFolder, write_atomic
 from sunbench.store.runs import result_rows
 
@@ -31,7 +31,6 @@ COLOURS = ("#0066a8", "#c24a00", "#007a58", "#a8387e", "#8a6500", "#5b4bc4", "#4
 MARKS = ("o", "s", "^", "D", "v", "P", "X", "*")
 ROWS = 6  # prompts of a sheet
 WIDTH = 3.4  # inches: one column of a paper
-WIDE = 30  # times between the nearest and the farthest point, from where on an axis is logarithmic
 STYLE: Any = {
     "font.size": 8,
     "axes.labelsize": 8,
@@ -121,18 +120,11 @@ def pareto(
     best = front(whole)
     x, y = [p.ms for p in best], np.array([p.row.value for p in best], dtype=float)
     axes.step(x, y, where="post", color="0.35", ls="--", lw=0.8, zorder=1, label="front")
-    floor = [r for r in rows if (r.model, r.metric, r.method) == (model, metric, FLOOR)]
-    for r in floor:
-        if r.value is not None:
-            axes.axhline(r.value, color="0.5", ls=":", lw=0.8, label="floor")
-    axes.set_xscale("log")
-    axes.xaxis.set_major_formatter(ScalarFormatter())
-    narrow = max(p.ms for p in whole) < 10 * min(p.ms for p in whole)
-    if narrow:
-        axes.xaxis.set_minor_locator(LogLocator(subs=(2, 3, 5)))
-    axes.xaxis.set_minor_formatter(ScalarFormatter() if narrow else NullFormatter())
-    axes.tick_params(axis="x", which="minor", labelsize=6)
-    if _wide([v for p in whole for v in (p.row.value, p.row.low, p.row.high) if v is not None]):
+    floor = floor_value(rows, model, metric)
+    if floor is not None:
+        axes.axhline(floor, color="0.5", ls=":", lw=0.8, label="floor")
+    _time_axis(axes, whole)
+    if logarithmic(whole, floor):
         axes.set_yscale("log")
         axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axes.set_xlabel("U-Net ms an image")
@@ -144,9 +136,14 @@ def pareto(
     return figure
 
 
-def _wide(values: Sequence[float]) -> bool:
-    """Whether one far point would press all others onto the axis."""
-    return min(values) > 0 and max(values) > WIDE * min(values)
+def _time_axis(axes: Axes, whole: list[Point]) -> None:
+    axes.set_xscale("log")
+    axes.xaxis.set_major_formatter(ScalarFormatter())
+    narrow = max(p.ms for p in whole) < 10 * min(p.ms for p in whole)
+    if narrow:
+        axes.xaxis.set_minor_locator(LogLocator(subs=(2, 3, 5)))
+    axes.xaxis.set_minor_formatter(ScalarFormatter() if narrow else NullFormatter())
+    axes.tick_params(axis="x", which="minor", labelsize=6)
 
 
 def _curve(axes: Axes, own: list[Point], colour: str, mark: str) -> None:

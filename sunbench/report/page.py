@@ -23,13 +23,14 @@ from sunbench.report.choice import (
     default_distance,
     distances,
     front,
+    logarithmic,
     points,
     reference_ms,
 )
 from sunbench.report.gallery import Album, gather, wanted
 from sunbench.report.tables import (
     ARROWS,
-    FLOOR,
+    floor_value,
     headline,
     models,
     pair_table,
@@ -146,13 +147,14 @@ def _metric_data(
 ) -> dict[str, Any]:
     given = points(rows, times, model, metric)
     best = front(given)
-    floor = next((r for r in rows if r.metric == metric and r.method == FLOOR), None)
+    floor = floor_value(rows, model, metric)
     return {
         "name": metric,
         "better": find(metric).metric.better,
         "summary": find(metric).metric.summary,
         "limit": allowed(given),
-        "floor": None if floor is None else floor.value,
+        "floor": floor,
+        "logarithmic": logarithmic(given, floor),
         "points": [
             {
                 "method": p.row.method,

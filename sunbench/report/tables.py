@@ -10,6 +10,7 @@ from typing import Any
 
 from sunbench.metrics.registry import find
 from sunbench.store import ResultRow, RunFolder, write_atomic
+from sunbench.store.runs import result_rows
 
 FLOOR = "reference (other seeds)"
 ARROWS = {"lower": "↓", "higher": "↑"}
@@ -62,6 +63,12 @@ def reasons(rows: Iterable[ResultRow]) -> list[str]:
 def models(rows: Iterable[ResultRow]) -> list[str]:
     """Models in the order of the run."""
     return list(dict.fromkeys(r.model for r in rows))
+
+
+def floor_value(rows: Iterable[ResultRow], model: str, metric: str) -> float | None:
+    """The distance of the reference to itself with other seeds, where it was measured."""
+    wanted = (model, metric, FLOOR)
+    return next((r.value for r in rows if (r.model, r.metric, r.method) == wanted), None)
 
 
 def _is_reference(row: ResultRow) -> bool:
@@ -286,7 +293,7 @@ def write_tables(run: RunFolder) -> None:
     both, a line a cell.
     """
     document = run.read_results_document()
-    rows = [ResultRow.from_json(r, str(run.results_file)) for r in document["rows"]]
+    rows = result_rows(document, str(run.results_file))
     times, pairs = document.get("times", []), document.get("pairs", [])
     takes = document.get("takes", [])
     everything = summary(rows, times, takes)

@@ -12,8 +12,8 @@ from torch import Tensor
 from sunbench.models import find, load
 from sunbench.report.zoo_quality import MODELS, Probe, held_out_scenes, pictures, sheet
 from sunbench.sampling.edges import edges
-from sunbench.zoo import weights
-from sunbench.zoo.control import NAME, brief
+from sunbench.zoo import controlnet
+from sunbench.zoo.control import brief
 from sunbench.zoo.data import Scene
 
 STEPS = 25
@@ -55,7 +55,7 @@ def follow(name: str, n: int, seed: int = 0) -> Followed:
     short = [brief(s) for s in chosen]
     source = pictures(pipeline, [s.caption for s in chosen], STEPS, card.guidance_scale)
     alone = pictures(pipeline, short, STEPS, card.guidance_scale)
-    controlled = load(card, task="controlnet", controlnet=str(weights() / NAME)).pipeline
+    controlled = load(card, task="controlnet", controlnet=str(controlnet())).pipeline
     steered = pictures(controlled, short, STEPS, card.guidance_scale, sources=source)
     return Followed(chosen, source, alone, steered)
 

@@ -17,6 +17,8 @@ from sunbench.paths import cache_root
 
 #: Parts that every model of the zoo shares, as folders of a diffusers pipeline.
 SHARED = ("vae", "text_encoder", "tokenizer", "scheduler")
+#: The ControlNet's stage in the zoo's build and its folder among the weights.
+CONTROLNET = "controlnet-edges"
 
 
 def weights() -> Path:
@@ -47,6 +49,11 @@ def folder(name: str) -> Path:
     if not target.is_dir():
         _assemble(parts, weights() / "model_index.json", target)
     return target
+
+
+def controlnet() -> Path:
+    """The folder of the ControlNet on edges."""
+    return _present(weights() / CONTROLNET)
 
 
 def _present(path: Path) -> Path:

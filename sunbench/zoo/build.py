@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save_file
 from transformers import CLIPModel, CLIPTextModel
 
 from sunbench.errors import unknown
-from sunbench.zoo import control
+from sunbench.zoo import CONTROLNET, control
 from sunbench.zoo.data import Sprites, recipe
 from sunbench.zoo.text import build_tokenizer
 from sunbench.zoo.train import train_clip, train_unet, train_vae
@@ -29,7 +29,7 @@ log = logging.getLogger(__name__)
 def stages() -> list[str]:
     """Names of the stages, in order."""
     models = [m["name"] for m in recipe()["models"]]
-    return ["sprites", "vae", "encoder", "scorer", *models, control.NAME, "ship"]
+    return ["sprites", "vae", "encoder", "scorer", *models, CONTROLNET, "ship"]
 
 
 def build(folder: Path, chosen: tuple[str, ...] = (), device: str = "cpu") -> None:
@@ -55,7 +55,7 @@ def _run(stage: str, folder: Path, device: str) -> None:
     done = folder / stage / "model"
     if done.exists():
         return
-    makers = {"vae": _vae, "encoder": _clip, "scorer": _clip, control.NAME: _control}
+    makers = {"vae": _vae, "encoder": _clip, "scorer": _clip, CONTROLNET: _control}
     maker: Any = makers.get(stage, _unet)
     part = done.with_name("model.part")
     maker(stage, sprites, folder, device, part)
@@ -139,8 +139,8 @@ def ship(folder: Path, target: Path) -> None:
     scorer = CLIPModel.from_pretrained(folder / "scorer" / "model")
     scorer.save_pretrained(target / "scorer")
     tokenizer.save_pretrained(target / "scorer")
-    if (edges := folder / control.NAME / "model").is_dir():
-        ControlNetModel.from_pretrained(edges).save_pretrained(target / control.NAME)
+    if (edges := folder / CONTROLNET / "model").is_dir():
+        ControlNetModel.from_pretrained(edges).save_pretrained(target / CONTROLNET)
     for part in target.iterdir():
         if part.is_dir():
             _half(part)

@@ -33,9 +33,6 @@ from sunbench.zoo.train import (
 
 log = logging.getLogger(__name__)
 
-#: Its stage in the zoo's build and its folder in the package.
-NAME = "controlnet-edges"
-
 
 def new_controlnet(unet: UNet2DConditionModel) -> Any:
     """An untrained ControlNet for a U-Net: its encoder's weights, then zeros."""

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
+from sunbench.report.choice import WIDE, logarithmic, points
 from sunbench.report.figures import pareto, write_figures
 from sunbench.store import RunFolder
 from sunbench.store.runs import result_rows
@@ -53,3 +55,24 @@ def test_a_chart_has_a_curve_a_method_in_the_order_of_the_run(finished: Finished
     _, names = chart.axes[0].get_legend_handles_labels()
     assert [n for n in names if n in ("ddim", "dpm++")] == ["ddim", "dpm++"]
     assert pareto(rows, [], "tiny", "lpips[zoo-clip]") is None
+
+
+def test_the_axis_of_distance_is_logarithmic_where_one_value_is_far_off(finished: Finished):
+    document, metric = finished().read_results_document(), "lpips[zoo-clip]"
+    rows, times = result_rows(document, "rows"), document["times"]
+
+    def scale(far: float) -> str:
+        first = next(r for r in rows if (r.model, r.metric, r.method) == ("tiny", metric, "ddim"))
+        moved = [replace(r, value=far, low=None, high=None) if r is first else r for r in rows]
+        chart = pareto(moved, times, "tiny", metric)
+        assert chart is not None
+        return chart.axes[0].get_yscale()
+
+    given = points(rows, times, "tiny", metric)
+    values = [v for p in given for v in (p.row.value, p.row.low, p.row.high) if v is not None]
+    assert not logarithmic(given, None)
+    assert scale(max(values)) == "linear"
+    assert scale(2 * WIDE * max(values)) == "log"
+    assert scale(-1.0) == "linear"
+    assert logarithmic(given, 2 * WIDE * max(values))  # a floor is on the chart as well
+    assert not logarithmic([], 1.0)

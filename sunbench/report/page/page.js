@@ -99,8 +99,8 @@
     const values = points.flatMap((p) => (p.low === null ? [p.value] : [p.value, p.low, p.high]));
     if (metric.floor !== null) values.push(metric.floor);
     let [v0, v1] = [Math.min(...values), Math.max(...values)];
-    const wide = v0 > 0 && v1 > 30 * v0; // one far point would press all others onto the axis
     const room = (v1 - v0 || Math.abs(v1) || 1) * 0.08;
+    const wide = metric.logarithmic;
     if (wide) [v0, v1] = [v0 / 1.25, v1 * 1.25];
     else [v0, v1] = [v0 >= 0 && v0 < (v1 - v0) * 0.4 ? 0 : v0 - room, v1 + room];
     const x = (t) => edge.left + (Math.log(t / t0) / Math.log(t1 / t0)) * (width - edge.left - edge.right);
