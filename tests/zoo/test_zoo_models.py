@@ -1,6 +1,8 @@
 """The shipped zoo: it opens in plain diffusers, fits its budget, and can tell methods apart."""
 
 import json
+from dataclasses import asdict
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,11 +11,21 @@ from diffusers import StableDiffusionPipeline
 from safetensors import safe_open
 
 from sunbench.errors import UserError
+from sunbench.methods.sun.settings import SunTraining
+from sunbench.methods.training.settings import (
+    BoostLoraTraining,
+    BoostTraining,
+    GuidedTraining,
+    LcmLoraTraining,
+    LcmTraining,
+    settings_for,
+)
 from sunbench.metrics import clip_extractor, fd
 from sunbench.models import find, load
 from sunbench.models.hashes import file_hash
 from sunbench.report.zoo_control import agreement, follow
 from sunbench.report.zoo_quality import MODELS, ground_colours, held_out_scenes, pictures, retrieval
+from sunbench.training.settings import TrainingSettings
 from sunbench.zoo import folder, names, weights
 
 pytestmark = pytest.mark.skipif(
@@ -21,6 +33,7 @@ pytestmark = pytest.mark.skipif(
 )
 
 BUDGET = 80_000_000  # bytes
+RECIPES = Path(__file__).parents[2] / "methods" / "recipes"
 
 
 def test_the_zoo_has_its_four_models_and_a_scorer():
@@ -67,6 +80,29 @@ def test_methods_weights_are_of_the_zoo_and_say_what_they_cost():
     }
     base = {method: images for (where, method), images in found.items() if where == "emoji"}
     assert min(base.values()) == base["sun"]  # no rival is trained on less
+
+
+@pytest.mark.parametrize(
+    ("method", "cls"),
+    [
+        ("sun", SunTraining),
+        ("lcm", LcmTraining),
+        ("lcm-lora", LcmLoraTraining),
+        ("guided-distill", GuidedTraining),
+        ("boostdiff-lora", BoostLoraTraining),
+        ("boostdiff-bitfit", BoostTraining),
+    ],
+)
+def test_methods_weights_are_of_the_committed_recipes(method: str, cls: type[TrainingSettings]):
+    """A recipe that moves on without its weights, or weights without it, fail here."""
+    unsaid = {"file_dtype"} if method == "guided-distill" else set()  # differences have no dtype
+    for side in weights().rglob(f"{method}.json"):
+        again = RECIPES / f"{method}-finetune.toml" if "own" in side.parts else None
+        made = settings_for(method, cls, again, zoo=True)
+        asked = json.loads(json.dumps({**made.content(), "loop": asdict(made.loop)}))
+        told = json.loads(side.read_text())
+        same = {k: told.get(k) for k, v in asked.items() if v is not None and k not in unsaid}
+        assert same == {k: asked[k] for k in same}, side.name
 
 
 def test_an_unknown_model_names_the_nearest():

@@ -526,11 +526,11 @@ def test_recipes_of_the_zoo(method: str):
 
 def test_a_file_stands_over_the_recipe(tmp_path: Path):
     file = tmp_path / "mine.toml"
-    file.write_text('weight = "snr"\n[loop]\nsteps = 7\n')
+    file.write_text('weight = "v"\n[loop]\nsteps = 7\n')
     zoo = settings_for("boostdiff-lora", BoostLoraTraining, file, zoo=True)
-    assert (zoo.weight, zoo.guidance_scale, zoo.loop.steps, zoo.loop.batch) == ("snr", 3.0, 7, 32)
+    assert (zoo.weight, zoo.guidance_scale, zoo.loop.steps, zoo.loop.batch) == ("v", 3.0, 7, 32)
     other = settings_for("boostdiff-lora", BoostLoraTraining, file, zoo=False)
-    assert (other.weight, other.guidance_scale, other.loop.batch) == ("snr", 3.0, 512)
+    assert (other.weight, other.guidance_scale, other.loop.batch) == ("v", 3.0, 512)
 
 
 @pytest.mark.parametrize(
