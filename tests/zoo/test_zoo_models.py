@@ -9,17 +9,11 @@ import pytest
 import torch
 from diffusers import StableDiffusionPipeline
 from safetensors import safe_open
+from trainings import CLASSES
 
 from sunbench.errors import UserError
 from sunbench.methods.sun.settings import SunTraining
-from sunbench.methods.training.settings import (
-    BoostLoraTraining,
-    BoostTraining,
-    GuidedTraining,
-    LcmLoraTraining,
-    LcmTraining,
-    settings_for,
-)
+from sunbench.methods.training.settings import settings_for
 from sunbench.metrics import clip_extractor, fd
 from sunbench.models import find, load
 from sunbench.models.hashes import file_hash
@@ -82,17 +76,7 @@ def test_methods_weights_are_of_the_zoo_and_say_what_they_cost():
     assert min(base.values()) == base["sun"]  # no rival is trained on less
 
 
-@pytest.mark.parametrize(
-    ("method", "cls"),
-    [
-        ("sun", SunTraining),
-        ("lcm", LcmTraining),
-        ("lcm-lora", LcmLoraTraining),
-        ("guided-distill", GuidedTraining),
-        ("boostdiff-lora", BoostLoraTraining),
-        ("boostdiff-bitfit", BoostTraining),
-    ],
-)
+@pytest.mark.parametrize(("method", "cls"), [("sun", SunTraining), *CLASSES.items()])
 def test_methods_weights_are_of_the_committed_recipes(method: str, cls: type[TrainingSettings]):
     """A recipe that moves on without its weights, or weights without it, fail here."""
     unsaid = {"file_dtype"} if method == "guided-distill" else set()  # differences have no dtype

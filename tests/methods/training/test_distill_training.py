@@ -19,6 +19,7 @@ from diffusers import UNet2DConditionModel
 from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file
+from trainings import CLASSES, METHODS
 
 from sunbench import registry
 from sunbench.cli import main
@@ -36,7 +37,6 @@ from sunbench.methods.training.losses import Feed
 from sunbench.methods.training.run import Bench, Stage, start_file
 from sunbench.methods.training.settings import (
     BoostLoraTraining,
-    BoostTraining,
     GuidedTraining,
     LcmLoraTraining,
     LcmTraining,
@@ -53,17 +53,9 @@ from sunbench.models import cards
 from sunbench.models.sources import shipped
 from sunbench.sampling import ImageId, PipelineSampler, SampleSettings, make_batch
 from sunbench.training.encode import encode_texts
-from sunbench.training.settings import TrainingSettings, recipe
+from sunbench.training.settings import recipe
 from sunbench.training.trainers import TRAINERS, trainer
 
-METHODS = ("lcm", "lcm-lora", "guided-distill", "boostdiff-lora", "boostdiff-bitfit")
-CLASSES: dict[str, type[TrainingSettings]] = {
-    "lcm": LcmTraining,
-    "lcm-lora": LcmLoraTraining,
-    "guided-distill": GuidedTraining,
-    "boostdiff-lora": BoostLoraTraining,
-    "boostdiff-bitfit": BoostTraining,
-}
 Make = Callable[..., Bench]
 Train = Callable[[Bench], Path]
 
