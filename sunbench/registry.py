@@ -40,6 +40,16 @@ METHODS: dict[str, MethodEntry] = {
         "arXiv 2010.02502",
         "DDIM, leading timesteps: Stable Diffusion's own default",
     ),
+    "ddim-unguided": MethodEntry(
+        "sunbench.methods.ddim:ddim_unguided",
+        "arXiv 2010.02502",
+        "DDIM without guidance, one pass per step: what a distilled method must beat",
+    ),
+    "ddim-low-guidance": MethodEntry(
+        "sunbench.methods.ddim:ddim_low_guidance",
+        "arXiv 2010.02502",
+        "DDIM at guidance 1.5, whatever the reference's",
+    ),
     "dpm-solver": MethodEntry(
         "sunbench.methods.dpm_solver:dpm_solver",
         "arXiv 2206.00927",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -87,10 +87,15 @@ def too_many(settings: SampleSettings, limit: str) -> str:
 
 @dataclass(frozen=True)
 class PipelineMethod:
-    """A training-free method: a solver under classifier-free guidance."""
+    """A training-free method: a solver under classifier-free guidance.
+
+    fixed_guidance_scale: the scale that it always samples with; None takes the settings', which are
+    the reference's too.
+    """
 
     name: str
     solver: SolverSpec
+    fixed_guidance_scale: float | None = field(default=None, kw_only=True)
     max_steps: ClassVar[int] = 1000
     #: What must be trained before: "none", "once a base" or "once a model".
     training: ClassVar[str] = "none"
@@ -98,7 +103,13 @@ class PipelineMethod:
     @property
     def negative_prompts(self) -> bool:
         """Whether the negative prompt acts."""
-        return True
+        return self.fixed_guidance_scale is None or self.fixed_guidance_scale > 1
+
+    def guided(self, settings: SampleSettings) -> SampleSettings:
+        """The settings with this method's own guidance_scale, where it has one."""
+        if self.fixed_guidance_scale is None:
+            return settings
+        return replace(settings, guidance_scale=self.fixed_guidance_scale)
 
     def trained_weights(self, pipeline: Any) -> tuple[Path, str] | None:
         """What was trained, and the name of its training; UserError where it is missing."""
@@ -106,7 +117,9 @@ class PipelineMethod:
 
     def content(self) -> dict[str, Any]:
         """For the cell's key."""
-        return {"method": self.name, "solver": self.solver.content(), "guidance": "cfg"}
+        fixed = self.fixed_guidance_scale
+        own = {} if fixed is None else {"fixed_guidance_scale": fixed}
+        return {"method": self.name, "solver": self.solver.content(), "guidance": "cfg", **own}
 
     def skip(self, pipeline: Any, settings: SampleSettings) -> str | None:
         """Runs on every model and task; only its steps are bounded, by the training schedule."""
@@ -115,19 +128,20 @@ class PipelineMethod:
             return too_many(settings, f"the schedule has {limit}")
         if (reason := misfit(pipeline, settings.task)) is not None:
             return reason
-        if settings.guidance_scale > 1 and pipeline.unet.config.time_cond_proj_dim is not None:
+        guided = self.guided(settings).guidance_scale > 1
+        if guided and pipeline.unet.config.time_cond_proj_dim is not None:
             return "the U-Net takes guidance as an input, so it cannot run CFG"
         return None
 
     def evaluations(self, settings: SampleSettings) -> int:
         """Two a step under guidance, one without."""
-        return settings.steps * (2 if settings.guidance_scale > 1 else 1)
+        return settings.steps * (2 if self.guided(settings).guidance_scale > 1 else 1)
 
     def prepare(self, pipeline: Any, settings: SampleSettings) -> PipelineSampler:
         """Give the pipeline this method's scheduler."""
         pipeline.scheduler = self.solver.build(pipeline.scheduler.config)
         pipeline.set_progress_bar_config(disable=True)
-        return PipelineSampler(pipeline, settings)
+        return PipelineSampler(pipeline, self.guided(settings))
 
     def release(self, pipeline: Any) -> None:
         """Nothing to undo: every method sets its own scheduler."""

@@ -24,8 +24,11 @@ SETTINGS = SampleSettings(STEPS, GUIDANCE)
 IMAGES = [ImageId(f"prompt{i // 2}", i % 2) for i in range(5)]
 #: Solvers under classifier-free guidance: two evaluations a step.
 TRAINING_FREE = ("ddim", "ddim-leading", "dpm-solver", "dpm++", "unipc")
+#: Training-free too, at a guidance scale of their own: name -> scale.
+FIXED_GUIDANCE = {"ddim-unguided": 1.0, "ddim-low-guidance": 1.5}
 #: One evaluation a step.
 ONE_PASS = (
+    "ddim-unguided",
     *("sun", "sun-dpm++", "lcm", "lcm-lora", "guided-distill"),
     *("boostdiff-lora", "boostdiff-lora-dpm++", "boostdiff-bitfit", "boostdiff-bitfit-dpm++"),
 )
@@ -135,7 +138,7 @@ def test_what_a_method_takes(method: Method, pipeline: Any):
     found = takes(method, pipeline)
     assert json.loads(json.dumps(found)) == found
     assert found["method"] == method.name
-    free = method.name in TRAINING_FREE
+    free = method.name in (*TRAINING_FREE, *FIXED_GUIDANCE)
     assert (found["training"] == "none") is free
     assert found["training"] in ("none", "once a base", "once a model")
     assert (method.trained_weights(pipeline) is None) is free  # type: ignore[attr-defined]
@@ -164,6 +167,38 @@ def test_nfe_is_what_the_network_saw(
         assert sampler.nfe == steps * (2 if guidance > 1 else 1)
     if method.name in ONE_PASS:
         assert sampler.nfe == steps
+    if method.name == "ddim-low-guidance":
+        assert sampler.nfe == 2 * steps
+
+
+@pytest.mark.parametrize(("name", "scale"), FIXED_GUIDANCE.items())
+def test_a_fixed_guidance_scale_is_ddim_at_that_scale(
+    name: str, scale: float, pipeline: Any, tiny: ModuleType
+):
+    """The run's scale, which the reference samples with, does not reach it."""
+    fixed, ddim = registry.method(name), registry.method("ddim")
+    expected = sampled(ddim, pipeline, tiny, [0, 1], SampleSettings(STEPS, scale))
+    for asked in (1.0, GUIDANCE):
+        settings = SampleSettings(STEPS, asked)
+        assert torch.equal(sampled(fixed, pipeline, tiny, [0, 1], settings), expected)
+    assert fixed.content()["fixed_guidance_scale"] == scale
+    assert fixed.content() != ddim.content()
+
+
+def test_low_guidance_is_a_setting():
+    from sunbench.methods.ddim import ddim_low_guidance
+
+    assert ddim_low_guidance(2.0).content()["fixed_guidance_scale"] == 2.0
+
+
+def test_only_guidance_above_1_is_refused_where_guidance_is_an_input(
+    tiny: ModuleType, tmp_path: Path
+):
+    conditioned = tiny.pipeline(tmp_path, time_cond_proj_dim=8)
+    assert registry.method("ddim-unguided").skip(conditioned, SETTINGS) is None
+    reason = registry.method("ddim-low-guidance").skip(conditioned, SampleSettings(STEPS, 1.0))
+    assert reason is not None
+    assert "guidance as an input" in reason
 
 
 def test_nfe_is_of_the_last_batch_alone(method: Method, pipeline: Any, tiny: ModuleType):

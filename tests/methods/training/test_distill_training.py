@@ -502,7 +502,7 @@ def test_a_round_is_taught_by_twice_its_steps_or_by_stage_1():
 
 @pytest.mark.parametrize("method", METHODS)
 def test_recipes_of_the_zoo(method: str):
-    """They hold what the cards ask for, train on as many images as SUN, and no strange key."""
+    """They hold what the cards ask for and no strange key."""
     made = settings_for(method, CLASSES[method], None, zoo=True)
     zoo = [card for card in cards().values() if card.source == "zoo"]
     assert len(zoo) == 4
@@ -510,8 +510,6 @@ def test_recipes_of_the_zoo(method: str):
         g = made.guidance(card.guidance_scale)  # type: ignore[attr-defined]
         assert g.low <= card.guidance_scale <= g.high
         assert g.single in (None, card.guidance_scale)
-    sun = recipe("sun")["loop"]
-    assert made.loop.steps * made.loop.batch >= sun["steps"] * sun["batch"]
     assert made.loop.dtype == "float32"  # bfloat16's rounding is a third of these losses
     assert set(recipe(method)) <= {f.name for f in fields(made)}
 
