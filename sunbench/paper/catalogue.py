@@ -10,7 +10,7 @@ from typing import Any
 
 from sunbench.errors import unknown
 
-KINDS = {"tables": "table", "timings": "timing", "figures": "figure", "coming": "to come"}
+KINDS = {"tables": "table", "timings": "timing", "figures": "figure"}
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""``sunbench paper``: the papers' tables and figures, each by one command, and the audit."""
+"""``sunbench paper``: the papers' tables and figures, each by one command."""
 
 from __future__ import annotations
 
@@ -121,8 +121,6 @@ def list_() -> None:
 
 
 def _state(entry: Entry) -> str:
-    if entry.kind == "to come":
-        return "methods to come"
     if entry.layout == "tasks":
         return "needs tasks beside text2image, and a SUN adapter"
     if any(p.adapter for p in entry.parts):
@@ -235,15 +233,6 @@ def _usual_shapes(entry: Entry, device: str) -> tuple[str, ...]:
     return ("sd1.5-shape",) if device.startswith("cuda") else (entry.models[0].zoo,)
 
 
-def _register_coming(entry: Entry) -> None:
-    def command() -> None:
-        from sunbench.errors import NotAvailable
-
-        raise NotAvailable(f"{entry.name} ({entry.title}): methods to come, only its numbers ship")
-
-    _add(entry, command)
-
-
 def _add(entry: Entry, command: Callable[..., None]) -> None:
     command.__doc__ = f"{entry.title} ({entry.number})."
     app.command(entry.name)(command)
@@ -253,32 +242,6 @@ _REGISTER = {
     "table": _register_table,
     "figure": _register_figure,
     "timing": _register_timing,
-    "to come": _register_coming,
 }
 for _entry in entries().values():
     _REGISTER[_entry.kind](_entry)
-
-
-# ------------------------------------------------------------------------------ audit
-
-
-@app.command()
-def audit(
-    file: Annotated[
-        Path | None, typer.Option("--out", help="Write the whole audit as Markdown here.")
-    ] = None,
-) -> None:
-    """What was found when checking the papers; recomputes what can be computed."""
-    from sunbench.cli import _table, out
-    from sunbench.paper.audit import HEAD, lines, report
-    from sunbench.store import write_atomic
-
-    made = report()
-    out.print(_table("paper audit", list(HEAD), lines(made)))
-    if file is not None:
-        from sunbench.paper.audit import markdown
-
-        write_atomic(file, markdown(made).encode())
-        _say(f"Audit: {file}")
-    if any(check.surprise for check in made.checks):
-        raise typer.Exit(1)
