@@ -233,7 +233,7 @@ def report(
     finished.read_results()
     write_tables(finished)
     if html:
-        from sunbench.report.page import write_page
+        from sunbench.report.html.page import write_page
 
         out.print(f"Page: {write_page(finished)}", highlight=False, soft_wrap=True, markup=False)
     if figures:
@@ -295,9 +295,9 @@ def compare(
     ] = False,
 ) -> None:
     """Is RUN worse than BASELINE? Exit code 0: no, 1: yes, 2: they cannot be compared."""
-    from sunbench.report import compare as gate
-    from sunbench.report.compare_page import HEAD, table, write_page
-    from sunbench.report.tolerances import load_tolerances
+    from sunbench.regression import compare as gate
+    from sunbench.regression.compare_page import HEAD, table, write_page
+    from sunbench.regression.tolerances import load_tolerances
 
     if save_baseline:
         gate.save_baseline(baseline, folder)
@@ -351,9 +351,9 @@ def negatives(
     ),
 ) -> None:
     """How much does a concept leave the picture when the negative prompt names it?"""
-    from sunbench.report.negative_data import NegativesRequest
-    from sunbench.report.negative_prompts import measure
-    from sunbench.report.negative_tables import write
+    from sunbench.studies.negative_data import NegativesRequest
+    from sunbench.studies.negative_prompts import measure
+    from sunbench.studies.negative_tables import write
 
     request = NegativesRequest(
         models=_names(models),
@@ -556,7 +556,7 @@ def zoo_check(
     folder: Annotated[Path, typer.Option("--out", help="Where figures go.")] = Path("reports/zoo"),
 ) -> None:
     """Measure the zoo's quality and draw its sample sheets."""
-    from sunbench.report.zoo_check import check
+    from sunbench.studies.zoo_check import check
 
     check(folder, images, sprites)
 

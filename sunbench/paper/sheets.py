@@ -21,7 +21,7 @@ from sunbench.paper.catalogue import Entry
 from sunbench.paper.plan import SHEET_PROMPTS, Cast, Job, Options, request_of
 from sunbench.paper.runs import Found
 from sunbench.prompts import Prompt
-from sunbench.report.gallery import cells as kept_cells
+from sunbench.report.html.gallery import cells as kept_cells
 from sunbench.report.shards import CellFiles
 from sunbench.store import RunFolder, write_atomic
 from sunbench.store.files import make_folder

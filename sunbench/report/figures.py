@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from sunbench.metrics.registry import find
 from sunbench.report.choice import Point, complete, distances, front, logarithmic, points
-from sunbench.report.gallery import cells, sample
+from sunbench.report.html.gallery import cells, sample
 from sunbench.report.shards import CellFiles
 from sunbench.report.tables import ARROWS, floor_value, models
 from sunbench.store import ResultRow, RunFolder, write_atomic

@@ -73,7 +73,7 @@ def _write_files() -> None:
 @pytest.fixture(scope="module")
 def workplace(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A folder in which every place that the pages name is there, with a cache of its own."""
-    from sunbench.report.compare import save_baseline
+    from sunbench.regression.compare import save_baseline
 
     root = tmp_path_factory.mktemp("docs")
     (root / "world").mkdir()

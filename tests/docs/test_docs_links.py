@@ -13,7 +13,7 @@ from sunbench import cli, registry
 from sunbench.methods.sun.settings import SunTraining
 from sunbench.metrics.registry import METRICS
 from sunbench.models.card import RULES, from_mapping
-from sunbench.report.tolerances import load_tolerances
+from sunbench.regression.tolerances import load_tolerances
 from sunbench.store.results import ResultRow
 from sunbench.store.rows import ShardRow
 

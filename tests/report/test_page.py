@@ -20,9 +20,9 @@ from PIL import Image
 
 from sunbench.cli import main
 from sunbench.errors import UserError
-from sunbench.report import gallery
-from sunbench.report.gallery import Album, extremes, sample, thumbnail
-from sunbench.report.page import json_text, write_page
+from sunbench.report.html import gallery
+from sunbench.report.html.gallery import Album, extremes, sample, thumbnail
+from sunbench.report.html.page import json_text, write_page
 from sunbench.store import RunFolder
 
 Finished = Callable[..., RunFolder]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from sunbench.report.compare import Comparison, Verdict
+from sunbench.regression.compare import Comparison, Verdict
 from sunbench.report.tables import markdown_table, number
 from sunbench.store import write_atomic
 

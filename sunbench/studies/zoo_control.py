@@ -10,7 +10,7 @@ from PIL import Image
 from torch import Tensor
 
 from sunbench.models import find, load
-from sunbench.report.zoo_quality import MODELS, Probe, held_out_scenes, pictures, sheet
+from sunbench.studies.zoo_quality import MODELS, Probe, held_out_scenes, pictures, sheet
 from sunbench.sampling.edges import edges
 from sunbench.zoo import controlnet
 from sunbench.zoo.control import brief

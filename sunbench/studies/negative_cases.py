@@ -16,7 +16,7 @@ from sunbench import prompts
 from sunbench.errors import UserError
 from sunbench.models import ModelCard
 from sunbench.prompts import Prompt
-from sunbench.report.zoo_quality import ground_colours
+from sunbench.studies.zoo_quality import ground_colours
 from sunbench.zoo.data import Scene, colours, scenes, things
 
 if TYPE_CHECKING:

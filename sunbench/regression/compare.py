@@ -16,7 +16,7 @@ from sunbench.bench.soundness import problems
 from sunbench.errors import UserError
 from sunbench.metrics import Estimate, mean_estimate
 from sunbench.metrics.registry import find
-from sunbench.report.tolerances import Tolerance, load_tolerances, tolerance_of
+from sunbench.regression.tolerances import Tolerance, load_tolerances, tolerance_of
 from sunbench.store import ResultRow
 
 #: Worst first.

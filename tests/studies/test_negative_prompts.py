@@ -16,17 +16,17 @@ from sunbench.errors import UserError
 from sunbench.metrics.zoo_clip import ZooClip
 from sunbench.prompts import Prompt
 from sunbench.reference_sets import Recipe
-from sunbench.report.negative_cases import file_cases, zoo_cases
-from sunbench.report.negative_data import NegativesRequest
-from sunbench.report.negative_prompts import measure, share_estimate
-from sunbench.report.negative_tables import csv_text, markdown, write
+from sunbench.studies.negative_cases import file_cases, zoo_cases
+from sunbench.studies.negative_data import NegativesRequest
+from sunbench.studies.negative_prompts import measure, share_estimate
+from sunbench.studies.negative_tables import csv_text, markdown, write
 from sunbench.zoo.data import colours, scenes
 
 
 @pytest.fixture(autouse=True)
 def _short_references(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
-        "sunbench.report.negative_prompts.recipe_for", lambda model: Recipe(model=model, steps=3)
+        "sunbench.studies.negative_prompts.recipe_for", lambda model: Recipe(model=model, steps=3)
     )
 
 

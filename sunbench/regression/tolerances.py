@@ -29,7 +29,7 @@ class Tolerance:
 
 def load_tolerances(path: Path | None = None) -> dict[str, Tolerance]:
     """The package's tolerances, those of a TOML of the same form put over them."""
-    own = (resources.files("sunbench.report") / "tolerances.toml").read_text("utf-8")
+    own = (resources.files("sunbench.regression") / "tolerances.toml").read_text("utf-8")
     found = _tolerances(own, "tolerances.toml")
     if path is not None:
         try:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
-from sunbench.report.zoo_control import check_control, control_sheet
-from sunbench.report.zoo_quality import (
+from sunbench.studies.zoo_control import check_control, control_sheet
+from sunbench.studies.zoo_quality import (
     MODELS,
     Probe,
     check_model,

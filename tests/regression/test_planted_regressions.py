@@ -19,8 +19,8 @@ from sunbench.bench import Request
 from sunbench.bench.execute import Executor
 from sunbench.bench.run import execute
 from sunbench.errors import UserError
-from sunbench.report.compare import Comparison, compare, save_baseline
-from sunbench.report.compare_page import markdown
+from sunbench.regression.compare import Comparison, compare, save_baseline
+from sunbench.regression.compare_page import markdown
 
 batch_module = importlib.import_module("sunbench.sampling.batch")
 ddim_module = importlib.import_module("sunbench.methods.ddim")

@@ -27,7 +27,7 @@ from sunbench.report.choice import (
     points,
     reference_ms,
 )
-from sunbench.report.gallery import Album, gather, wanted
+from sunbench.report.html.gallery import Album, gather, wanted
 from sunbench.report.tables import (
     ARROWS,
     floor_value,
@@ -80,7 +80,7 @@ def json_text(value: Any) -> Markup:
 
 
 def _asset(name: str) -> str:
-    file = resources.files("sunbench.report").joinpath("page", name)
+    file = resources.files("sunbench.report.html").joinpath(name)
     return file.read_text(encoding="utf-8")
 
 
