@@ -22,9 +22,9 @@ from sunbench.metrics import Estimate, clip_extractor, clip_score, mean_estimate
 from sunbench.metrics.estimate import resamples
 from sunbench.models import find, load
 from sunbench.reference_sets import recipe_for
+from sunbench.sampling import ImageId, SampleSettings, decode, latent_shape, make_batch
 from sunbench.studies.negative_cases import Cases, Kind, cases_for
 from sunbench.studies.negative_data import NegativeRow, Negatives, NegativesRequest, Shown
-from sunbench.sampling import ImageId, SampleSettings, decode, latent_shape, make_batch
 
 if TYPE_CHECKING:
     from sunbench.models import LoadedModel

@@ -15,11 +15,11 @@ from torch import Tensor
 
 from sunbench.bench.environment import environment
 from sunbench.metrics import Estimate
+from sunbench.report.tables import markdown_table, number
+from sunbench.store import write_atomic
 from sunbench.studies.negative_data import NegativeRow, Negatives, NegativesRequest
 from sunbench.studies.negative_prompts import CLIP
-from sunbench.report.tables import markdown_table, number
 from sunbench.studies.zoo_quality import sheet
-from sunbench.store import write_atomic
 
 SIDE = 128  # pixels of a picture on the sheet
 HEAD = [

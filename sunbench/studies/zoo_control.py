@@ -10,8 +10,8 @@ from PIL import Image
 from torch import Tensor
 
 from sunbench.models import find, load
-from sunbench.studies.zoo_quality import MODELS, Probe, held_out_scenes, pictures, sheet
 from sunbench.sampling.edges import edges
+from sunbench.studies.zoo_quality import MODELS, Probe, held_out_scenes, pictures, sheet
 from sunbench.zoo import controlnet
 from sunbench.zoo.control import brief
 from sunbench.zoo.data import Scene

@@ -18,8 +18,8 @@ from sunbench.errors import NotAvailable, UserError
 from sunbench.metrics import clip_score, cosine, mean_estimate
 from sunbench.regression.compare import Comparison, compare, save_baseline
 from sunbench.regression.compare_page import markdown, write_page
-from sunbench.report.tables import FLOOR
 from sunbench.regression.tolerances import Tolerance, load_tolerances, tolerance_of
+from sunbench.report.tables import FLOOR
 from sunbench.store import CellStore, ResultRow, RunFolder, ShardRow, key
 
 WEIGHTS = "0123abcd"

@@ -18,7 +18,13 @@ from sunbench.metrics import clip_extractor, fd
 from sunbench.models import find, load
 from sunbench.models.hashes import file_hash
 from sunbench.studies.zoo_control import agreement, follow
-from sunbench.studies.zoo_quality import MODELS, ground_colours, held_out_scenes, pictures, retrieval
+from sunbench.studies.zoo_quality import (
+    MODELS,
+    ground_colours,
+    held_out_scenes,
+    pictures,
+    retrieval,
+)
 from sunbench.training.settings import TrainingSettings
 from sunbench.zoo import folder, names, weights
 
