@@ -1,0 +1,215 @@
+"""The zoo built from the art packages: stages in order, each resumable.
+
+A stage is a folder; its trained network stands in ``model`` when it is whole. A folder that an
+older recipe began is refused: each holds the hash of the settings that shape it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import AutoencoderTiny, UNet2DConditionModel
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from transformers import CLIPModel, CLIPTextModel
+
+from sunbench.errors import UserError, unknown
+from sunbench.zoo.world import sprites as art
+from sunbench.zoo.world.autoencoder import train_autoencoder
+from sunbench.zoo.world.captions import recipe
+from sunbench.zoo.world.clip import train_clip
+from sunbench.zoo.world.controlnet import Controlled, new_controlnet, train_controlnet
+from sunbench.zoo.world.images import Sprites
+from sunbench.zoo.world.reader import train_reader
+from sunbench.zoo.world.unet import LatentPool, style_indices, train_unet, unet_settings
+
+log = logging.getLogger(__name__)
+
+CONTROLNET = "controlnet-edges"
+RECIPE_HASH = "recipe.json"
+#: Settings that may change while a stage goes on, as in ``training.loop``.
+FLEXIBLE = ("steps", "decay", "checkpoint_every", "log_every")
+
+
+def stages() -> list[str]:
+    """Names of the stages, in order."""
+    models = [m["name"] for m in recipe()["models"]]
+    return ["sprites", "vae", "encoder", "scorer", "reader", *models, CONTROLNET]
+
+
+def build(folder: Path, chosen: tuple[str, ...] = (), device: str = "cpu") -> None:
+    """Run the stages (all by default) in ``folder``; finished ones are not run again."""
+    for stage in chosen:
+        if stage not in stages():
+            raise unknown("stage", stage, stages())
+    for stage in chosen or stages():
+        log.info("stage %s", stage)
+        Builder(folder, device).run(stage)
+
+
+@dataclass(frozen=True)
+class Builder:
+    """Trains stages in a folder on a device."""
+
+    folder: Path
+    device: str = "cpu"
+
+    @property
+    def sprites(self) -> Sprites:
+        """The art, drawn first if it is not there yet."""
+        file = self.folder / "sprites.safetensors"
+        if not file.exists():
+            art.render(self.folder / "packages", file)
+        return Sprites.load(file)
+
+    def run(self, stage: str) -> None:
+        """Run one stage unless it is whole; a stage that another recipe began is refused."""
+        if stage == "sprites":
+            _ = self.sprites
+            return
+        place = self.folder / stage
+        if (place / "model").exists():
+            return
+        _claim(place, _settings(stage))
+        part = place / "model.part"
+        self._trainer(stage)(place, part)
+        part.rename(place / "model")
+
+    def finished(self, stage: str) -> Path:
+        """The trained network of a stage; UserError when it is not whole."""
+        model = self.folder / stage / "model"
+        if not model.is_dir():
+            raise UserError(
+                f"stage {stage} is not finished in {self.folder}, expected {model}; "
+                f"`sunbench zoo build --stages {stage}` trains it"
+            )
+        return model
+
+    def _trainer(self, stage: str) -> Callable[[Path, Path], None]:
+        special: dict[str, Callable[[Path, Path], None]] = {
+            "vae": self._vae,
+            "encoder": self._clip,
+            "scorer": self._clip,
+            "reader": self._reader,
+            CONTROLNET: self._controlnet,
+        }
+        return special.get(stage, self._unet)
+
+    # --------------------------------------------------------------------------- stages
+
+    def _vae(self, place: Path, out: Path) -> None:
+        train_autoencoder(self.sprites, place, self.device).save_pretrained(out)
+
+    def _clip(self, place: Path, out: Path) -> None:
+        train_clip(self.sprites, place, place.name, self.device).save_pretrained(out)
+
+    def _reader(self, place: Path, out: Path) -> None:
+        reader = train_reader(self.sprites, place, self.device)
+        out.mkdir(exist_ok=True)
+        save_file(reader.state_dict(), out / "model.safetensors")
+
+    def _unet(self, place: Path, out: Path) -> None:
+        """One model; the base's text encoder, which all models share, is kept beside it."""
+        model = next(m for m in recipe()["models"] if m["name"] == place.name)
+        start, encoder = self._start(model)
+        pool = self._pool(place, model)
+        net = train_unet(pool, encoder, place, model, start=start, device=self.device)
+        net.unet.save_pretrained(out)
+        if start is None:
+            net.encoder.save_pretrained(out / "text_encoder")
+
+    def _start(self, model: dict[str, Any]) -> tuple[UNet2DConditionModel | None, CLIPTextModel]:
+        if "base" not in model:
+            return None, text_tower(self.finished("encoder"))
+        base = self.finished(model["base"])
+        encoder = CLIPTextModel.from_pretrained(base / "text_encoder")
+        return UNet2DConditionModel.from_pretrained(base), encoder
+
+    def _pool(self, place: Path, model: dict[str, Any]) -> LatentPool:
+        """Encoded once and kept: a resumed training begins at once."""
+        file = place / "pool.safetensors"
+        if not file.exists():
+            vae = AutoencoderTiny.from_pretrained(self.finished("vae"))
+            pool = LatentPool.encode(
+                vae,
+                self.sprites,
+                style_indices(model),
+                model.get("pool", recipe()["unet"]["pool"]),
+                seed=unet_settings(model).seed + 17,
+                device=self.device,
+            )
+            part = file.with_suffix(".part")
+            save_file(vars(pool), part)
+            part.replace(file)
+        return LatentPool(**load_file(file))
+
+    def _controlnet(self, place: Path, out: Path) -> None:
+        base = self.finished(recipe()["models"][0]["name"])
+        unet = UNet2DConditionModel.from_pretrained(base)
+        encoder = CLIPTextModel.from_pretrained(base / "text_encoder")
+        vae: Any = AutoencoderTiny.from_pretrained(self.finished("vae")).to(self.device)
+
+        @torch.no_grad()
+        def encode(images: Tensor) -> Tensor:
+            return vae.encode(images).latents.float() * vae.config.scaling_factor
+
+        net = Controlled(new_controlnet(unet), unet, encoder)
+        train_controlnet(self.sprites, encode, net, place, self.device).save_pretrained(out)
+
+
+def text_tower(folder: Path) -> CLIPTextModel:
+    """The text tower of a trained CLIP, as diffusers wants it."""
+    clip = CLIPModel.from_pretrained(folder)
+    encoder = CLIPTextModel(clip.config.text_config)
+    weights = clip.text_model.state_dict()
+    encoder.load_state_dict(
+        {k: weights[k.removeprefix("text_model.")] for k in encoder.state_dict()}
+    )
+    return encoder.eval()
+
+
+# ------------------------------------------------------------------------------ recipes
+
+
+def _settings(stage: str) -> dict[str, Any]:
+    """What of the recipe shapes a stage, without what may change while it goes on."""
+    table = recipe()
+    shared = {k: table[k] for k in ("data", "mentions", "colors", "styles")}
+    own = {
+        "vae": {"vae": table["vae"]},
+        "encoder": {"clip": table["clip"]},
+        "scorer": {"clip": table["clip"]},
+        "reader": {"reader": table["reader"]},
+        CONTROLNET: {"controlnet": table["controlnet"], "scheduler": table["scheduler"]},
+    }.get(stage) or {
+        "unet": table["unet"],
+        "scheduler": table["scheduler"],
+        "model": next(m for m in table["models"] if m["name"] == stage),
+    }
+    return _without(FLEXIBLE, shared | own)
+
+
+def _without(names: tuple[str, ...], value: Any) -> Any:
+    if isinstance(value, dict):
+        return {k: _without(names, v) for k, v in value.items() if k not in names}
+    return [_without(names, v) for v in value] if isinstance(value, list) else value
+
+
+def _claim(place: Path, settings: dict[str, Any]) -> None:
+    """Note what shapes a stage; refuse a folder that other settings began."""
+    place.mkdir(parents=True, exist_ok=True)
+    digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
+    file = place / RECIPE_HASH
+    if not file.exists():
+        file.write_text(json.dumps({"sha256": digest}) + "\n", "utf-8")
+    elif json.loads(file.read_text("utf-8")).get("sha256") != digest:
+        raise UserError(
+            f"{place} was begun by another recipe, expected {digest[:12]}; delete it to start again"
+        )

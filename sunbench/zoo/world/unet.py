@@ -1,0 +1,153 @@
+"""Training of the U-Nets: the base with its text encoder, then the fine-tunes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import AutoencoderTiny, DDPMScheduler, UNet2DConditionModel
+from torch import Tensor, nn
+from transformers import CLIPTextModel
+
+from sunbench.training import LoopSettings, fit
+from sunbench.zoo.world.captions import recipe, sample_captions
+from sunbench.zoo.world.clip import tokenize
+from sunbench.zoo.world.images import Sprites, batches
+from sunbench.zoo.world.text import build_tokenizer
+
+
+@dataclass(frozen=True)
+class LatentPool:
+    """Encoded training images: scaled latents (N, 4, 16, 16) float16, scenes, styles."""
+
+    latents: Tensor
+    scenes: Tensor
+    styles: Tensor
+
+    @classmethod
+    @torch.no_grad()
+    def encode(
+        cls,
+        vae: AutoencoderTiny,
+        sprites: Sprites,
+        styles: list[int],
+        size: int,
+        *,
+        seed: int,
+        device: str = "cpu",
+    ) -> LatentPool:
+        """About ``size`` images of training scenes."""
+        vae = vae.to(device, memory_format=torch.channels_last)
+        stream = batches(sprites, styles, 256, seed, 0)
+        latents, scenes, of_style = [], [], []
+        for _ in range(-(-size // 256)):
+            batch = next(stream)
+            x = batch.images.to(device).contiguous(memory_format=torch.channels_last)
+            with torch.autocast(torch.device(device).type, torch.bfloat16):
+                z = vae.encode(x).latents
+            latents.append((z.float() * vae.config.scaling_factor).half().cpu().contiguous())
+            scenes.append(batch.scenes)
+            of_style.append(batch.styles)
+        return cls(torch.cat(latents), torch.cat(scenes), torch.cat(of_style))
+
+
+def spread_timesteps(n: int, steps: int, generator: torch.Generator) -> Tensor:
+    """n timesteps (n,) below ``steps``, each uniform, together evenly spread over the range.
+
+    One shared offset, as Kingma et al. 2021 (arXiv 2107.00630, app. I.1): less noisy gradients.
+    """
+    offset = torch.rand((), generator=generator, dtype=torch.float64)
+    u = (torch.arange(n, dtype=torch.float64) / n + offset) % 1
+    return (u * steps).long()
+
+
+def noise_weights(alpha_bar: Tensor) -> Tensor:
+    """Weight of the squared error of the noise at each timestep (T,).
+
+    In x_0, errors weigh the SNR clamped to ``snr_floor`` and ``snr_gamma``: min-SNR above (Hang et
+    al. 2023, arXiv 2303.09556, Eq. 6), truncated SNR below (Salimans and Ho 2022, arXiv 2202.00512,
+    section 4), for at high noise only the text says what to draw.
+    """
+    table = recipe()["unet"]
+    snr = alpha_bar / (1 - alpha_bar)
+    return snr.clamp(table["snr_floor"], table["snr_gamma"]) / snr
+
+
+class Conditioned(nn.Module):
+    """A U-Net with its text encoder, so that both can learn together."""
+
+    def __init__(self, unet: UNet2DConditionModel, encoder: CLIPTextModel) -> None:
+        super().__init__()
+        self.unet, self.encoder = unet, encoder
+
+    def forward(self, x_t: Tensor, t: Tensor, ids: Tensor) -> Tensor:
+        """Predicted noise (N, 4, 16, 16) of noisy latents at timesteps (N,), tokens (N, 24)."""
+        context = self.encoder(ids).last_hidden_state
+        return self.unet(x_t, t, context).sample.float()
+
+
+def style_indices(model: dict[str, Any]) -> list[int]:
+    """Places of a model's styles in the recipe."""
+    names = [s["name"] for s in recipe()["styles"]]
+    return [names.index(s) for s in model["styles"]]
+
+
+def unet_settings(model: dict[str, Any]) -> LoopSettings:
+    """The recipe's loop with what the model overrides."""
+    override = {k: model[k] for k in ("steps", "learning_rate") if k in model}
+    return LoopSettings.from_table(recipe()["unet"]["loop"] | override)
+
+
+def denoising_loss(
+    net: Conditioned, pool: LatentPool, settings: LoopSettings, device: str
+) -> Callable[[int], dict[str, Tensor]]:
+    """Batch number -> losses: epsilon-prediction under ``noise_weights``."""
+    table, tokenizer = recipe()["unet"], build_tokenizer()
+    alpha_bar = DDPMScheduler(**recipe()["scheduler"]).alphas_cumprod
+    weights = noise_weights(alpha_bar)
+
+    def loss(k: int) -> dict[str, Tensor]:
+        g = torch.Generator().manual_seed(settings.seed * 1_000_003 + k)
+        n = torch.randint(len(pool.latents), (settings.batch,), generator=g)
+        texts = sample_captions(pool.scenes[n], pool.styles[n], g)
+        empty = (torch.rand(len(n), generator=g) < table["empty_captions"]).tolist()
+        texts = ["" if e else text for text, e in zip(texts, empty, strict=True)]
+        x_0 = pool.latents[n].float()
+        eps = torch.randn(x_0.shape, generator=g)
+        t = spread_timesteps(len(n), len(alpha_bar), g)
+        a = alpha_bar[t][:, None, None, None]
+        x_t = (a.sqrt() * x_0 + (1 - a).sqrt() * eps).to(device)
+        out = net(x_t, t.to(device), tokenize(tokenizer, texts).to(device))
+        per_image = (out - eps.to(device)).square().flatten(1).mean(1)
+        return {"loss": (weights[t].to(device) * per_image).mean(), "mse": per_image.mean()}
+
+    return loss
+
+
+def train_unet(
+    pool: LatentPool,
+    text_encoder: CLIPTextModel,
+    folder: Path,
+    model: dict[str, Any],
+    *,
+    start: UNet2DConditionModel | None = None,
+    device: str = "cpu",
+) -> Conditioned:
+    """Train a model of the recipe.
+
+    The base model (no ``start``) trains its text encoder too, as latent diffusion did before
+    Stable Diffusion (Rombach et al. 2022, sec. 4.3.1); fine-tunes leave it as it is.
+    """
+    settings = unet_settings(model)
+    torch.manual_seed(settings.seed)
+    unet = UNet2DConditionModel(**recipe()["unet"]["config"])
+    if start is not None:
+        unet.load_state_dict(start.state_dict())
+    text_encoder.requires_grad_(start is None)
+    net = Conditioned(unet, text_encoder.eval()).to(device)
+    loss = denoising_loss(net, pool, settings, device)
+    net.load_state_dict(fit(net, loss, settings, folder))
+    return net
