@@ -14,6 +14,10 @@ class NotAvailable(UserError):
     """Weights or data that cannot be had here and now, such as offline; a run goes on without."""
 
 
+class NotFinite(UserError):
+    """NaN or infinity where an image was to be."""
+
+
 def unknown(kind: str, name: str, known: Iterable[str]) -> UserError:
     """An unknown name, with its nearest match."""
     names = sorted(known)

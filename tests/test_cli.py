@@ -39,7 +39,7 @@ MISTAKES = [
     (["run", "--metrics", "sssim"], "unknown metric 'sssim'; did you mean 'ssim'?"),
     (["run", "--metrics", "fd[zoo-clop]"], "did you mean 'zoo-clip'?"),
     (["run", "--methods", ","], "given no methods, expected at least one"),
-    (["run", "--steps", "4,0"], "given 0 steps, expected 1 or more"),
+    (["run", "--steps", "4,0"], "given 0 steps, expected 1 to 10000"),
     (["run", "--steps", "four"], "given steps 'four', expected whole numbers like 4,8"),
     (["run", "--steps", "4.5"], "given steps '4.5', expected whole numbers like 4,8"),
     (["run", "--seeds", "0"], "given no seeds, expected at least one"),

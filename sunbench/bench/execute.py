@@ -22,7 +22,7 @@ from sunbench.bench.probes import Probes
 from sunbench.errors import UserError
 from sunbench.metrics.unmasked import unmasked_psnr
 from sunbench.sampling import Cell, Given, Sampler, TextCache, generate
-from sunbench.store import CellStore, ShardRow, key
+from sunbench.store import CellStore, ShardRow
 
 if TYPE_CHECKING:
     from sunbench.models import LoadedModel
@@ -87,8 +87,7 @@ class Executor:
         for name in ("unet", "vae", "controlnet"):
             if (network := getattr(loaded.pipeline, name, None)) is not None:
                 network.to(memory_format=torch.channels_last)  # 1.3 to 3x faster on CPU
-        encoder = key([loaded.hashes.get(k, "") for k in ("text_encoder", "tokenizer")])
-        self.texts = TextCache(loaded.pipeline, texts / encoder)
+        self.texts = TextCache(loaded.pipeline, texts)
 
     def make(self, made: Made, reference: Made | None) -> int:
         """Make what a cell lacks, paired with its reference; returns the number of new shards."""
@@ -176,9 +175,9 @@ class Executor:
 
     def _texts(self, cell: Cell, k: int) -> dict[str, Tensor]:
         mine = [self.rows.rows[i // len(cell.seeds)] for i in cell.shard(k)]
-        words = [t for p in mine for t in (p.text, p.negative)]
         with self.clock.phase("text encoder"):
-            return self.texts.block(key(sorted(set(words))), words)
+            negatives = self.texts.block([p.negative for p in mine])
+            return negatives | self.texts.block([p.text for p in mine])
 
     def _rows(
         self, made: Made, indices: range, images: Tensor, hashes: list[str]

@@ -13,9 +13,11 @@ from sunbench.bench.plan import Planned, cards, plan_model, prompt_set
 from sunbench.bench.request import Request
 from sunbench.bench.sources import SourcePlan, plan_sources, task_content
 from sunbench.errors import UserError
+from sunbench.metrics.registry import find as find_metric
 from sunbench.models import ModelCard, load
 from sunbench.paths import cell_folder
 from sunbench.sampling import latent_shape
+from sunbench.sampling.texts import embedding_bytes
 from sunbench.store import key
 from sunbench.timing import seconds_per_evaluation
 
@@ -35,6 +37,7 @@ class ModelPlan:
     seconds_per_nfe: float = 0.0
     loaded: LoadedModel | None = None
     sources: SourcePlan | None = None
+    text_bytes: int = 0
 
     @property
     def nfe(self) -> int:
@@ -71,10 +74,14 @@ def default_metrics(card: ModelCard, task: str = "text2image") -> tuple[str, ...
 
 
 def plan(request: Request) -> list[ModelPlan]:
-    """Load the models and lay out their cells."""
+    """Load the models and lay out their cells; names of metrics and prompts are checked first."""
     out: list[ModelPlan] = []
-    for card in cards(request):
-        rows = prompt_set(card, request)
+    chosen = cards(request)
+    for card in chosen:
+        for name in request.metrics or default_metrics(card, request.task):
+            find_metric(name)
+    prompts = [prompt_set(card, request) for card in chosen]
+    for card, rows in zip(chosen, prompts, strict=True):
         loaded = load_model(card, request)
         sources = plan_sources(loaded, rows, request)
         cells = plan_model(loaded, rows, request, task_content(request, sources))
@@ -85,7 +92,8 @@ def plan(request: Request) -> list[ModelPlan]:
         provenance = _provenance(loaded, rows, cells)
         if sources is not None:
             provenance["sources"] = sources.provenance()
-        out.append(ModelPlan(card, rows, cells, provenance, seconds, loaded, sources))
+        texts = 2 * len(rows) * embedding_bytes(loaded.pipeline)  # prompts, negative prompts
+        out.append(ModelPlan(card, rows, cells, provenance, seconds, loaded, sources, texts))
     return out
 
 
@@ -121,7 +129,7 @@ def bytes_needed(plans: list[ModelPlan], keep_images: bool, out: Path) -> tuple[
         folder = cell_folder(out, cell.role, key(cell.cell.content()))
         left = max(0, whole - sum(f.stat().st_size for f in folder.glob("shard-*")))
         here, cached = (here + left, cached) if cell.role == "candidate" else (here, cached + left)
-    return here, cached
+    return here + sum(p.text_bytes for p in plans), cached
 
 
 def _provenance(loaded: LoadedModel, rows: PromptSet, cells: list[Planned]) -> dict[str, Any]:

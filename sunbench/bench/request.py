@@ -8,12 +8,18 @@ from typing import Any
 from sunbench import registry
 from sunbench.errors import UserError
 from sunbench.metrics.registry import find
+from sunbench.reference_sets import FLOOR_OFFSET
 
 NEGATIVES = ("none", "default", "sampled")
 TASKS = ("text2image", "image2image", "inpaint", "controlnet")  # as in sampling, without torch
 #: At a half, every even split of steps starts at the same time; inpainting starts from pure noise.
 STRENGTHS = {"image2image": 0.5, "inpaint": 1.0}
 DTYPES = ("float32", "float16", "bfloat16")
+MAX_STEPS = 10_000
+MAX_BATCH = 4096
+MAX_RESOLUTION = 4096
+#: One step of a schedule of 1000.
+MIN_STRENGTH = 0.001
 
 
 @dataclass(frozen=True)
@@ -82,10 +88,15 @@ def _check_names(r: Request) -> None:
 
 def _check_numbers(r: Request) -> None:
     for n in r.steps:
-        _expect(n >= 1, f"{n} steps", "1 or more")
+        _expect(1 <= n <= MAX_STEPS, f"{n} steps", f"1 to {MAX_STEPS}")
     _expect(bool(r.seeds), "no seeds", "at least one")
     _expect(len(set(r.seeds)) == len(r.seeds), f"seeds {r.seeds}", "each once")
-    _expect(min(r.seeds) >= 0, f"seed {min(r.seeds)}", "0 or more")
+    for seed in r.seeds:
+        _expect(
+            0 <= seed < FLOOR_OFFSET,
+            f"seed {seed}",
+            f"0 to {FLOOR_OFFSET - 1} (from {FLOOR_OFFSET} on they are the floor's)",
+        )
     _expect(r.images >= 2, f"{r.images} images", "2 or more")
     _expect(
         r.images % len(r.seeds) == 0,
@@ -93,23 +104,27 @@ def _check_numbers(r: Request) -> None:
         f"a multiple of the {len(r.seeds)} seeds (N prompts x S seeds)",
     )
     _expect(r.n_prompts >= 2, f"{r.n_prompts} prompt", "2 or more")
-    _expect(r.batch >= 1, f"batch {r.batch}", "1 or more")
+    _expect(1 <= r.batch <= MAX_BATCH, f"batch {r.batch}", f"1 to {MAX_BATCH}")
     if r.guidance_scale is not None:
         _expect(
             0 <= r.guidance_scale <= 100, f"guidance_scale {r.guidance_scale}", "between 0 and 100"
         )
     if r.resolution is not None:
         _expect(
-            r.resolution >= 8 and r.resolution % 8 == 0,
+            8 <= r.resolution <= MAX_RESOLUTION and r.resolution % 8 == 0,
             f"resolution {r.resolution}",
-            "a positive multiple of 8",
+            f"a multiple of 8 from 8 to {MAX_RESOLUTION}",
         )
 
 
 def _check_task(r: Request) -> None:
     if r.strength is not None:
         _expect(r.task in STRENGTHS, f"strength for task {r.task}", f"one of {tuple(STRENGTHS)}")
-        _expect(0 < r.strength <= 1, f"strength {r.strength}", "above 0, at most 1")
+        _expect(
+            MIN_STRENGTH <= r.strength <= 1,
+            f"strength {r.strength}",
+            f"above 0 ({MIN_STRENGTH} or more), at most 1",
+        )
     if r.sources is not None:
         _expect(
             r.task != "text2image", "sources for task text2image", "a task that starts from any"

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import logging
-import shutil
 import time
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sunbench import registry
+from sunbench.bench.claim import claim
 from sunbench.bench.environment import environment
 from sunbench.bench.execute import COST, Clock, Executor, Made
 from sunbench.bench.layout import ModelPlan, bytes_needed, default_metrics, load_model, plan
@@ -63,6 +63,7 @@ def execute(
     """
     watcher = watcher or Silent()
     run = RunFolder(out)
+    claim(out)
     ensure_space(out, 0)
     with run.lock():
         began, clock = time.time(), Clock()
@@ -81,7 +82,6 @@ def execute(
             _run_model(model, request, run, clock, watcher, outcome)
             model.loaded = None
         _write(request, run, plans, clock, outcome, time.time() - began)
-        shutil.rmtree(out / "texts", ignore_errors=True)
     return outcome
 
 
@@ -110,6 +110,7 @@ def _run_model(
     ]
     with clock.phase("statistics and intervals"):
         _reduce(model, probes, made, outcome)
+    executor.texts.clear()
 
 
 @dataclass(frozen=True)

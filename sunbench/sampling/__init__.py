@@ -3,7 +3,7 @@
 from sunbench.sampling.batch import ImageId, SampleBatch, image_generator, make_batch, noise_hash
 from sunbench.sampling.cell import SHARD_SIZE, VERSION, Cell
 from sunbench.sampling.edges import edges
-from sunbench.sampling.generate import Generated, TextCache, generate
+from sunbench.sampling.generate import Generated, generate
 from sunbench.sampling.method import Method, Sampler, SampleSettings
 from sunbench.sampling.pipeline import (
     PipelineMethod,
@@ -14,6 +14,7 @@ from sunbench.sampling.pipeline import (
 )
 from sunbench.sampling.solvers import SolverSpec
 from sunbench.sampling.task import TASKS, Given, text_pipeline
+from sunbench.sampling.texts import TextCache
 
 __all__ = [
     "SHARD_SIZE",

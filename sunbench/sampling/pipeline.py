@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from sunbench.errors import UserError
+from sunbench.errors import NotFinite
 from sunbench.sampling.batch import SampleBatch
 from sunbench.sampling.counter import UNetCounter
 from sunbench.sampling.method import SampleSettings
@@ -26,11 +26,16 @@ def latent_shape(pipeline: Any, resolution: int | None = None) -> tuple[int, int
 
 @torch.no_grad()
 def decode(pipeline: Any, latents: Tensor) -> Tensor:
-    """Scaled latents (B, C, h, w) -> pictures (B, 3, H, W) uint8, on the latents' device."""
+    """Scaled latents (B, C, h, w) -> images (B, 3, H, W) uint8, on the latents' device.
+
+    Raises NotFinite where the autoencoder gives NaN or infinity.
+    """
     vae = pipeline.vae
     shift = getattr(vae.config, "shift_factor", None) or 0.0
     z = latents.to(vae.dtype) / vae.config.scaling_factor + shift
     x = vae.decode(z, return_dict=False)[0].float()
+    if not bool(torch.isfinite(x).all()):
+        raise NotFinite(f"decoded images are not finite ({type(vae).__name__}, {vae.dtype})")
     return (x / 2 + 0.5).clamp(0, 1).mul(255).round().to(torch.uint8)
 
 
@@ -61,7 +66,7 @@ class PipelineSampler:
             )[0]
         self._nfe, self._seconds = counter.rows / len(batch), counter.seconds
         if not bool(torch.isfinite(out).all()):
-            raise UserError(
+            raise NotFinite(
                 f"{s.steps}-step latents are not finite ({pipe.scheduler.__class__.__name__},"
                 f" {dtype}); try float32"
             )

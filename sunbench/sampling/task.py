@@ -7,8 +7,8 @@ diffusers drops ``1 - strength`` of the steps it is asked for, so that many more
 from __future__ import annotations
 
 import copy
+import math
 from dataclasses import dataclass
-from itertools import count
 from typing import TYPE_CHECKING, Any
 
 import diffusers
@@ -48,7 +48,8 @@ def asked_steps(steps: int, strength: float) -> int:
     The fewest, so that the first time step is the nearest to strength x 1000. It is the same for
     all numbers of steps where steps / strength is whole, as at strength 0.5.
     """
-    return next(n for n in count(steps) if int(n * strength) == steps)
+    near = math.ceil(steps / strength)
+    return next(n for n in range(max(near - 2, steps), near + 3) if int(n * strength) == steps)
 
 
 def misfit(pipeline: Any, task: str) -> str | None:

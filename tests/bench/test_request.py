@@ -19,7 +19,7 @@ WRONG = [
     ({"metrics": ("sssim",)}, "did you mean 'ssim'"),
     ({"metrics": ("fd", "fd[zoo-clip]")}, "each once"),
     ({"metrics": ("ssim[zoo-clip]",)}, "expected plain ssim"),
-    ({"steps": (4, 0)}, "given 0 steps, expected 1 or more"),
+    ({"steps": (4, 0)}, "given 0 steps, expected 1 to 10000"),
     ({"steps": (-1,)}, "-1 steps"),
     ({"seeds": ()}, "no seeds"),
     ({"seeds": (1, 1)}, "each once"),
@@ -34,6 +34,13 @@ WRONG = [
     ({"negatives": "some"}, "negatives 'some'"),
     ({"task": "draw"}, "task 'draw'"),
     ({"dtype": "float8"}, "dtype 'float8'"),
+    ({"seeds": (0, 1_000_000)}, "given seed 1000000, expected 0 to 999999"),
+    ({"seeds": (10**9,)}, "seed 1000000000"),
+    ({"seeds": (10**20,)}, "seed 100000000000000000000"),
+    ({"steps": (2**53 + 1,)}, "9007199254740993 steps"),
+    ({"task": "image2image", "strength": 1e-9}, "strength 1e-09"),
+    ({"resolution": 1_000_000}, "resolution 1000000"),
+    ({"batch": 1_000_000}, "batch 1000000"),
 ]
 
 

@@ -46,7 +46,7 @@ CELL = Cell(
 @pytest.fixture
 def texts(pipeline: Any, tmp_path: Path) -> dict[str, torch.Tensor]:
     words = [t for row in ROWS for t in (row.text, row.negative)]
-    return TextCache(pipeline, tmp_path).block("rows", words)
+    return TextCache(pipeline, tmp_path).block(words)
 
 
 def made(pipeline: Any, texts: dict[str, torch.Tensor], indices: range) -> Any:
@@ -109,37 +109,6 @@ def test_decoding_undoes_scale_and_shift(pipeline: Any):
 def test_latent_shape_follows_the_resolution(pipeline: Any):
     assert latent_shape(pipeline) == (4, 8, 8)
     assert latent_shape(pipeline, 32) == (4, 16, 16)
-
-
-def test_text_cache_encodes_each_text_once(pipeline: Any, tmp_path: Path):
-    encoded: list[int] = []
-    handle = pipeline.text_encoder.register_forward_pre_hook(
-        lambda module, args, kwargs: encoded.append(len((args or [kwargs["input_ids"]])[0])),
-        with_kwargs=True,
-    )
-    try:
-        cache = TextCache(pipeline, tmp_path)
-        first = cache.block("k", ["a cat", "a boat", "a cat", ""])
-        again = TextCache(pipeline, tmp_path).block("k", ["", "a boat", "a cat"])
-    finally:
-        handle.remove()
-    assert encoded == [3]
-    assert first.keys() == again.keys()
-    assert all(torch.equal(first[t], again[t]) for t in first)
-
-
-def test_text_cache_equals_the_pipelines_embeddings(pipeline: Any, tmp_path: Path):
-    table = TextCache(pipeline, tmp_path).block("k", ["a cat", "a boat"])
-    for text, embedding in table.items():
-        alone = pipeline.encode_prompt(text, "cpu", 1, False)[0][0]
-        torch.testing.assert_close(embedding, alone, atol=1e-6, rtol=1e-5)
-
-
-def test_text_cache_holds_two_blocks_in_memory(pipeline: Any, tmp_path: Path):
-    cache = TextCache(pipeline, tmp_path)
-    for k in range(5):
-        cache.block(str(k), [f"text {k}"])
-    assert list(cache._recent) == ["3", "4"]
 
 
 def test_counter_counts_rows_calls_and_nothing_after_it(pipeline: Any, tiny: ModuleType):
