@@ -1,0 +1,80 @@
+"""Spreads, speed-ups and flags of rows, from turns of known seconds."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from typing import Any
+
+import pytest
+
+from sunbench.models import LoadedModel, ModelCard
+from sunbench.sampling import SampleSettings
+from sunbench.store.timings import ratio, spread
+from sunbench.timing.rounds import BatchTurns, TimedMethod, Turn
+from sunbench.timing.rows import MachineState, timing_rows
+
+IDLE = MachineState(0.1, 0.9, 0.05, 2, {}, {})
+
+
+def rows_of(
+    pipeline: Any, reference: list[float], other: list[float], nfe: float, state: MachineState
+) -> list[Any]:
+    """Rows of a reference of 10 NFE and another method, in whose turns the U-Net is all."""
+
+    def method(name: str, role: str) -> TimedMethod:
+        return TimedMethod(name, role, SampleSettings(5, 3.0), True, lambda: nullcontext(None))
+
+    def turns(seconds: list[float], count: float) -> list[Turn]:
+        return [Turn(0.0, s, s, 0.0, count) for s in seconds]
+
+    loaded = LoadedModel(pipeline, ModelCard("tiny", "folder", "tiny"), {}, "own")
+    two = [method("dpm++", "reference"), method("ddim", "candidate")]
+    batch = BatchTurns(1, 1, two, [turns(reference, 10.0), turns(other, nfe)], [None, None])
+    return timing_rows(loaded, [batch], 16, "full", state)
+
+
+def test_median_quartiles_and_ratios_within_rounds():
+    assert spread([3, 1, 2, 5, 4]) == (3, 2, 4)
+    assert ratio([2, 20, 2], [1, 10, 1]) == (2, 2, 2)
+
+
+def test_a_slow_round_changes_no_speed_up(pipeline):
+    _, row = rows_of(pipeline, [2.0, 20.0, 2.0], [1.0, 10.0, 1.0], 5.0, IDLE)
+    assert row.speed_up == row.unet_speed_up == (2, 2, 2)
+    assert row.nfe_ratio == 2
+
+
+def test_honest_times_on_an_idle_machine_have_no_flag(pipeline):
+    for row in rows_of(pipeline, [2.0, 2.02, 1.98], [1.0, 1.0, 1.01], 5.0, IDLE):
+        assert row.flags == ()
+
+
+def test_a_speed_up_above_the_ratio_of_nfe_is_flagged(pipeline):
+    reference, row = rows_of(pipeline, [3.0, 3.0, 3.0], [1.0, 1.0, 1.0], 5.0, IDLE)
+    assert reference.flags == ()
+    assert row.flags == (
+        "3.00x end to end is above the ratio of NFE, 2.00",
+        "3.00x in the U-Net is above the ratio of NFE, 2.00",
+    )
+
+
+def test_a_busy_machine_is_flagged_in_every_row(pipeline):
+    busy = MachineState(0.1, 2.9, 0.9, 2, {}, {})
+    rows = rows_of(pipeline, [2.0] * 3, [1.0] * 3, 5.0, busy)
+    assert {r.flags for r in rows} == {("busy machine: other processes used 0.9 of 2 CPUs",)}
+    gpu = MachineState(0.1, 2.9, 0.0, 2, {"utilization.gpu": "37 %"}, {})
+    rows = rows_of(pipeline, [2.0] * 3, [1.0] * 3, 5.0, gpu)
+    assert {r.flags for r in rows} == {("busy machine: the GPU was in use (37 %) before the pass",)}
+
+
+@pytest.mark.parametrize(
+    ("seconds", "flag"),
+    [
+        ([1.0, 2.0, 1.0, 2.0], "unsteady: the quartiles of its seconds are far apart"),
+        ([1.0], "1 timed round, too few for quartiles"),
+        ([1.0, 1.0], "2 timed rounds, too few for quartiles"),
+    ],
+)
+def test_unsteady_and_few_rounds_are_flagged(pipeline, seconds, flag):
+    reference, _ = rows_of(pipeline, seconds, [s / 2 for s in seconds], 5.0, IDLE)
+    assert reference.flags == (flag,)
