@@ -52,12 +52,11 @@ def reconstruct(vae: Any, images: Tensor) -> Tensor:
     return torch.cat([vae.decode(vae.encode(b).latents).sample for b in images.split(64)])
 
 
-def train_autoencoder(sprites: Sprites, folder: Path, device: str = "cpu") -> AutoencoderTiny:
-    """On all styles; noise on the latents in training makes the decoder forgiving."""
+def _trained(
+    vae: Any, sprites: Sprites, folder: Path, device: str, settings: LoopSettings
+) -> AutoencoderTiny:
+    """Train what of the autoencoder requires gradients, on all styles."""
     table = recipe()["vae"]
-    settings = LoopSettings.from_table(table["loop"])
-    torch.manual_seed(settings.seed)
-    vae = AutoencoderTiny(**table["config"]).to(device, memory_format=torch.channels_last)
     styles, pool = every_style(), scenes()[0]
 
     def loss(k: int) -> dict[str, Tensor]:
@@ -72,18 +71,43 @@ def train_autoencoder(sprites: Sprites, folder: Path, device: str = "cpu") -> Au
         total = sum(table[name] * parts[name] for name in ("mse", "l1", "edges"))
         return {"loss": total + table["latent_weight"] * parts["size"], **parts}
 
-    probe_images = held_out_batch(sprites, styles, 192).images
+    held_out = held_out_batch(sprites, styles, 192).images
 
     def probe(step: int, ema: dict[str, Tensor]) -> None:
         net = AutoencoderTiny(**table["config"])
         net.load_state_dict(ema)
-        y = reconstruct(net, probe_images)
-        log.info("step %d: held-out PSNR %.2f dB", step, psnr(y, probe_images).mean())
-        rows = torch.stack([probe_images[:32], y[:32]], 1).flatten(0, 1).clamp(-1, 1)
+        y = reconstruct(net, held_out)
+        log.info("step %d: held-out PSNR %.2f dB", step, psnr(y, held_out).mean())
+        rows = torch.stack([held_out[:32], y[:32]], 1).flatten(0, 1).clamp(-1, 1)
         save_image(rows / 2 + 0.5, folder / "sheet.png", nrow=16)
 
     vae.load_state_dict(fit(vae, loss, settings, folder, on_checkpoint=probe))
+    return vae.to(memory_format=torch.contiguous_format)
+
+
+def train_autoencoder(sprites: Sprites, folder: Path, device: str = "cpu") -> AutoencoderTiny:
+    """Encoder and decoder; noise on the latents in training makes the decoder forgiving."""
+    settings = LoopSettings.from_table(recipe()["vae"]["loop"])
+    torch.manual_seed(settings.seed)
+    vae = AutoencoderTiny(**recipe()["vae"]["config"])
+    vae = _trained(
+        vae.to(device, memory_format=torch.channels_last), sprites, folder, device, settings
+    )
+    images = held_out_batch(sprites, every_style(), 192).images
     with torch.no_grad():
-        z = vae.to(memory_format=torch.contiguous_format).encode(probe_images.to(device)).latents
+        z = vae.encode(images.to(device)).latents
     vae.register_to_config(scaling_factor=float(1 / z.std()), shift_factor=0.0)
     return vae
+
+
+def train_decoder(
+    vae: AutoencoderTiny, sprites: Sprites, folder: Path, device: str = "cpu"
+) -> AutoencoderTiny:
+    """Train the decoder on while the encoder stays, as Stable Diffusion's later VAEs were.
+
+    The latents stay what they are, so it can run beside or after the U-Nets' training.
+    """
+    settings = LoopSettings.from_table(recipe()["vae"]["loop"] | recipe()["vae"]["decoder_loop"])
+    vae.encoder.requires_grad_(False)
+    vae = vae.to(device, memory_format=torch.channels_last)
+    return _trained(vae, sprites, folder, device, settings)

@@ -22,7 +22,7 @@ from transformers import CLIPModel, CLIPTextModel
 
 from sunbench.errors import UserError, unknown
 from sunbench.zoo.world import sprites as art
-from sunbench.zoo.world.autoencoder import train_autoencoder
+from sunbench.zoo.world.autoencoder import train_autoencoder, train_decoder
 from sunbench.zoo.world.captions import recipe
 from sunbench.zoo.world.clip import train_clip
 from sunbench.zoo.world.controlnet import Controlled, new_controlnet, train_controlnet
@@ -41,7 +41,7 @@ FLEXIBLE = ("steps", "decay", "checkpoint_every", "log_every")
 def stages() -> list[str]:
     """Names of the stages, in order."""
     models = [m["name"] for m in recipe()["models"]]
-    return ["sprites", "vae", "encoder", "scorer", "reader", *models, CONTROLNET]
+    return ["sprites", "vae", "encoder", "scorer", "reader", *models, "decoder", CONTROLNET]
 
 
 def build(folder: Path, chosen: tuple[str, ...] = (), device: str = "cpu") -> None:
@@ -95,6 +95,7 @@ class Builder:
     def _trainer(self, stage: str) -> Callable[[Path, Path], None]:
         special: dict[str, Callable[[Path, Path], None]] = {
             "vae": self._vae,
+            "decoder": self._decoder,
             "encoder": self._clip,
             "scorer": self._clip,
             "reader": self._reader,
@@ -106,6 +107,10 @@ class Builder:
 
     def _vae(self, place: Path, out: Path) -> None:
         train_autoencoder(self.sprites, place, self.device).save_pretrained(out)
+
+    def _decoder(self, place: Path, out: Path) -> None:
+        vae = AutoencoderTiny.from_pretrained(self.finished("vae"))
+        train_decoder(vae, self.sprites, place, self.device).save_pretrained(out)
 
     def _clip(self, place: Path, out: Path) -> None:
         train_clip(self.sprites, place, place.name, self.device).save_pretrained(out)
@@ -184,6 +189,7 @@ def _settings(stage: str) -> dict[str, Any]:
     shared = {k: table[k] for k in ("data", "mentions", "colors", "styles")}
     own = {
         "vae": {"vae": table["vae"]},
+        "decoder": {"vae": table["vae"]},
         "encoder": {"clip": table["clip"]},
         "scorer": {"clip": table["clip"]},
         "reader": {"reader": table["reader"]},

@@ -178,7 +178,7 @@ def sample_mention(scene: Scene, generator: torch.Generator) -> Mention:
 
 
 @dataclass(frozen=True)
-class TestPrompt:
+class Prompt:
     """A held-out prompt: its scene, what it names, and its words."""
 
     scene: Scene
@@ -197,22 +197,22 @@ class TestPrompt:
 
 
 @cache
-def test_prompts() -> tuple[TestPrompt, ...]:
+def held_out_prompts() -> tuple[Prompt, ...]:
     """One prompt per held-out scene, of all levels, no text twice."""
     return tuple(_distinct_prompts())
 
 
-def _distinct_prompts() -> Iterator[TestPrompt]:
+def _distinct_prompts() -> Iterator[Prompt]:
     texts: set[str] = set()
     for k, scene in enumerate(scenes()[1]):
         g = torch.Generator().manual_seed(1_000_003 * k + 7)
-        prompt = TestPrompt(scene, sample_mention(scene, g))
+        prompt = Prompt(scene, sample_mention(scene, g))
         for _ in range(30):
             if prompt.text not in texts:
                 break
-            prompt = TestPrompt(scene, sample_mention(scene, g))
+            prompt = Prompt(scene, sample_mention(scene, g))
         else:
-            prompt = TestPrompt(scene, Mention())
+            prompt = Prompt(scene, Mention())
         texts.add(prompt.text)
         yield prompt
 
