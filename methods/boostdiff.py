@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save
+from safetensors.torch import save
 from torch import Tensor, nn
 
 from sunbench.errors import UserError
@@ -25,9 +25,9 @@ from sunbench.methods.distilled import Weights
 from sunbench.methods.dpm_solver import dpm_solver_pp
 from sunbench.methods.lcm_lora import MergedMethod
 from sunbench.methods.lora import sharing_copy
-from sunbench.models.checkpoint import read_header, refuse_pickle
 from sunbench.sampling import SampleSettings
 from sunbench.store import write_atomic
+from sunbench.store.tensors import check_floating, load_weights, read_header, refuse_pickle
 
 #: Projections of self- and cross-attention.
 TARGETS = ("to_q", "to_k", "to_v", "to_out.0")
@@ -51,6 +51,7 @@ def check_biases(path: Path, unet: nn.Module) -> None:
             f"{path}: biases of another architecture, {len(wrong)} differ from the U-Net's"
             f" {len(wanted)}, such as {min(wrong)}"
         )
+    check_floating(path, given)
 
 
 @torch.no_grad()
@@ -58,7 +59,7 @@ def with_biases(unet: Any, path: Path) -> Any:
     """A copy of a U-Net with the file's differences added; all weights but biases are shared."""
     check_biases(path, unet)
     own = sharing_copy(unet)
-    for name, delta in load_file(path).items():
+    for name, delta in load_weights(path).items():
         module, _, leaf = name.rpartition(".")
         bias = getattr(own.get_submodule(module), leaf)
         value = (bias.float() + delta.to(bias.device).float()).to(bias.dtype)

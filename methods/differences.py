@@ -17,14 +17,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save
+from safetensors.torch import save
 from torch import Tensor
 
 from sunbench.errors import UserError
-from sunbench.methods.distilled import metadata
-from sunbench.models.checkpoint import Header, read_header, refuse_pickle
 from sunbench.store import write_atomic
 from sunbench.store.files import make_folder
+from sunbench.store.tensors import Shapes, check_finite, load_tensors, read_header, refuse_pickle
 
 #: Metadata that tells a file of differences from whole weights.
 FORM = {"form": "difference"}
@@ -42,8 +41,7 @@ def check_levels(levels: int) -> None:
 
 def _about(path: Path) -> dict[str, str]:
     refuse_pickle(str(path))
-    read_header(path)
-    return metadata(path)
+    return read_header(path).metadata
 
 
 def is_difference(path: Path) -> bool:
@@ -53,7 +51,7 @@ def is_difference(path: Path) -> bool:
 
 def _levels(path: Path) -> int:
     given = _about(path).get("levels", "")
-    if not given.isdigit():
+    if not (given.isascii() and given.isdecimal() and len(given) < 4):
         raise UserError(f"{path}: its levels are {given!r}, expected a number")
     check_levels(int(given))
     return int(given)
@@ -132,7 +130,7 @@ def write_difference(
     write_atomic(path, save(out, metadata))
 
 
-def stored(path: Path, student: Header, base: Header) -> Header:
+def stored(path: Path, student: Shapes, base: Shapes) -> Shapes:
     """Names and shapes that a file of differences must have for a student of a U-Net."""
     per_word = _digits(_levels(path))
     out: dict[str, tuple[int, ...]] = {}
@@ -148,7 +146,8 @@ def stored(path: Path, student: Header, base: Header) -> Header:
 @torch.no_grad()
 def added(path: Path, unet: Any) -> dict[str, Tensor]:
     """The student's tensors, float32 on the CPU: the U-Net's with the file's differences."""
-    tensors, base, levels = load_file(path), unet.state_dict(), _levels(path)
+    tensors, base, levels = load_tensors(path), unet.state_dict(), _levels(path)
+    check_finite(path, tensors)
     out = {}
     for name, value in tensors.items():
         if name.endswith(SCALE):

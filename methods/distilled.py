@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from huggingface_hub import constants, try_to_load_from_cache
-from safetensors import safe_open
 
 from sunbench import zoo
 from sunbench.errors import NotAvailable, UserError
@@ -28,6 +27,7 @@ from sunbench.models.catalogue import Place, place
 from sunbench.models.checkpoint import Shape, architecture_of
 from sunbench.models.hub import fetch_file, fetch_folder
 from sunbench.sampling import PipelineMethod, PipelineSampler, SampleSettings, too_many
+from sunbench.store.tensors import read_header
 
 #: Before the name of a model, of weights that were trained on it alone.
 OWN = "own:"
@@ -45,8 +45,7 @@ def shape_of(unet: Any) -> Shape:
 
 def metadata(path: Path) -> dict[str, str]:
     """What a safetensors file says about itself."""
-    with safe_open(path, "pt") as file:
-        return dict(file.metadata() or {})
+    return read_header(path).metadata
 
 
 def trained_on(path: Path, unet: Any) -> bool:

@@ -18,14 +18,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
 from sunbench.errors import UserError
 from sunbench.methods.distilled import metadata
-from sunbench.models.checkpoint import Header, read_header, refuse_pickle
 from sunbench.store import write_atomic
+from sunbench.store.tensors import Header, load_tensors, load_weights, read_header, refuse_pickle
 
 DOWN = re.compile(r"(?P<layer>.+)\.(lora_down|lora_A|lora\.down)(\.default)?\.weight")
 UPS = {"lora_down": "lora_up", "lora_A": "lora_B", "lora.down": "lora.up"}
@@ -110,9 +109,12 @@ def _layer(
 
 def _alphas(path: Path, header: Header) -> dict[str, float]:
     """Alpha by layer; "" is that of all others."""
-    with safe_open(path, "pt") as file:
-        keys = [key for key in header if key.endswith(".alpha")]
-        own = {key.removesuffix(".alpha"): float(file.get_tensor(key)) for key in keys}
+    keys = [key for key in header if key.endswith(".alpha")]
+    for key in keys:
+        if math.prod(header[key]) != 1:
+            raise UserError(f"{path}: {key} has shape {header[key]}, expected one number")
+    tensors = load_tensors(path) if keys else {}
+    own = {key.removesuffix(".alpha"): float(tensors[key]) for key in keys}
     return {**_peft_alphas(path), **own}
 
 
@@ -162,15 +164,13 @@ def with_lora(unet: Any, path: Path) -> Any:
     """A copy of a U-Net with a LoRA merged in, in float32; all else is shared with the original."""
     layers = lora_layers(path, unet)
     own = sharing_copy(unet)
-    with safe_open(path, "pt") as file:
-        for layer in layers:
-            module = own.get_submodule(layer.module)
-            weight = module.weight
-            delta = _delta(
-                file.get_tensor(layer.up), file.get_tensor(layer.down), layer.scale, weight
-            )
-            merged = (weight.float() + delta).to(weight.dtype)
-            module.weight = nn.Parameter(merged, requires_grad=False)
+    tensors = load_weights(path)
+    for layer in layers:
+        module = own.get_submodule(layer.module)
+        weight = module.weight
+        delta = _delta(tensors[layer.up], tensors[layer.down], layer.scale, weight)
+        merged = (weight.float() + delta).to(weight.dtype)
+        module.weight = nn.Parameter(merged, requires_grad=False)
     return own
 
 

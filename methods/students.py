@@ -14,21 +14,18 @@ from typing import Any, ClassVar
 
 import torch
 from diffusers import UNet2DConditionModel
-from safetensors.torch import load_file
 
 from sunbench.errors import UserError
 from sunbench.methods.differences import added, is_difference, stored
 from sunbench.methods.distilled import DistilledMethod, metadata, shape_of
 from sunbench.models.checkpoint import (
-    Header,
     folder_config,
     pick_weights,
-    read_header,
-    refuse_pickle,
 )
 from sunbench.models.hashes import files_hash
 from sunbench.models.mistakes import one_line
 from sunbench.sampling import SampleSettings
+from sunbench.store.tensors import Shapes, load_weights, read_header, refuse_pickle
 
 #: The layer that w comes in by.
 INPUT = "time_embedding.cond_proj.weight"
@@ -72,11 +69,11 @@ def student_hash(path: Path) -> str:
     return files_hash(weight_files(path))
 
 
-def _header(path: Path) -> Header:
+def _header(path: Path) -> Shapes:
     return {key: s for file in weight_files(path) for key, s in read_header(file).items()}
 
 
-def _config(path: Path, header: Header, unet: Any) -> dict[str, Any]:
+def _config(path: Path, header: Shapes, unet: Any) -> dict[str, Any]:
     """A folder's own config; a file is a student of the pipeline's own U-Net."""
     if path.is_dir():
         folder = _folder(path)
@@ -111,11 +108,11 @@ def empty_student(path: Path, unet: Any) -> Any:
     return student
 
 
-def _shapes(unet: Any) -> Header:
+def _shapes(unet: Any) -> Shapes:
     return {key: tuple(x.shape) for key, x in unet.state_dict().items()}
 
 
-def _check_cover(path: Path, given: Header, wanted: Mapping[str, tuple[int, ...]]) -> None:
+def _check_cover(path: Path, given: Shapes, wanted: Mapping[str, tuple[int, ...]]) -> None:
     missing, extra = wanted.keys() - given.keys(), given.keys() - wanted.keys()
     wrong = [key for key in wanted.keys() & given.keys() if wanted[key] != given[key]]
     for words, keys in (
@@ -142,7 +139,7 @@ def load_student(path: Path, unet: Any) -> Any:
     if is_difference(path):
         tensors = added(path, unet)
     else:
-        tensors = {key: x for file in weight_files(path) for key, x in load_file(file).items()}
+        tensors = {key: x for file in weight_files(path) for key, x in load_weights(file).items()}
     own = {key: x.to(unet.device, unet.dtype) for key, x in tensors.items()}
     student.load_state_dict(own, assign=True)
     return student.eval().requires_grad_(False)

@@ -14,14 +14,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
 from safetensors.torch import save
-from torch import Tensor, nn
+from torch import nn
 
 from sunbench.errors import UserError, unknown
 from sunbench.methods.sun.adapter import SunAdapter, shapes_of
-from sunbench.models.checkpoint import read_header, refuse_pickle
 from sunbench.store import write_atomic
+from sunbench.store.tensors import check_floating, load_weights, read_header, refuse_pickle
 
 LAYOUTS = ("sunbench", "official")
 FORMAT = "sunbench-sun-1"
@@ -87,10 +86,7 @@ def read_adapter(path: str | Path, unet: nn.Module, *, norm: str | None = None) 
     path = Path(path)
     adapter, keys = _empty(path, unet, norm)
     device: Any = next(unet.parameters()).device
-    with safe_open(path, "pt") as file:
-        tensors = {keys[key]: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-    for key, value in tensors.items():
-        _check_values(path, key, value)
+    tensors = {keys[key]: value for key, value in load_weights(path).items()}
     ready = {key: value.to(device, torch.float32) for key, value in tensors.items()}
     adapter.load_state_dict(ready, assign=True)
     return adapter
@@ -103,14 +99,9 @@ def check_adapter(path: Path, unet: nn.Module) -> None:
 
 def about_adapter(path: Path) -> tuple[str, str]:
     """(form, norm) of a file."""
-    keys = read_header(path)
-    form = "add_pos" if any("_extra_pos" in key for key in keys) else "paper"
-    return form, _metadata(path).get("norm", "sample")
-
-
-def _metadata(path: Path) -> dict[str, str]:
-    with safe_open(path, "pt") as file:
-        return file.metadata() or {}
+    header = read_header(path)
+    form = "add_pos" if any("_extra_pos" in key for key in header) else "paper"
+    return form, header.metadata.get("norm", "sample")
 
 
 def _empty(path: Path, unet: nn.Module, norm: str | None) -> tuple[SunAdapter, dict[str, str]]:
@@ -123,6 +114,7 @@ def _empty(path: Path, unet: nn.Module, norm: str | None) -> tuple[SunAdapter, d
     keys = _named(header, shapes)
     wanted = {key: tuple(value.shape) for key, value in adapter.state_dict().items()}
     _check_cover(path, {keys[key]: shape for key, shape in header.items()}, wanted)
+    check_floating(path, header)
     return adapter, keys
 
 
@@ -159,10 +151,3 @@ def _check_names(path: Path, words: str, keys: set[str], expected: int) -> None:
 def _example(wrong: list[str], given: Table, wanted: Table) -> str:
     key = min(wrong, default=None)
     return "" if key is None else f" ({key} is {given[key]}, expected {wanted[key]})"
-
-
-def _check_values(path: Path, key: str, value: Tensor) -> None:
-    if not value.is_floating_point():
-        raise UserError(f"{path}: {key} is {value.dtype}, expected a floating point dtype")
-    if not bool(torch.isfinite(value).all()):
-        raise UserError(f"{path}: {key} holds values that are not finite")

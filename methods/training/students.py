@@ -15,8 +15,7 @@ from typing import Any, Protocol
 import peft
 import torch
 from diffusers import UNet2DConditionModel
-from safetensors import safe_open
-from safetensors.torch import load_file, save
+from safetensors.torch import save
 from torch import Tensor, nn
 
 from sunbench.errors import UserError
@@ -26,6 +25,7 @@ from sunbench.methods.lora import lora_layers, sharing_copy, write_lora
 from sunbench.methods.students import INPUT, load_student, student_config
 from sunbench.store import write_atomic
 from sunbench.store.files import make_folder
+from sunbench.store.tensors import load_weights
 
 #: Numbers of the w-embedding, as LCM has it.
 W_DIM = 256
@@ -164,16 +164,16 @@ class LoraStudent:
             raise UserError(
                 f"{path}: LoRA on {len(given)} layers, expected {len(self.layers)}; {odd} differs"
             )
-        with safe_open(path, "pt") as file:
-            for name, layer in given.items():
-                down: Tensor = self.layers[name]["down"].get_parameter("weight")
-                up: Tensor = self.layers[name]["up"].get_parameter("weight")
-                value = file.get_tensor(layer.down)
-                if len(value) != len(down):
-                    raise UserError(f"{path}: LoRA of rank {len(value)}, expected {len(down)}")
-                down.copy_(value.reshape(down.shape))
-                lifted = file.get_tensor(layer.up).reshape(up.shape)
-                up.copy_(lifted.float() * (layer.scale / scale))
+        tensors = load_weights(path)
+        for name, layer in given.items():
+            down: Tensor = self.layers[name]["down"].get_parameter("weight")
+            up: Tensor = self.layers[name]["up"].get_parameter("weight")
+            value = tensors[layer.down]
+            if len(value) != len(down):
+                raise UserError(f"{path}: LoRA of rank {len(value)}, expected {len(down)}")
+            down.copy_(value.reshape(down.shape))
+            lifted = tensors[layer.up].reshape(up.shape)
+            up.copy_(lifted.float() * (layer.scale / scale))
 
     def write(self, path: Path, about: Mapping[str, str], dtype: torch.dtype) -> None:
         """One file in kohya's layout, with its alpha."""
@@ -207,7 +207,7 @@ class BiasStudent:
 
     def _read(self, path: Path) -> dict[str, Tensor]:
         check_biases(path, self.base)
-        return load_file(path)
+        return load_weights(path)
 
     def write(self, path: Path, about: Mapping[str, str], dtype: torch.dtype) -> None:
         """One file of differences; float32, whatever the dtype: there are few."""

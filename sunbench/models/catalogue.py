@@ -10,9 +10,10 @@ from importlib.resources import files
 from pathlib import Path
 
 from sunbench.errors import UserError, unknown
+from sunbench.store.tensors import refuse_pickle
 
 from .card import ModelCard, read_card
-from .checkpoint import architecture_of, file_shape, folder_config, folder_shape, refuse_pickle
+from .checkpoint import architecture_of, file_shape, folder_config, folder_shape
 
 HUB = re.compile(
     r"(?P<repo>\w[\w.-]*/\w[\w.-]*)(@(?P<revision>[\w./-]+))?(:(?P<file>[\w./ ()+-]+))?", re.ASCII

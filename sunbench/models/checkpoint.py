@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import json
 import re
-import struct
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from sunbench.errors import UserError
+from sunbench.store.tensors import PICKLES, Shapes, read_header, refuse_pickle
 
-PICKLES = (".ckpt", ".pt", ".bin", ".pth", ".pkl")
 PIPELINES = (
     "StableDiffusionPipeline",
     "StableDiffusionImg2ImgPipeline",
@@ -21,8 +20,6 @@ PIPELINES = (
 )
 CROSS_ATTENTION = {"sd1": 768, "sd2": 1024}
 FAMILIES = {768: "SD1.x", 1024: "SD2.x", 1280: "SDXL-refiner", 2048: "SDXL"}
-MAX_HEADER = 100_000_000
-Header = dict[str, tuple[int, ...]]
 
 
 @dataclass(frozen=True)
@@ -36,17 +33,6 @@ class Shape:
         return f"cross_attention_dim {self.cross_attention_dim}, in_channels {self.in_channels}"
 
 
-def refuse_pickle(name: str) -> None:
-    """Raise for a pickled checkpoint, saying how to convert it."""
-    if PurePosixPath(name).suffix.lower() in PICKLES:
-        raise UserError(
-            f"given {name!r}, expected .safetensors: a pickle can run code when opened; convert it "
-            "once with: python -c \"import torch, safetensors.torch as s; d = torch.load('IN', "
-            "weights_only=True); d = d.get('state_dict', d); s.save_file({k: v.contiguous() for k, "
-            "v in d.items() if torch.is_tensor(v)}, 'OUT.safetensors')\""
-        )
-
-
 def _refuse_pickled_repository(where: str, component: str) -> UserError:
     return UserError(
         f"{where}: only pickled weights (.bin) for {component or 'it'}, which can run code when "
@@ -55,57 +41,7 @@ def _refuse_pickled_repository(where: str, component: str) -> UserError:
     )
 
 
-def _broken(path: Path, why: str) -> UserError:
-    return UserError(f"{path}: broken safetensors file ({why}); download or copy it again")
-
-
-def read_header(path: Path) -> Header:
-    """Read tensor shapes by name, and check that the file holds every byte it announces.
-
-    Raises UserError naming the file when it is truncated, a pickle in disguise or not safetensors.
-    Format: 8 bytes little-endian header length, JSON header, then the data.
-    """
-    try:
-        size = path.stat().st_size
-        with path.open("rb") as file:
-            start = file.read(9)
-            length = struct.unpack("<Q", start[:8])[0] if len(start) >= 8 else 0
-            _check_start(path, start, length, size)
-            text = start[8:] + file.read(length - 1)
-    except OSError as error:
-        raise UserError(f"given {str(path)!r}, cannot be read: {error.strerror}") from None
-    entries = _parse_header(path, text)
-    end = 8 + length + max((entry["data_offsets"][1] for entry in entries.values()), default=0)
-    if size != end:
-        raise _broken(path, f"{size} bytes, its header announces {end}")
-    return {name: tuple(entry["shape"]) for name, entry in entries.items()}
-
-
-def _check_start(path: Path, start: bytes, length: int, size: int) -> None:
-    # the first two bytes of a header's length may be a pickle's or a zip's by chance, not its "{"
-    if start[8:] != b"{" and start[:2] in (b"PK", b"\x80\x02", b"\x80\x03", b"\x80\x04"):
-        refuse_pickle(f"{path} (a pickle by content).ckpt")
-    if not 2 <= length <= MAX_HEADER:
-        raise _broken(path, f"{size} bytes, no safetensors header")
-    if 8 + length > size:
-        raise _broken(path, f"{size} bytes, its header alone needs {8 + length}")
-
-
-def _parse_header(path: Path, text: bytes) -> dict[str, Any]:
-    try:
-        entries = json.loads(text)
-        entries.pop("__metadata__", None)
-        for entry in entries.values():
-            _, end = (int(offset) for offset in entry["data_offsets"])
-            tuple(int(extent) for extent in entry["shape"])
-            if end < 0:
-                raise ValueError
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        raise _broken(path, "its header is not a table of tensors") from None
-    return dict(entries)
-
-
-def header_shape(header: Mapping[str, Sequence[int]], where: str) -> Shape:
+def header_shape(header: Shapes, where: str) -> Shape:
     """Find the U-Net's shape in a single file, in the original or the diffusers layout."""
     cross = [shape[1] for key, shape in header.items() if key.endswith("attn2.to_k.weight")]
     first = [

@@ -18,8 +18,7 @@ from huggingface_hub.errors import (
 )
 
 from sunbench.errors import NotAvailable, UserError
-
-from .checkpoint import refuse_pickle
+from sunbench.store.tensors import refuse_pickle
 
 logger = logging.getLogger(__name__)
 

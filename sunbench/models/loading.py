@@ -14,10 +14,11 @@ import torch
 import transformers
 
 from sunbench.errors import UserError, unknown
+from sunbench.store.tensors import read_header
 
 from .card import OWN_VAE, ModelCard
 from .catalogue import find, place
-from .checkpoint import architecture_of, check_architecture, read_header
+from .checkpoint import architecture_of, check_architecture
 from .clip_tokenizer import tokenizer_hash
 from .hashes import file_hash, files_hash, value_hash
 from .hub import fetch_folder

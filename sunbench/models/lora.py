@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from sunbench.errors import UserError
+from sunbench.store.tensors import Header, read_header
 
 from .catalogue import place
-from .checkpoint import Header, read_header
 from .hub import fetch_file
 
 DOWN = re.compile(r"\.(lora_down|lora_A|lora\.down|lora_linear_layer\.down)(\.default)?\.weight$")

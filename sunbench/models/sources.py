@@ -12,10 +12,11 @@ from typing import Any, Protocol
 from diffusers import UNet2DConditionModel
 
 from sunbench.errors import UserError
+from sunbench.store.tensors import read_header
 
 from .card import ModelCard
 from .catalogue import place
-from .checkpoint import Shape, file_shape, folder_config, folder_shape, pick_weights, read_header
+from .checkpoint import Shape, file_shape, folder_config, folder_shape, pick_weights
 from .clip_tokenizer import clip_tokenizer
 from .hub import commit_of, fetch_file, fetch_folder, local_names
 

@@ -9,10 +9,11 @@ from typing import Any
 from diffusers import AutoencoderKL, AutoencoderTiny
 
 from sunbench.errors import NotAvailable, UserError
+from sunbench.store.tensors import read_header
 
 from .card import OWN_VAE, ModelCard
 from .catalogue import place
-from .checkpoint import folder_config, pick_weights, read_header
+from .checkpoint import folder_config, pick_weights
 from .hashes import files_hash
 from .hub import fetch_file, fetch_folder, local_names
 from .mistakes import one_line

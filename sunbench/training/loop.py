@@ -19,12 +19,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from sunbench.errors import UserError
+from sunbench.store.tensors import load_tensors, read_header
 from sunbench.training.workers import workers
 
 log = logging.getLogger(__name__)
@@ -151,11 +151,9 @@ class _Loop:
 
     def _resume(self) -> int:
         """Load the checkpoint; returns the number of steps done."""
-        with safe_open(self.file, "pt") as f:
-            meta = f.metadata()
-            self._check(json.loads(meta["settings"]))
-            tensors = {k: f.get_tensor(k) for k in f.keys()}  # noqa: SIM118
-        _unpack(tensors, self.module, self.ema, self.optimiser)
+        meta = read_header(self.file).metadata
+        self._check(json.loads(meta["settings"]))
+        _unpack(load_tensors(self.file), self.module, self.ema, self.optimiser)
         self.sums = json.loads(meta.get("sums", "{}"))
         self.seconds = float(meta.get("seconds", 0))
         done = int(meta["step"])

@@ -13,12 +13,12 @@ from typing import Any
 
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from safetensors import safe_open
 from torch import Tensor, nn
 
 from sunbench.errors import UserError
 from sunbench.store import write_atomic
 from sunbench.store.files import make_folder, parse_json, to_json
+from sunbench.store.tensors import read_header
 from sunbench.training.loop import LoopSettings
 
 #: Columns of loss.csv that are no losses.
@@ -69,8 +69,7 @@ class Cost:
     @classmethod
     def of(cls, folder: Path, loop: LoopSettings, parameters: int) -> Cost:
         """By the checkpoint in a folder, so that stops and resumes are counted right."""
-        with safe_open(folder / "checkpoint.safetensors", "pt") as file:
-            about = file.metadata()
+        about = read_header(folder / "checkpoint.safetensors").metadata
         steps, seconds = int(about["step"]), float(about.get("seconds", 0))
         return cls(steps, steps * loop.batch * loop.accumulate, round(seconds, 3), parameters)
 

@@ -160,7 +160,7 @@ def nothing(t: dict[str, Any]) -> None:
     [
         (lacking, r"lacks 1 of 16 tensors, such as down_blocks\.0"),
         (extra, r"has in excess 1 of 16 tensors, such as what\.is\.this"),
-        (integers, r"is torch\.int32, expected a floating point dtype"),
+        (integers, r"is I32, expected a floating point dtype"),
         (infinite, r"not finite"),
         (
             wider,
