@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from sunbench.cli.console import out, table
+from sunbench.cli.options import best_device, names, seed_list
 from sunbench.errors import unknown
 from sunbench.paper.catalogue import Entry, entries
 
@@ -72,16 +74,15 @@ def _options(
     batch: int | None,
     ablations: Path | None,
 ) -> Options:
-    from sunbench.cli import _best_device, _names, _seeds
     from sunbench.paper.plan import Options
 
     return Options(
-        models=_names(models),
+        models=names(models),
         images=images,
-        seeds=_seeds(seeds) if seeds else None,
+        seeds=seed_list(seeds) if seeds else None,
         prompts=prompts,
         negatives=negatives,
-        device=device or _best_device(),
+        device=device or best_device(),
         dtype=dtype,
         batch=batch,
         ablations=ablations,
@@ -89,15 +90,12 @@ def _options(
 
 
 def _watch() -> AbstractContextManager[RichWatcher]:
-    from sunbench.cli import out
     from sunbench.progress import RichWatcher
 
     return RichWatcher(out)
 
 
 def _say(text: str) -> None:
-    from sunbench.cli import out
-
     out.print(text, highlight=False, soft_wrap=True, markup=False)
 
 
@@ -111,13 +109,11 @@ def _place(entry: Entry, run: Path | None) -> Path:
 @app.command("list")
 def list_() -> None:
     """Every table and figure of the papers, and whether it can be made yet."""
-    from sunbench.cli import _table, out
-
     lines = [
         [e.name, e.kind, f"{e.protocol.title}, {e.number}", e.title, _state(e)]
         for e in entries().values()
     ]
-    out.print(_table("papers", ["name", "kind", "paper", "what", "state"], lines))
+    out.print(table("papers", ["name", "kind", "paper", "what", "state"], lines))
 
 
 def _state(entry: Entry) -> str:
@@ -145,7 +141,6 @@ def _register_table(entry: Entry) -> None:
         batch: Batch = None,
         ablations: Ablations = None,
     ) -> None:
-        from sunbench.cli import _table, out
         from sunbench.paper.make import make_table
         from sunbench.paper.page import write
 
@@ -155,7 +150,7 @@ def _register_table(entry: Entry) -> None:
         place = _place(entry, run)
         with _watch() as watcher:
             page = make_table(entry, options, place, watcher, reuse=run is not None)
-        out.print(_table(page.title, list(page.head), [list(line) for line in page.lines]))
+        out.print(table(page.title, list(page.head), [list(line) for line in page.lines]))
         for note in page.notes:
             _say(f"- {note}")
         for path in write(page, folder or place / "paper"):
@@ -210,18 +205,17 @@ def _register_timing(entry: Entry) -> None:
         device: Device = None,
         dtype: Annotated[str, typer.Option(help="float32, float16 or bfloat16.")] = "float32",
     ) -> None:
-        from sunbench.cli import _best_device, _names, _table, out
         from sunbench.paper.page import write
         from sunbench.paper.timing import asked
         from sunbench.paper.timing_page import page, timed
 
-        chosen, place = device or _best_device(), _place(entry, run)
-        specs = _names(models) or _usual_shapes(entry, chosen)
+        chosen, place = device or best_device(), _place(entry, run)
+        specs = names(models) or _usual_shapes(entry, chosen)
         for document in timed(
             place, specs, lambda spec: asked(spec, chosen, dtype, rounds, warm_up), _say
         ):
             made = page(entry, document)
-            out.print(_table(made.title, list(made.head), [list(line) for line in made.lines]))
+            out.print(table(made.title, list(made.head), [list(line) for line in made.lines]))
             for path in write(made, folder or place / "paper"):
                 _say(f"Table: {path}")
 

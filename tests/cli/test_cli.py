@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from sunbench import __version__
-from sunbench.cli import _numbers, _seeds, main
+from sunbench.cli import main
+from sunbench.cli.options import numbers, seed_list
 from sunbench.errors import UserError
 from sunbench.zoo import weights
 
@@ -121,27 +122,27 @@ def test_list_of_reference_sets_names_those_not_built(sunbench):
     ("text", "seeds"), [("3", (0, 1, 2)), ("0,7", (0, 7)), ("5,", (5,)), ("", ()), ("-2", ())]
 )
 def test_seeds_are_a_count_or_a_list(text: str, seeds: tuple[int, ...]):
-    assert _seeds(text) == seeds
+    assert seed_list(text) == seeds
 
 
 def test_numbers_say_what_they_were_for():
-    assert _numbers(" 4, 8 ", "steps") == (4, 8)
+    assert numbers(" 4, 8 ", "steps") == (4, 8)
     with pytest.raises(UserError, match="given seeds '1;2'"):
-        _numbers("1;2", "seeds")
+        numbers("1;2", "seeds")
 
 
 @pytest.mark.parametrize("width", [60, 80, 300])
 def test_a_table_wider_than_the_screen_is_several(width: int, monkeypatch):
     from rich.console import Console
 
-    from sunbench import cli
+    from sunbench.cli import console
 
     screen = Console(width=width, record=True, file=io.StringIO())
-    monkeypatch.setattr(cli, "out", screen)
-    metrics = [cli._broken(f"metric{i}[zoo-clip] ↓") for i in range(8)]
+    monkeypatch.setattr(console, "out", screen)
+    metrics = [console.metric_head(f"metric{i}[zoo-clip] ↓") for i in range(8)]
     head = ["method", "steps", *metrics]
     lines = [["ddim", "4", *(f"{i}.25\n±0.125" for i in range(8))]]
-    for table in cli._tables("emoji", head, lines, fixed=2):
+    for table in console.tables("emoji", head, lines, fixed=2):
         screen.print(table)
     text = screen.export_text()
     assert max(map(len, text.splitlines())) <= width
