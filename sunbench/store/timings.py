@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import NamedTuple
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
+
+from sunbench.errors import UserError
+from sunbench.store.decode import decode
 
 
 class Spread(NamedTuple):
@@ -67,7 +70,7 @@ class TimingRow:
 
     model: str
     method: str
-    role: str
+    role: Literal["reference", "candidate"]
     steps: int
     task: str
     resolution: int
@@ -84,9 +87,26 @@ class TimingRow:
     unet_speed_up: Spread | None
     nfe_ratio: float | None
     peak_bytes: int | None
-    memory: str
+    memory: Literal["cuda", "rss"]
     flags: tuple[str, ...]
     machine: TimingMachine
+
+    def __post_init__(self) -> None:
+        parts = (self.text_seconds, self.sampler_seconds, self.unet_seconds, self.decoder_seconds)
+        if not self.sampler_seconds or len({len(part) for part in parts}) != 1:
+            counts = ", ".join(str(len(part)) for part in parts)
+            raise UserError(f"given {counts} seconds of parts, expected one each per round")
+        if min(min(self.seconds), self.batch, self.nfe) <= 0:
+            raise UserError("given seconds, batch or NFE of 0 or less, expected more")
+
+    def to_json(self) -> dict[str, Any]:
+        """The row as a JSON-able object."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, record: Any, where: str) -> TimingRow:
+        """The row in a parsed JSON object; UserError naming ``where`` for anything else."""
+        return decode(cls, record, where)
 
     @property
     def rounds(self) -> int:

@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Literal
 
 import psutil
 import torch
@@ -69,7 +70,10 @@ class TimingSettings:
 
 
 def timed_method(
-    method: Method, loaded: LoadedModel, settings: SampleSettings, role: str = "candidate"
+    method: Method,
+    loaded: LoadedModel,
+    settings: SampleSettings,
+    role: Literal["reference", "candidate"] = "candidate",
 ) -> TimedMethod:
     """A method of the registry on a loaded model, prepared and released at every turn."""
     reads = getattr(method, "negative_prompts", True) and settings.guidance_scale > 1

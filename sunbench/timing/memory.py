@@ -7,13 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Literal
 
 import torch
 
 _STATUS, _RESET = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
 
-def memory_kind(device: torch.device) -> str:
+def memory_kind(device: torch.device) -> Literal["cuda", "rss"]:
     """What ``peak_bytes`` counts: ``cuda`` allocations, or the process's resident set, ``rss``."""
     return "cuda" if device.type == "cuda" else "rss"
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
@@ -23,7 +23,7 @@ class TimedMethod:
     """
 
     method: str
-    role: str
+    role: Literal["reference", "candidate"]
     settings: SampleSettings
     reads_negative: bool
     sampler: Callable[[], AbstractContextManager[Sampler]]

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from contextlib import nullcontext
 from typing import Any
 
 import pytest
 
+from sunbench.errors import UserError
 from sunbench.models import LoadedModel, ModelCard
 from sunbench.sampling import SampleSettings
-from sunbench.store.timings import ratio, spread
+from sunbench.store.timings import TimingRow, ratio, spread
 from sunbench.timing.rounds import BatchTurns, TimedMethod, Turn
 from sunbench.timing.rows import MachineState, timing_rows
 
@@ -78,3 +80,47 @@ def test_a_busy_machine_is_flagged_in_every_row(pipeline):
 def test_unsteady_and_few_rounds_are_flagged(pipeline, seconds, flag):
     reference, _ = rows_of(pipeline, seconds, [s / 2 for s in seconds], 5.0, IDLE)
     assert reference.flags == (flag,)
+
+
+# ------------------------------------------------------------------------------ document
+
+
+@pytest.fixture
+def record(pipeline: Any) -> dict[str, Any]:
+    row = rows_of(pipeline, [2.0] * 3, [1.0] * 3, 5.0, IDLE)[1]
+    return json.loads(json.dumps(row.to_json()))
+
+
+def test_a_row_survives_json(pipeline, record):
+    row = TimingRow.from_json(record, "x")
+    assert row == rows_of(pipeline, [2.0] * 3, [1.0] * 3, 5.0, IDLE)[1]
+    assert json.loads(json.dumps(row.to_json())) == record
+
+
+DAMAGE: list[tuple[dict[str, Any], str]] = [
+    ({"batch": "1"}, "x, batch: given '1', expected int"),
+    ({"batch": True}, "x, batch: given True, expected int"),
+    ({"nfe": None}, "x, nfe: given None, expected float"),
+    ({"nfe": 10**400}, "expected a finite number"),
+    ({"role": "floor"}, "x, role: given 'floor', expected one of 'reference', 'candidate'"),
+    ({"flags": "busy"}, "x, flags: given 'busy', expected a list"),
+    ({"flags": [1]}, r"x, flags\[0\]: given 1, expected text"),
+    ({"speed_up": [1.0, 2.0]}, "expected 3 values: median, low, high"),
+    ({"machine": []}, "x, machine: given .*, expected an object"),
+    ({"unet_seconds": [1.0]}, "expected one each per round"),
+    ({"text_seconds": [0.0], "sampler_seconds": [0.0], "unet_seconds": [0.0],
+      "decoder_seconds": [0.0]}, "seconds, batch or NFE of 0 or less"),
+    ({"more": 1}, "x: given unknown more; expected model, method"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("change", "line"), DAMAGE, ids=[str(c) for c, _ in DAMAGE])
+def test_a_damaged_row_is_one_line(record, change, line):
+    with pytest.raises(UserError, match=line):
+        TimingRow.from_json(record | change, "x")
+
+
+def test_a_row_without_a_field_is_one_line(record):
+    del record["steps"]
+    with pytest.raises(UserError, match="x: given no steps; expected model"):
+        TimingRow.from_json(record, "x")
