@@ -23,11 +23,12 @@ from transformers import CLIPModel, CLIPTextModel
 from sunbench.errors import UserError, unknown
 from sunbench.zoo.world import sprites as art
 from sunbench.zoo.world.autoencoder import train_autoencoder, train_decoder
-from sunbench.zoo.world.captions import recipe
+from sunbench.zoo.world.captions import held_out_prompts, recipe
 from sunbench.zoo.world.clip import train_clip
 from sunbench.zoo.world.controlnet import Controlled, new_controlnet, train_controlnet
 from sunbench.zoo.world.images import Sprites
 from sunbench.zoo.world.reader import train_reader
+from sunbench.zoo.world.real import Quantized, real_images
 from sunbench.zoo.world.unet import LatentPool, style_indices, train_unet, unet_settings
 
 log = logging.getLogger(__name__)
@@ -41,7 +42,7 @@ FLEXIBLE = ("steps", "decay", "checkpoint_every", "log_every")
 def stages() -> list[str]:
     """Names of the stages, in order."""
     models = [m["name"] for m in recipe()["models"]]
-    return ["sprites", "vae", "encoder", "scorer", "reader", *models, "decoder", CONTROLNET]
+    return ["sprites", "vae", "encoder", "scorer", "reader", *models, "decoder", CONTROLNET, "real"]
 
 
 def build(folder: Path, chosen: tuple[str, ...] = (), device: str = "cpu") -> None:
@@ -100,6 +101,7 @@ class Builder:
             "scorer": self._clip,
             "reader": self._reader,
             CONTROLNET: self._controlnet,
+            "real": self._real,
         }
         return special.get(stage, self._unet)
 
@@ -168,6 +170,23 @@ class Builder:
         net = Controlled(new_controlnet(unet), unet, encoder)
         train_controlnet(self.sprites, encode, net, place, self.device).save_pretrained(out)
 
+    def _real(self, place: Path, out: Path) -> None:
+        """Features of the held-out prompts' real images in each model's styles."""
+        scorer: Any = CLIPModel.from_pretrained(self.finished("scorer")).eval().to(self.device)
+        out.mkdir(exist_ok=True)
+        for model in recipe()["models"]:
+            images = real_images(self.sprites, style_indices(model), held_out_prompts())
+            features = [_embedded(scorer, b.to(self.device)) for b in images.split(256)]
+            Quantized.of(torch.cat(features).cpu()).save(out / f"{model['name']}.safetensors")
+
+
+@torch.no_grad()
+def _embedded(scorer: Any, images: Tensor) -> Tensor:
+    """Projected image embeddings (N, D), as the feature network zoo-clip has them."""
+    pixels = (images.float() / 255 - 0.5) / 0.5
+    embedding: Tensor = scorer.visual_projection(scorer.vision_model(pixels).pooler_output)
+    return embedding
+
 
 def text_tower(folder: Path) -> CLIPTextModel:
     """The text tower of a trained CLIP, as diffusers wants it."""
@@ -193,6 +212,7 @@ def _settings(stage: str) -> dict[str, Any]:
         "encoder": {"clip": table["clip"]},
         "scorer": {"clip": table["clip"]},
         "reader": {"reader": table["reader"]},
+        "real": {"clip": table["clip"], "models": table["models"]},
         CONTROLNET: {"controlnet": table["controlnet"], "scheduler": table["scheduler"]},
     }.get(stage) or {
         "unet": table["unet"],

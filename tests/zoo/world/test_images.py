@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor
 
-from sunbench.zoo.world.captions import Scene, colors, drawings, recipe, scenes
+from sunbench.zoo.world.captions import (
+    Scene,
+    colors,
+    drawings,
+    held_out_prompts,
+    recipe,
+    scenes,
+)
 from sunbench.zoo.world.images import (
     EXTENTS,
     RESOLUTION,
@@ -20,6 +28,7 @@ from sunbench.zoo.world.images import (
     dark_backgrounds,
     sample_batch,
 )
+from sunbench.zoo.world.real import Quantized, real_images
 
 
 @pytest.fixture(scope="module")
@@ -99,3 +108,18 @@ def test_batches_depend_on_their_number_alone(squares: Sprites) -> None:
     assert torch.equal(first.images, again.images)
     assert set(first.styles.tolist()) <= {0, 3}
     assert not torch.equal(next(stream).images, first.images)
+
+
+def test_a_real_image_belongs_to_its_prompt(squares: Sprites) -> None:
+    some = held_out_prompts()[:3]
+    images = real_images(squares, [0, 1], some)
+    assert images.shape == (3, 3, 64, 64)
+    assert torch.equal(images[1:2], real_images(squares, [0, 1], some[1:2]))
+
+
+def test_quantized_features_are_within_half_a_step(tmp_path: Path) -> None:
+    features = torch.randn(50, 7, generator=torch.Generator().manual_seed(0))
+    coded = Quantized.of(features)
+    coded.save(tmp_path / "features.safetensors")
+    back = Quantized.load(tmp_path / "features.safetensors").values
+    assert ((back - features).abs() <= coded.step * 0.5001).all()
