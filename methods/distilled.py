@@ -1,7 +1,8 @@
 """What methods with trained weights share: where the weights are, and a U-Net of their own.
 
-Weights come from the environment, the zoo or the hub's cache, in this order. Only what the
-environment names is ever fetched: a benchmark must not start downloads that nobody asked for.
+Weights are those that the user names, else the zoo's (for the model itself, then for its base),
+else those in the hub's cache. Only what the user names is ever fetched: a benchmark must not start
+downloads that nobody asked for.
 
 ``guidance_scale`` g means one thing to the user: the g of e_n + g (e_p - e_n), which distilled
 methods imitate. LCM and Guided-Distill write it as g = 1 + w and take w as an input; the others
@@ -12,12 +13,11 @@ from __future__ import annotations
 
 import copy
 import json
-import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 from huggingface_hub import constants, try_to_load_from_cache
 
@@ -29,8 +29,6 @@ from sunbench.models.hub import fetch_file, fetch_folder
 from sunbench.sampling import PipelineMethod, PipelineSampler, SampleSettings, too_many
 from sunbench.store.tensors import read_header
 
-#: Before the name of a model, of weights that were trained on it alone.
-OWN = "own:"
 #: Files of a w-conditioned U-Net in a repository, or of several in folders named by their steps.
 STUDENT_FILES = re.compile(
     r"(\d+/)?(unet/)?(config\.json|diffusion_pytorch_model[^.]*\.safetensors)"
@@ -48,14 +46,16 @@ def metadata(path: Path) -> dict[str, str]:
     return read_header(path).metadata
 
 
-def trained_on(path: Path, unet: Any) -> bool:
+def trained_on(path: Path, unet_sha256: str) -> bool:
     """Whether weights, or the first of a folder's, were trained on just this U-Net."""
-    wanted = getattr(unet, "weights_sha256", None)  # set by ``models.load``
     files = sorted(path.rglob("*.safetensors")) if path.is_dir() else [path]
-    if wanted is None or not files:
+    if not files:
         return False
-    base: dict[str, str] = json.loads(metadata(files[0]).get("base_sha256", "{}"))
-    return base.get("unet") == wanted
+    try:
+        base = json.loads(metadata(files[0]).get("base_sha256", "{}"))
+    except ValueError:
+        raise UserError(f"{files[0]}: its base_sha256 is no JSON") from None
+    return isinstance(base, dict) and base.get("unet") == unet_sha256
 
 
 def trained_guidance(path: Path) -> float | None:
@@ -79,10 +79,12 @@ def _student_files(names: Sequence[str]) -> list[str]:
 class Weights:
     """What a method needs beside the model, and where it may be.
 
-    method: stem of its file or folder in the zoo, and of the environment variable.
+    method: stem of its file or folder in the zoo, and its name on the command line.
     published: owner/name of the authors' weights for Stable Diffusion 1, and ``file`` in it.
     of: what the published weights are, where that is not the model they are run on.
     folders: whether the weights may be a folder.
+    explicit: a path or hub id that is used in place of every other.
+    unet_sha256: of the model's U-Net, to find weights that were trained on just this one.
     """
 
     method: str
@@ -90,54 +92,35 @@ class Weights:
     file: str = ""
     of: str = ""
     folders: bool = False
-
-    @property
-    def variable(self) -> str:
-        """The environment variable that names weights to use in place of every other."""
-        return "SUNBENCH_" + self.method.upper().replace("-", "_")
-
-    def at_hand(self) -> dict[str, Path]:
-        """Weights by architecture, or by the zoo's model that they were trained on.
-
-        "any" are those that the environment names.
-        """
-        given = os.environ.get(self.variable)
-        if given:
-            return {"any": self._named(given)}
-        found = {"zoo": self._shipped(zoo.weights()), "sd1": self._fetched(), **self._own()}
-        return {architecture: path for architecture, path in found.items() if path is not None}
+    explicit: str | None = None
+    unet_sha256: str | None = None
 
     def find(self, unet: Any) -> Path:
-        """The weights for a U-Net: those trained on it, else those for its architecture.
+        """The weights for a U-Net: explicit ones, those trained on it, those for its architecture.
 
         Raises NotAvailable, which says how to get them.
         """
-        files = self.at_hand()
+        if self.explicit is not None:
+            return self._named(self.explicit)
         architecture = architecture_of(shape_of(unet), "the U-Net")
-        own = [p for name, p in files.items() if name.startswith(OWN) and trained_on(p, unet)]
-        path = files.get("any") or (own[0] if own else files.get(architecture))
+        shared = {"zoo": lambda: self._shipped(zoo.weights()), "sd1": self._fetched}
+        path = self._own() or shared.get(architecture, lambda: None)()
         if path is None:
             raise self._lacking(architecture)
         return path
-
-    def about(self, describe: Callable[[Path], dict[str, Any]]) -> dict[str, Any]:
-        """For the cell's key: every weight at hand, described; {} where ``skip`` has a reason."""
-        try:
-            files = self.at_hand()
-            return {name: {**describe(p), **self.label(p)} for name, p in sorted(files.items())}
-        except UserError:
-            return {}
 
     def label(self, path: Path) -> dict[str, str]:
         """What published weights really are; nothing for any others."""
         cached = f"models--{self.published.replace('/', '--')}"
         return {"of": self.of} if self.of and cached in path.parts else {}
 
-    def _own(self) -> dict[str, Path | None]:
-        """The zoo's weights for single models: ``own/MODEL/METHOD``."""
+    def _own(self) -> Path | None:
+        """The zoo's weights that were trained on just this model: ``own/MODEL/METHOD``."""
         place = zoo.weights() / "own"
-        models = sorted(place.iterdir()) if place.is_dir() else []
-        return {f"{OWN}{folder.name}": self._shipped(folder) for folder in models}
+        if self.unet_sha256 is None or not place.is_dir():
+            return None
+        paths = (self._shipped(folder) for folder in sorted(place.iterdir()))
+        return next((p for p in paths if p is not None and trained_on(p, self.unet_sha256)), None)
 
     def _shipped(self, place: Path) -> Path | None:
         file, folder = place / f"{self.method}.safetensors", place / self.method
@@ -154,23 +137,23 @@ class Weights:
         return Path(path).parents[self.file.count("/")] if self.folders else Path(path)
 
     def _named(self, spec: str) -> Path:
-        found = place(spec, f"{self.method} weights")
-        if found.kind == "hub":
-            return self._from_hub(found)
-        if found.kind == "folder" and not self.folders:
+        where = place(spec, f"{self.method} weights")
+        if where.kind == "hub":
+            return self._from_hub(where)
+        if where.kind == "folder" and not self.folders:
             raise UserError(
-                f"{self.variable} names {spec!r}, a folder, expected a .safetensors file"
+                f"given {self.method} weights {spec!r}, a folder, expected a .safetensors file"
             )
-        return Path(found.id)
+        return Path(where.id)
 
-    def _from_hub(self, found: Place) -> Path:
-        if self.folders and found.file is None:
-            return fetch_folder(found.id, found.revision, _student_files)
-        if not (found.file or self.file):
+    def _from_hub(self, where: Place) -> Path:
+        if self.folders and where.file is None:
+            return fetch_folder(where.id, where.revision, _student_files)
+        if not (where.file or self.file):
             raise UserError(
-                f"{self.variable} names {found.id}, expected owner/name:FILE.safetensors"
+                f"given {self.method} weights {where.id}, expected owner/name:FILE.safetensors"
             )
-        return fetch_file(found.id, found.revision, found.file or self.file)
+        return fetch_file(where.id, where.revision, where.file or self.file)
 
     def _lacking(self, architecture: str) -> NotAvailable:
         what = "'unet/*'" if self.folders else self.file
@@ -179,13 +162,13 @@ class Weights:
         how = fetch if architecture == "sd1" else ""
         named = "the zoo" if architecture == "zoo" else architecture
         return NotAvailable(
-            f"no {self.method} weights for {named} yet{how} (name some in {self.variable})"
+            f"no weights for {named} yet{how} (name some with --weights {self.method}=PATH)"
         )
 
 
 @dataclass(frozen=True)
-class DistilledMethod(PipelineMethod):
-    """A solver on a U-Net that trained weights make or change.
+class TrainedMethod(PipelineMethod):
+    """A solver on a U-Net that trained weights make or change, one evaluation per step.
 
     grid: the most steps that the distillation had; None leaves the training schedule's number.
     """
@@ -194,38 +177,40 @@ class DistilledMethod(PipelineMethod):
     grid: int | None = None
     training: ClassVar[str] = "once a base"
 
-    @property
-    def negative_prompts(self) -> bool:
-        """The student has learned guidance against the empty text alone."""
-        return False
+    def with_weights(self, explicit: str | None, unet_sha256: str | None) -> Self:
+        """The method for one model: with explicit weights, and its U-Net's hash to find others."""
+        return replace(
+            self, weights=replace(self.weights, explicit=explicit, unet_sha256=unet_sha256)
+        )
 
     def trained_weights(self, pipeline: Any) -> tuple[Path, str] | None:
-        """Those at hand for the pipeline's architecture."""
+        """Those that are used on the pipeline."""
         return self.weights.find(pipeline.unet), self.weights.method
 
+    def used(self, pipeline: Any, settings: SampleSettings) -> Path:
+        """The file or folder that sampling with these settings reads."""
+        return self.weights.find(pipeline.unet)
+
     def check(self, pipeline: Any, settings: SampleSettings) -> None:
-        """Raise UserError unless the weights are at hand, fit and can take the settings."""
+        """Raise UserError unless the weights are available, fit and can take the settings."""
         raise NotImplementedError
-
-    def network(self, pipeline: Any, settings: SampleSettings) -> Any:
-        """The U-Net to sample with, beside the pipeline's own, which stays as it is."""
-        raise NotImplementedError
-
-    def scale(self, settings: SampleSettings) -> float:
-        """The guidance_scale with which diffusers' pipeline is called."""
-        return settings.guidance_scale
 
     def describe(self, path: Path) -> dict[str, Any]:
         """Weights for the cell's key."""
         raise NotImplementedError
 
-    def content(self) -> dict[str, Any]:
-        """For the cell's key: the solver and every weight at hand by its hash."""
-        about = self.weights.about(self.describe)
-        return {**super().content(), "guidance": "distilled", "distilled": about}
+    def content(self, pipeline: Any, settings: SampleSettings) -> dict[str, Any]:
+        """For the cell's key: the solver and the weights that are used; {} where there are none."""
+        own = super().content(pipeline, settings)
+        try:
+            path = self.used(pipeline, settings)
+            about = {**self.describe(path), **self.weights.label(path)}
+        except UserError:  # ``skip`` gives it as its reason
+            about = {}
+        return {**own, "guidance": "distilled", "weights": about}
 
     def skip(self, pipeline: Any, settings: SampleSettings) -> str | None:
-        """No weights at hand, weights that do not fit, or a setting that they cannot take."""
+        """No weights, weights that are broken or do not fit, or a setting they cannot take."""
         reason = super().skip(pipeline, replace(settings, guidance_scale=1.0))
         if reason is not None:
             return reason
@@ -234,12 +219,30 @@ class DistilledMethod(PipelineMethod):
         try:
             self.check(pipeline, settings)
         except UserError as error:
-            return str(error)
+            return f"{self.name}: {error}"
         return None
 
     def evaluations(self, settings: SampleSettings) -> int:
-        """One a step."""
+        """One per step."""
         return settings.steps
+
+
+@dataclass(frozen=True)
+class DistilledMethod(TrainedMethod):
+    """A method whose network stands in for the pipeline's own U-Net, which stays as it is."""
+
+    @property
+    def negative_prompts(self) -> bool:
+        """The student has learned guidance against the empty text alone."""
+        return False
+
+    def network(self, pipeline: Any, settings: SampleSettings) -> Any:
+        """The U-Net to sample with."""
+        raise NotImplementedError
+
+    def scale(self, settings: SampleSettings) -> float:
+        """The guidance_scale with which diffusers' pipeline is called."""
+        return settings.guidance_scale
 
     def prepare(self, pipeline: Any, settings: SampleSettings) -> PipelineSampler:
         """Put the U-Net beside the pipeline's; UserError where ``skip`` has a reason."""

@@ -14,7 +14,7 @@ from typing import Any
 from sunbench.errors import NotAvailable, UserError
 from sunbench.methods.ddim import ddim
 from sunbench.methods.distilled import Weights
-from sunbench.methods.students import StudentMethod, origin, student_hash
+from sunbench.methods.students import StudentMethod
 from sunbench.sampling import SampleSettings
 
 WEIGHTS = Weights("guided-distill", folders=True)
@@ -37,21 +37,13 @@ def students(path: Path) -> dict[int, Path]:
 class GuidedDistillMethod(StudentMethod):
     """One student per number of steps."""
 
-    def student(self, pipeline: Any, settings: SampleSettings) -> Path:
+    def used(self, pipeline: Any, settings: SampleSettings) -> Path:
         """The student whose steps are as long as these: at strength 0.5, that of twice as many."""
         found = students(self.weights.find(pipeline.unet))
         if settings.asked not in found:
             known = ", ".join(map(str, sorted(found)))
-            raise NotAvailable(
-                f"no guided-distill student for {settings.asked} steps, there are some for {known}"
-            )
+            raise NotAvailable(f"no student for {settings.asked} steps, there are some for {known}")
         return found[settings.asked]
-
-    def describe(self, path: Path) -> dict[str, Any]:
-        """All students by their hashes; differences also by the model they were trained from."""
-        found = dict(sorted(students(path).items()))
-        origins = {key: value for p in found.values() for key, value in origin(p).items()}
-        return {"sha256": {str(n): student_hash(p) for n, p in found.items()}, **origins}
 
 
 def guided_distill() -> GuidedDistillMethod:

@@ -98,10 +98,10 @@ class MergedMethod(DistilledMethod):
         """Under guidance on top alone."""
         return self.extra > 1
 
-    def content(self) -> dict[str, Any]:
+    def content(self, pipeline: Any, settings: SampleSettings) -> dict[str, Any]:
         """For the cell's key; a negative prompt acts only under guidance on top."""
-        negative = "cfg" if self.negative_prompts else "none"
-        return {**super().content(), "extra_guidance": self.extra, "negative": negative}
+        own, negative = super().content(pipeline, settings), "cfg" if self.extra > 1 else "none"
+        return {**own, "extra_guidance": self.extra, "negative": negative}
 
 
 def lcm_lora() -> MergedMethod:

@@ -151,23 +151,20 @@ class StudentMethod(DistilledMethod):
 
     training: ClassVar[str] = "once a model"
 
-    def student(self, pipeline: Any, settings: SampleSettings) -> Path:
-        """The student for these settings; UserError where there is none."""
-        return self.weights.find(pipeline.unet)
-
     def check(self, pipeline: Any, settings: SampleSettings) -> None:
         """A positive w, and a student that fits."""
         check_guidance(settings.guidance_scale)
-        empty_student(self.student(pipeline, settings), pipeline.unet)
+        empty_student(self.used(pipeline, settings), pipeline.unet)
 
     def network(self, pipeline: Any, settings: SampleSettings) -> Any:
         """The student, read anew."""
-        return load_student(self.student(pipeline, settings), pipeline.unet)
+        return load_student(self.used(pipeline, settings), pipeline.unet)
 
     def describe(self, path: Path) -> dict[str, Any]:
         """By its hash; differences also by the model that they were trained from."""
         return {"sha256": student_hash(path), **origin(path)}
 
-    def content(self) -> dict[str, Any]:
+    def content(self, pipeline: Any, settings: SampleSettings) -> dict[str, Any]:
         """For the cell's key; w is an input and there is no negative prompt."""
-        return {**super().content(), "guidance": "w = guidance_scale - 1", "negative": "none"}
+        own = super().content(pipeline, settings)
+        return {**own, "guidance": "w = guidance_scale - 1", "negative": "none"}

@@ -6,24 +6,30 @@ whose entries are callables without arguments that return a ``sunbench.sampling.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any
 
-from sunbench.errors import unknown
+from sunbench.errors import UserError, unknown
 
 if TYPE_CHECKING:
+    from sunbench.models import ModelContext
     from sunbench.sampling import Method
 
 
 @dataclass(frozen=True)
 class MethodEntry:
-    """A row of the table of methods."""
+    """A row of the table of methods.
+
+    weights: the name of the trained weights that it takes, which methods may share; "" for none.
+    """
 
     target: str  # "module:callable"
     paper: str
     summary: str
+    weights: str = ""
 
 
 #: No identifier: known from an anonymous submission.
@@ -67,51 +73,61 @@ METHODS: dict[str, MethodEntry] = {
         "sunbench.methods.sun.method:sun",
         "arXiv 2312.08887",
         "SUN adapter: negative prompts in one pass a step, DDIM trailing",
+        "sun",
     ),
     "sun-dpm++": MethodEntry(
         "sunbench.methods.sun.method:sun_dpm_pp",
         "arXiv 2312.08887",
         "SUN adapter with DPM-Solver++(2M), trailing, as in the authors' demo",
+        "sun",
     ),
     "lcm": MethodEntry(
         "sunbench.methods.lcm:lcm",
         "arXiv 2310.04378",
         "LCM: a student U-Net with guidance as an input (the published one is of Dreamshaper v7)",
+        "lcm",
     ),
     "lcm-lora": MethodEntry(
         "sunbench.methods.lcm_lora:lcm_lora",
         "arXiv 2311.05556",
         "LCM-LoRA, merged: one pass a step, no negative prompt",
+        "lcm-lora",
     ),
     "lcm-lora-cfg": MethodEntry(
         "sunbench.methods.lcm_lora:lcm_lora_cfg",
         "arXiv 2311.05556",
         "LCM-LoRA with guidance 1.5 on top: negative prompts, two passes a step",
+        "lcm-lora",
     ),
     "guided-distill": MethodEntry(
         "sunbench.methods.guided_distill:guided_distill",
         "arXiv 2210.03142",
         "Guided-Distill: a student U-Net per number of steps, guidance as an input, DDIM trailing",
+        "guided-distill",
     ),
     "boostdiff-lora": MethodEntry(
         "sunbench.methods.boostdiff:boostdiff_lora",
         BOOSTDIFF,
         "BoostDiff: guidance in a LoRA of rank 8, DDIM trailing",
+        "boostdiff-lora",
     ),
     "boostdiff-lora-dpm++": MethodEntry(
         "sunbench.methods.boostdiff:boostdiff_lora_dpm_pp",
         BOOSTDIFF,
         "BoostDiff: guidance in a LoRA of rank 8, DPM-Solver++(2M)",
+        "boostdiff-lora",
     ),
     "boostdiff-bitfit": MethodEntry(
         "sunbench.methods.boostdiff:boostdiff_bitfit",
         BOOSTDIFF,
         "BoostDiff: guidance in the biases, DDIM trailing",
+        "boostdiff-bitfit",
     ),
     "boostdiff-bitfit-dpm++": MethodEntry(
         "sunbench.methods.boostdiff:boostdiff_bitfit_dpm_pp",
         BOOSTDIFF,
         "BoostDiff: guidance in the biases, DPM-Solver++(2M)",
+        "boostdiff-bitfit",
     ),
 }
 
@@ -119,7 +135,7 @@ METHODS: dict[str, MethodEntry] = {
 def methods() -> dict[str, MethodEntry]:
     """All methods by name, those of other packages included."""
     outside = {
-        e.name: MethodEntry(e.value, "", f"from {e.dist.name if e.dist else 'elsewhere'}")
+        e.name: MethodEntry(e.value, "", f"from {e.dist.name if e.dist else 'elsewhere'}", e.name)
         for e in entry_points(group="sunbench.methods")
     }
     return {**outside, **METHODS}
@@ -133,10 +149,57 @@ def method_entry(name: str) -> MethodEntry:
     return table[name]
 
 
-def method(name: str) -> Method:
-    """The method of that name, made."""
-    made: Method = _target(method_entry(name).target)()
-    return made
+def method(
+    name: str,
+    *,
+    weights: Mapping[str, str] | None = None,
+    model: ModelContext | None = None,
+) -> Method:
+    """The method of that name, for a model.
+
+    weights: explicit weights, METHOD or METHOD@MODEL -> path or hub id, in place of every other;
+    those of methods that share their weights count too, the most specific first.
+    model: what it will run on, to find the weights that were trained on just this model.
+    """
+    entry = method_entry(name)
+    ready: Method = _target(entry.target)()
+    take = getattr(ready, "with_weights", None)  # methods from outside need not have it
+    if take is not None:
+        chosen = _explicit(name, entry, weights or {}, "" if model is None else model.name)
+        ready = take(chosen, None if model is None else model.unet_sha256)
+    return ready
+
+
+def _explicit(name: str, entry: MethodEntry, weights: Mapping[str, str], model: str) -> str | None:
+    keys = (f"{name}@{model}", f"{entry.weights}@{model}", name, entry.weights)
+    return next((weights[key] for key in keys if key in weights), None)
+
+
+def check_weights(weights: Mapping[str, str], used: Iterable[str]) -> None:
+    """Raise ``UserError`` unless explicit weights are for methods that are used and take some.
+
+    weights: METHOD or METHOD@MODEL -> path or hub id; used: names of methods.
+    """
+    families = {method_entry(name).weights for name in used} - {""}
+    for key in weights:
+        name = key.partition("@")[0]
+        family = method_entry(name).weights
+        if not family:
+            takers = sorted({e.weights for e in methods().values()} - {""})
+            raise UserError(
+                f"given weights for {name}, which takes none; expected one of {', '.join(takers)}"
+            )
+        if family not in families:
+            raise UserError(f"given weights for {name}, expected it among the methods of the run")
+
+
+def check_weights_models(weights: Mapping[str, str], models: Iterable[str]) -> None:
+    """Raise ``UserError`` unless every METHOD@MODEL of explicit weights names one of the models."""
+    names = list(models)
+    for key in weights:
+        _, at, model = key.partition("@")
+        if at and model not in names:
+            raise unknown("model in weights", model, names)
 
 
 def _target(target: str) -> Any:

@@ -27,3 +27,15 @@ def pipeline(tmp_path_factory: pytest.TempPathFactory) -> Any:
 def distilled(pipeline: Any, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Random weights of every distilled method for the tiny pipeline: method -> path."""
     return random_weights.write(pipeline.unet, tmp_path_factory.mktemp("distilled"))
+
+
+@pytest.fixture(scope="session")
+def weights(
+    pipeline: Any, distilled: dict[str, Path], tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, str]:
+    """The same and a random SUN adapter, as a run is given them: method -> path."""
+    from sunbench.methods.sun import SunAdapter, write_adapter
+
+    path = tmp_path_factory.mktemp("sun") / "sun.safetensors"
+    write_adapter(SunAdapter.for_unet(pipeline.unet, init="random", alpha0=0.5), path)
+    return {"sun": str(path), **{name: str(p) for name, p in distilled.items()}}

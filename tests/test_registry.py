@@ -44,3 +44,33 @@ def test_other_packages_join_by_entry_points(monkeypatch: pytest.MonkeyPatch):
 def test_the_table_is_read_without_torch():
     code = "import sys, sunbench.registry as r; r.methods(); sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_methods_that_share_weights_name_the_same():
+    for name, entry in registry.METHODS.items():
+        weights = getattr(registry.method(name), "weights", None)
+        assert entry.weights == ("" if weights is None else weights.method)
+
+
+@pytest.mark.parametrize(
+    ("key", "line"),
+    [
+        ("snu", "unknown method 'snu'; did you mean 'sun'?"),
+        ("snu@emoji", "unknown method 'snu'; did you mean 'sun'?"),
+        ("ddim", "given weights for ddim, which takes none; expected one of .*lcm-lora.*sun"),
+        ("lcm", "given weights for lcm, expected it among the methods of the run"),
+    ],
+)
+def test_weights_of_no_method_of_the_run(key: str, line: str):
+    with pytest.raises(UserError, match=line):
+        registry.check_weights({key: "x"}, ["ddim", "sun-dpm++"])
+
+
+def test_weights_of_methods_that_share_them():
+    registry.check_weights({"sun": "x", "sun@emoji": "y"}, ["ddim", "sun-dpm++"])
+
+
+def test_weights_of_no_model_of_the_run():
+    registry.check_weights_models({"sun": "x", "sun@emoji": "x"}, ["emoji"])
+    with pytest.raises(UserError, match="unknown model in weights 'emojy'; did you mean 'emoji'"):
+        registry.check_weights_models({"sun@emojy": "x"}, ["emoji", "other"])

@@ -16,7 +16,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sunbench import registry
 from sunbench.bench.plan import Planned
 from sunbench.bench.probes import Probes
 from sunbench.errors import UserError
@@ -107,7 +106,7 @@ class Executor:
     # ------------------------------------------------------------------------- new shards
 
     def _make_shards(self, made: Made, reference: Made | None, missing: list[int]) -> None:
-        method = registry.method(made.cell.method)
+        method = made.planned.method
         pipeline = self.loaded.pipeline
         sampler = method.prepare(pipeline, made.planned.settings)
         pending: Future[None] | None = None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from sunbench import prompts, registry
@@ -26,10 +26,14 @@ def settings_of(cell: Cell) -> SampleSettings:
 
 @dataclass(frozen=True)
 class Planned:
-    """One cell with its part in the run, or the reason why it cannot be run."""
+    """One cell with its part in the run, or the reason why it cannot be run.
+
+    method: what samples it, with its weights chosen.
+    """
 
     role: str
     cell: Cell
+    method: Method = field(compare=False, repr=False)
     skip: str | None = None
     evaluations: int = 0  # of the U-Net, that one image is expected to take
 
@@ -59,6 +63,7 @@ def cards(request: Request) -> list[ModelCard]:
     """The cards of the request's models; their names head the tables, so no two may be equal."""
     found = [find(name) for name in request.models]
     names = [card.name for card in found]
+    registry.check_weights_models(request.weights, names)
     for name in names:
         if names.count(name) > 1:
             raise UserError(f"given two models named {name!r}, expected different names")
@@ -67,33 +72,34 @@ def cards(request: Request) -> list[ModelCard]:
 
 def reference_cell(
     loaded: LoadedModel, rows: PromptSet, request: Request, task_content: TaskContent = ()
-) -> tuple[Cell, int]:
-    """The cell that candidates are compared with, and its U-Net evaluations an image."""
+) -> Planned:
+    """The cell that candidates are compared with."""
     recipe = recipe_for(loaded.card.name)
-    ours = registry.method(recipe.method)
+    ours = registry.method(recipe.method, model=loaded.context)
     cell = _cell(loaded, rows, request, ours, recipe.steps, task_content)
     plain = replace(settings_of(cell), guidance_scale=1.0)  # a student may run without CFG
     if (reason := ours.skip(loaded.pipeline, plain)) is not None:
         raise UserError(f"{cell.label}, the reference: {reason}")
-    return cell, ours.evaluations(settings_of(cell))
+    return Planned("reference", cell, ours, None, ours.evaluations(settings_of(cell)))
 
 
 def plan_model(
     loaded: LoadedModel, rows: PromptSet, request: Request, task_content: TaskContent = ()
 ) -> list[Planned]:
     """Reference, floor, then every method at every number of steps."""
-    reference, nfe = reference_cell(loaded, rows, request, task_content)
-    out = [Planned("reference", reference, None, nfe)]
+    reference = reference_cell(loaded, rows, request, task_content)
+    out = [reference]
     if request.floor:
         shifted = tuple(s + FLOOR_OFFSET for s in request.seeds)
-        out.append(Planned("floor", replace(reference, seeds=shifted), None, nfe))
+        out.append(replace(reference, role="floor", cell=replace(reference.cell, seeds=shifted)))
     for name in request.methods:
-        made = registry.method(name)
+        method = registry.method(name, weights=request.weights, model=loaded.context)
         for steps in request.steps:
-            cell = _cell(loaded, rows, request, made, steps, task_content)
+            cell = _cell(loaded, rows, request, method, steps, task_content)
             settings = settings_of(cell)
-            skip = made.skip(loaded.pipeline, settings)
-            out.append(Planned("candidate", cell, skip, made.evaluations(settings)))
+            skip = method.skip(loaded.pipeline, settings)
+            nfe = method.evaluations(settings)
+            out.append(Planned("candidate", cell, method, skip, nfe))
     return out
 
 
@@ -107,11 +113,13 @@ def _cell(
 ) -> Cell:
     card = loaded.card
     guidance = card.guidance_scale if request.guidance_scale is None else request.guidance_scale
+    strength = float(dict(task_content).get("strength", 1.0))
+    settings = SampleSettings(steps, guidance, request.task, strength)
     return Cell(
         model=card.name,
         weights=tuple(sorted(loaded.hashes.items())),
         method=method.name,
-        method_content=_items(method.content()),
+        method_content=_items(method.content(loaded.pipeline, settings)),
         steps=steps,
         guidance_scale=guidance,
         task=request.task,

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from sunbench import registry
@@ -47,6 +48,7 @@ class Request:
     batch: int = 64
     keep_images: bool = True
     floor: bool = True
+    weights: Mapping[str, str] = field(default_factory=dict)  # METHOD[@MODEL] -> path or hub id
 
     def __post_init__(self) -> None:
         _check_names(self)
@@ -81,6 +83,7 @@ def _check_names(r: Request) -> None:
     _expect(len(set(metrics)) == len(metrics), f"metrics {metrics}", "each once")
     for name in r.methods:
         registry.method_entry(name)
+    registry.check_weights(r.weights, r.methods)
     _expect(r.negatives in NEGATIVES, f"negatives {r.negatives!r}", f"one of {NEGATIVES}")
     _expect(r.task in TASKS, f"task {r.task!r}", f"one of {TASKS}")
     _expect(r.dtype in DTYPES, f"dtype {r.dtype!r}", f"one of {DTYPES}")

@@ -9,7 +9,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sunbench import registry
 from sunbench.bench.claim import claim
 from sunbench.bench.environment import environment
 from sunbench.bench.execute import COST, Clock, Executor, Made
@@ -103,10 +102,10 @@ def _run_model(
     for planned in model.cells:
         if planned.skip is None:
             made.append(work.make(planned, executor, made))
-    names = dict.fromkeys(c.cell.method for c in model.cells if c.role == "candidate")
+    methods = {c.cell.method: c.method for c in model.cells if c.role == "candidate"}
     pipeline = model.loaded.pipeline
     outcome.takes += [
-        {"model": model.card.name, **takes(registry.method(name), pipeline)} for name in names
+        {"model": model.card.name, **takes(method, pipeline)} for method in methods.values()
     ]
     with clock.phase("statistics and intervals"):
         _reduce(model, probes, made, outcome)

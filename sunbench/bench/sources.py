@@ -82,8 +82,8 @@ def plan_sources(loaded: LoadedModel, rows: PromptSet, request: Request) -> Sour
             f"{loaded.card.name}: a U-Net of {channels} channels draws no sources from text alone,"
             " expected a folder of pictures: --sources DIR"
         )
-    cell, evaluations = reference_cell(loaded, rows, request)
-    own = Planned("source", source_cell(cell), None, evaluations)
+    reference = reference_cell(loaded, rows, request)
+    own = replace(reference, role="source", cell=source_cell(reference.cell))
     return SourcePlan(own, SHIFT[request.task])
 
 

@@ -2,7 +2,20 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
+import typer
+
 from sunbench.errors import UserError
+
+WeightsOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--weights",
+        metavar="METHOD[@MODEL]=PATH",
+        help="A method's trained weights: a path or hub id, for all models or one; repeatable.",
+    ),
+]
 
 
 def names(text: str) -> tuple[str, ...]:
@@ -22,6 +35,19 @@ def seed_list(text: str) -> tuple[int, ...]:
     """``3`` means seeds 0, 1, 2; ``0,7`` means those two."""
     given = numbers(text, "seeds")
     return given if "," in text else tuple(range(given[0])) if given else ()
+
+
+def weights_table(given: list[str] | None) -> dict[str, str]:
+    """METHOD=PATH and METHOD@MODEL=PATH as a table."""
+    table: dict[str, str] = {}
+    for text in given or []:
+        name, equals, path = text.partition("=")
+        if not (name and equals and path):
+            raise UserError(f"given weights {text!r}, expected METHOD=PATH or METHOD@MODEL=PATH")
+        if name in table:
+            raise UserError(f"given weights for {name} twice, expected once")
+        table[name] = path
+    return table
 
 
 def best_device() -> str:

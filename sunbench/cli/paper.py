@@ -11,7 +11,7 @@ import typer
 from typer.core import TyperGroup
 
 from sunbench.cli.console import out, table
-from sunbench.cli.options import best_device, names, seed_list
+from sunbench.cli.options import WeightsOption, best_device, names, seed_list, weights_table
 from sunbench.errors import unknown
 from sunbench.paper.catalogue import Entry, entries
 
@@ -73,6 +73,7 @@ def _options(
     dtype: str | None,
     batch: int | None,
     ablations: Path | None,
+    weights: list[str] | None,
 ) -> Options:
     from sunbench.paper.plan import Options
 
@@ -86,6 +87,7 @@ def _options(
         dtype=dtype,
         batch=batch,
         ablations=ablations,
+        weights=weights_table(weights),
     )
 
 
@@ -140,12 +142,13 @@ def _register_table(entry: Entry) -> None:
         dtype: Dtype = None,
         batch: Batch = None,
         ablations: Ablations = None,
+        weights: WeightsOption = None,
     ) -> None:
         from sunbench.paper.make import make_table
         from sunbench.paper.page import write
 
         options = _options(
-            models, images, seeds, prompts, negatives, device, dtype, batch, ablations
+            models, images, seeds, prompts, negatives, device, dtype, batch, ablations, weights
         )
         place = _place(entry, run)
         with _watch() as watcher:
@@ -173,11 +176,14 @@ def _register_figure(entry: Entry) -> None:
         dtype: Dtype = None,
         batch: Batch = None,
         ablations: Ablations = None,
+        weights: WeightsOption = None,
     ) -> None:
         from sunbench.paper.make import make_figure
         from sunbench.paper.sheets import write
 
-        options = _options(models, images, seeds, prompts, None, device, dtype, batch, ablations)
+        options = _options(
+            models, images, seeds, prompts, None, device, dtype, batch, ablations, weights
+        )
         place = _place(entry, run)
         with _watch() as watcher:
             made = make_figure(entry, options, place, watcher, reuse=run is not None)

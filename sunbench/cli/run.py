@@ -8,7 +8,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from sunbench.cli.console import out
-from sunbench.cli.options import best_device, names, numbers, seed_list
+from sunbench.cli.options import (
+    WeightsOption,
+    best_device,
+    names,
+    numbers,
+    seed_list,
+    weights_table,
+)
 from sunbench.cli.report import print_tables
 
 if TYPE_CHECKING:
@@ -55,6 +62,7 @@ def run(
     floor: Annotated[
         bool, typer.Option(help="Also compare the reference with itself at other seeds.")
     ] = True,
+    weights: WeightsOption = None,
     folder: Annotated[Path, typer.Option("--out", help="Folder of the run.")] = Path("runs/latest"),
 ) -> None:
     """Sample every method, compare it with 25-step DPM-Solver++, print and write the tables."""
@@ -82,6 +90,7 @@ def run(
         batch=batch,
         keep_images=keep_images,
         floor=floor,
+        weights=weights_table(weights),
     )
     _execute(request, folder)
 

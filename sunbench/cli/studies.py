@@ -9,7 +9,14 @@ from typing import Annotated
 import typer
 
 from sunbench.cli.console import out
-from sunbench.cli.options import best_device, names, numbers, seed_list
+from sunbench.cli.options import (
+    WeightsOption,
+    best_device,
+    names,
+    numbers,
+    seed_list,
+    weights_table,
+)
 
 
 def negatives(
@@ -29,6 +36,7 @@ def negatives(
     device: Annotated[str | None, typer.Option(help="cpu, cuda, mps; default: the best.")] = None,
     dtype: Annotated[str, typer.Option(help="float32, float16 or bfloat16.")] = "float32",
     batch: Annotated[int, typer.Option(help="Images sampled at once.")] = 64,
+    weights: WeightsOption = None,
     folder: Annotated[Path, typer.Option("--out", help="Where the tables and sheets go.")] = Path(
         "runs/negatives"
     ),
@@ -50,6 +58,7 @@ def negatives(
         device=device or best_device(),
         dtype=dtype,
         batch=batch,
+        weights=weights_table(weights),
     )
     logging.getLogger("sunbench").setLevel(logging.INFO)
     write(folder, request, list(measure(request)))

@@ -47,8 +47,8 @@ def train(
     one student U-Net per number of steps, trained again for each fine-tune. boostdiff-lora,
     boostdiff-bitfit: one guidance scale in a small LoRA or in the biases.
 
-    DIR receives the weights in the layout that the method reads (name them in SUNBENCH_METHOD, such
-    as SUNBENCH_LCM_LORA), training.json with the settings, the base and the cost, README.md (a
+    DIR receives the weights in the layout that the method reads (give them to a run by --weights
+    METHOD=PATH), training.json with the settings, the base and the cost, README.md (a
     model card of these), loss.csv, its plot and sample sheets.
 
     Several GPUs: accelerate launch --num_processes N -m sunbench train …, with a multiple of N

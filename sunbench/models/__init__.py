@@ -6,11 +6,21 @@ from typing import TYPE_CHECKING, Any
 
 from .card import ModelCard, read_card, to_toml
 from .catalogue import cards, find
+from .context import ModelContext
 
 if TYPE_CHECKING:
     from .loading import LoadedModel, load
 
-__all__ = ["LoadedModel", "ModelCard", "cards", "find", "load", "read_card", "to_toml"]
+__all__ = [
+    "LoadedModel",
+    "ModelCard",
+    "ModelContext",
+    "cards",
+    "find",
+    "load",
+    "read_card",
+    "to_toml",
+]
 
 
 def __getattr__(name: str) -> Any:

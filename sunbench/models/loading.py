@@ -20,6 +20,7 @@ from .card import OWN_VAE, ModelCard
 from .catalogue import find, place
 from .checkpoint import architecture_of, check_architecture
 from .clip_tokenizer import tokenizer_hash
+from .context import ModelContext
 from .hashes import file_hash, files_hash, value_hash
 from .hub import fetch_folder
 from .lora import lora_file, merge_lora
@@ -53,6 +54,12 @@ class LoadedModel:
     hashes: dict[str, str]
     vae: str
     revision: str | None = None
+
+    @property
+    def context(self) -> ModelContext:
+        """What methods are told about it."""
+        merged = any(name.startswith("lora") for name in self.hashes)
+        return ModelContext(self.card.name, None if merged else self.hashes.get("unet"))
 
 
 def load(
@@ -95,10 +102,7 @@ def _assemble(
     hashes = {"unet": files_hash(source.weights("unet")), **own, **hashes}
     pipeline = base.pipeline(kind, card.architecture, parts)
     _check_pipeline(pipeline, base, kept, card)
-    loras = _merge_loras(pipeline, card)
-    # methods find weights that were trained on this U-Net by it; merged LoRAs make another
-    pipeline.unet.weights_sha256 = None if loras else hashes["unet"]
-    hashes |= loras
+    hashes |= _merge_loras(pipeline, card)
     hashes |= _described(pipeline, source, base, card)
     _set_prediction_type(pipeline, card)
     pipeline.to(device=device, dtype=dtype)

@@ -72,7 +72,8 @@ class Figures:
         if absent and not self.reuse:
             raise NotAvailable(f"{self.entry.name}: {absent[0]}")
         if self.entry.needs_sun and not self.reuse:
-            reason = refused(replace(made[0].request, methods=("sun",)))
+            weights = {k: v for k, v in made[0].request.weights.items() if k.startswith("sun")}
+            reason = refused(replace(made[0].request, methods=("sun",), weights=weights))
             if reason is not None:
                 raise NotAvailable(f"{self.entry.name}: {reason}")
 

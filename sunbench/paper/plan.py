@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from huggingface_hub import try_to_load_from_cache
@@ -15,6 +15,7 @@ from sunbench.models import ModelCard, cards
 from sunbench.models import find as find_card
 from sunbench.paper.catalogue import Entry, Part, Role
 from sunbench.paper.numbers import printed
+from sunbench.registry import check_weights, check_weights_models, method_entry
 
 #: Images a row with zoo models: the paper's 10K prompts x 3 seeds in small.
 SMALL_IMAGES = 900
@@ -37,6 +38,7 @@ class Options:
     dtype: str | None = None
     batch: int | None = None
     ablations: Path | None = None
+    weights: Mapping[str, str] = field(default_factory=dict)  # as for a run
 
 
 @dataclass(frozen=True)
@@ -65,7 +67,6 @@ class Job:
     part: Part
     folder: Path
     request: Request
-    adapter: Path | None = None
     absent: str | None = None
 
 
@@ -129,19 +130,22 @@ def request_of(
     *,
     prompts: str | None = None,
     task: str = "text2image",
+    adapter: Path | None = None,
 ) -> Request:
     """One part as a request: the paper's protocol, in small with zoo models.
 
     prompts: a file in place of the protocol's set, with negative prompts of its own.
+    adapter: SUN's, in place of every other.
     """
     p, sheet = entry.protocol, entry.kind == "figure"
     seeds = options.seeds or tuple(range(1 if sheet else p.seeds))
     usual = SHEET_PROMPTS * len(seeds) if sheet else SMALL_IMAGES if who.small else p.images
     guidance = part.guidance if part.guidance is not None or who.small else p.guidance
+    methods = entry.methods(part.name) or entry.methods("")
     lpips = "lpips[zoo-clip]" if who.small else "lpips[alex]"
     return Request(
         models=who.specs,
-        methods=entry.methods(part.name) or entry.methods(""),
+        methods=methods,
         steps=steps_of(entry),
         images=options.images or usual,
         seeds=seeds,
@@ -155,7 +159,21 @@ def request_of(
         device=options.device,
         batch=options.batch or (SMALL_BATCH if who.small else PAPER_BATCH),
         floor=not sheet and not part.against,
+        weights=_weights(methods, options, adapter),
     )
+
+
+def _weights(methods: Sequence[str], options: Options, adapter: Path | None) -> dict[str, str]:
+    """The explicit weights that these methods take; a part's own adapter before the user's."""
+    families = {method_entry(name).weights for name in methods}
+    own = {k: v for k, v in options.weights.items() if _family(k) in families}
+    if adapter is None or "sun" not in families:
+        return own
+    return {**{k: v for k, v in own.items() if _family(k) != "sun"}, "sun": str(adapter)}
+
+
+def _family(key: str) -> str:
+    return method_entry(key.partition("@")[0]).weights
 
 
 def adapter_of(part: Part, folder: Path | None) -> tuple[Path | None, str | None]:
@@ -176,9 +194,12 @@ def adapter_of(part: Part, folder: Path | None) -> tuple[Path | None, str | None
 
 def jobs(entry: Entry, who: Cast, options: Options, run: Path) -> list[Job]:
     """Every part of a table or figure as a run of its own folder."""
+    named = [m for p in entry.parts for m in entry.methods(p.name) or entry.methods("")]
+    check_weights(options.weights, named)
+    check_weights_models(options.weights, [card.name for card in who.cards])
     out = []
     for part in entry.parts:
         adapter, absent = adapter_of(part, options.ablations)
-        request = request_of(entry, part, who, options)
-        out.append(Job(part, run / part.name, request, adapter, absent))
+        request = request_of(entry, part, who, options, adapter=adapter)
+        out.append(Job(part, run / part.name, request, absent))
     return out

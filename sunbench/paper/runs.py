@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
-from pathlib import Path
 from typing import Any
 
 from sunbench.bench import Request
@@ -15,7 +11,6 @@ from sunbench.bench.plan import cards
 from sunbench.bench.run import execute
 from sunbench.bench.watch import Watcher
 from sunbench.errors import UserError
-from sunbench.methods.sun.method import VARIABLE
 from sunbench.metrics.registry import find as find_metric
 from sunbench.models import ModelCard
 from sunbench.paper.plan import Job, Options
@@ -81,6 +76,7 @@ def widened(job: Job, options: Options) -> Request:
         steps=_both(held.steps, wanted.steps),
         metrics=_both(held.metrics, more) if held.metrics else (),
         floor=held.floor or wanted.floor,
+        weights={**held.weights, **wanted.weights},
     )
 
 
@@ -110,21 +106,6 @@ def covered(rows: list[ResultRow], wanted: Request) -> bool:
 # ------------------------------------------------------------------------------ running
 
 
-@contextmanager
-def adapter(file: Path | None) -> Iterator[None]:
-    """While inside, SUN takes this adapter in place of every other; None changes nothing."""
-    before = os.environ.get(VARIABLE)
-    if file is not None:
-        os.environ[VARIABLE] = str(file)
-    try:
-        yield
-    finally:
-        if file is not None:
-            os.environ.pop(VARIABLE)
-            if before is not None:
-                os.environ[VARIABLE] = before
-
-
 def refused(request: Request) -> str | None:
     """Why no candidate of a request can run; None when one can. Nothing is sampled."""
     candidates = [c for p in plan(request) for c in p.cells if c.role == "candidate"]
@@ -141,8 +122,7 @@ def run_job(job: Job, options: Options, watcher: Watcher, *, reuse: bool) -> Fou
     request = widened(job, options) if reuse and there else job.request
     if reuse and there and covered(rows := run.read_results(), job.request):
         return Found(job, request, tuple(rows))
-    with adapter(job.adapter):
-        if job.request.methods == ("sun",) and (reason := refused(job.request)):
-            return Found(job, request, absent=reason)
-        execute(request, job.folder, watcher)
+    if job.request.methods == ("sun",) and (reason := refused(job.request)):
+        return Found(job, request, absent=reason)
+    execute(request, job.folder, watcher)
     return Found(job, request, tuple(run.read_results()))

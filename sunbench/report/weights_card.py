@@ -16,7 +16,6 @@ from huggingface_hub import ModelCardData
 
 from sunbench import registry
 from sunbench.errors import UserError
-from sunbench.methods.distilled import Weights
 from sunbench.models import cards
 from sunbench.report.tables import (
     FLOOR,
@@ -110,8 +109,8 @@ def weights_card(document: dict[str, Any], results: Sequence[str] = ()) -> str:
         f"{entry.summary}{paper}. {wheres}",
         f"{_guidance(document)} {negative}",
         "## Use",
-        f"```sh\n{Weights(method).variable}=WEIGHTS sunbench run --methods {method},dpm++"
-        " --models MODEL\n```",
+        f"```sh\nsunbench run --methods {method},dpm++ --models MODEL"
+        f" --weights {method}=WEIGHTS\n```",
         "`WEIGHTS` is the file or folder beside this page, or the id of its repository; `MODEL` is"
         " the base or a fine-tune.",
         "## Training",

@@ -57,8 +57,11 @@ class Method(Protocol):
         """The name in the registry."""
         ...
 
-    def content(self) -> dict[str, Any]:
-        """Everything that shapes its pictures, for the cell's key."""
+    def content(self, pipeline: Any, settings: SampleSettings) -> dict[str, Any]:
+        """Everything of the method that shapes these images, JSON-able, for the cell's key.
+
+        Trained weights by their hash, those that sampling this pipeline uses and no others.
+        """
         ...
 
     def skip(self, pipeline: Any, settings: SampleSettings) -> str | None:

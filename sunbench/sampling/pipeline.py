@@ -120,7 +120,7 @@ class PipelineMethod:
         """What was trained, and the name of its training; UserError where it is missing."""
         return None
 
-    def content(self) -> dict[str, Any]:
+    def content(self, pipeline: Any, settings: SampleSettings) -> dict[str, Any]:
         """For the cell's key."""
         fixed = self.fixed_guidance_scale
         own = {} if fixed is None else {"fixed_guidance_scale": fixed}

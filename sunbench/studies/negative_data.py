@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from torch import Tensor
 
@@ -26,10 +27,12 @@ class NegativesRequest:
     device: str = "cpu"
     dtype: str = "float32"
     batch: int = 64
+    weights: Mapping[str, str] = field(default_factory=dict)  # as for a run
 
     def __post_init__(self) -> None:
         for name in self.methods:
             registry.method_entry(name)
+        registry.check_weights(self.weights, self.methods)
         if not self.models or not self.methods or not self.steps or min(self.steps) < 1:
             raise UserError("given no models, methods or steps, expected some of each")
         if not self.seeds or self.images % len(self.seeds) or self.images < 2 * len(self.seeds):

@@ -38,8 +38,9 @@ SHOWN = 4  # prompts of each sort on the sheet
 
 def measure(request: NegativesRequest) -> Iterator[Negatives]:
     """Each model in turn."""
-    for name in request.models:
-        card = find(name)
+    cards = [find(name) for name in request.models]
+    registry.check_weights_models(request.weights, [card.name for card in cards])
+    for card in cards:
         dtype = getattr(torch, request.dtype)
         loaded = load(card, device=request.device, dtype=dtype)
         n = request.images // len(request.seeds)
@@ -84,7 +85,8 @@ class Measurement:
         return min(SHOWN, len(self.cases.rows))
 
     def _method(self, name: str, steps: int) -> list[NegativeRow]:
-        method, pipeline = registry.method(name), self.loaded.pipeline
+        pipeline, weights = self.loaded.pipeline, self.request.weights
+        method = registry.method(name, weights=weights, model=self.loaded.context)
         asked = self.request.guidance_scale
         guidance = self.loaded.card.guidance_scale if asked is None else asked
         settings = SampleSettings(steps, guidance)

@@ -19,6 +19,7 @@ from sunbench.bench.reduce import Reducer, gather
 from sunbench.bench.verify import _cell as cell_of
 from sunbench.bench.verify import verify_run
 from sunbench.errors import UserError
+from sunbench.methods.ddim import ddim
 from sunbench.metrics.registry import find
 from sunbench.store import CellStore, ShardRow
 
@@ -115,7 +116,7 @@ def made(folder: Path, like: Any, n: int) -> Made:
     for k in range(cell.shards):
         rows = [ShardRow(i, f"p{i}", 0, "a cat", "", "00") for i in cell.shard(k)]
         store.write_shard(k, rows, {"embed-zoo-clip-kkkkkkkk": rng.normal(size=(len(rows), 3))})
-    return Made(Planned("candidate", cell), store)
+    return Made(Planned("candidate", cell, ddim()), store)
 
 
 @pytest.mark.parametrize("metric", ["fd[zoo-clip]", "kid[zoo-clip]", "cos[zoo-clip]"])

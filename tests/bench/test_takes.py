@@ -21,15 +21,18 @@ def document(path: Path, method: str) -> None:
 
 
 @pytest.fixture
-def lora(distilled: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def lora(distilled: dict[str, Path], tmp_path: Path) -> Path:
     path = tmp_path / "lcm-lora.safetensors"
     shutil.copy(distilled["lcm-lora"], path)
-    monkeypatch.setenv("SUNBENCH_LCM_LORA", str(path))
     return path
 
 
+def lcm_lora(path: Path) -> Any:
+    return registry.method("lcm-lora", weights={"lcm-lora": str(path)})
+
+
 def test_beside_the_weights_or_in_the_trainings_folder(lora: Path, pipeline: Any):
-    method = registry.method("lcm-lora")
+    method = lcm_lora(lora)
     unknown = takes(method, pipeline)
     assert (unknown["training"], unknown["base"], unknown["images"]) == ("once a base", None, None)
     for name in ("lcm-lora.json", "training.json"):
@@ -42,14 +45,12 @@ def test_beside_the_weights_or_in_the_trainings_folder(lora: Path, pipeline: Any
     assert takes(method, pipeline)["base"] is None
 
 
-def test_students_in_folders(
-    distilled: dict[str, Path], pipeline: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
+def test_students_in_folders(distilled: dict[str, Path], pipeline: Any, tmp_path: Path):
     folder = tmp_path / "out" / "guided-distill"
     shutil.copytree(distilled["guided-distill"], folder)
     document(tmp_path / "out" / "training.json", "guided-distill")
-    monkeypatch.setenv("SUNBENCH_GUIDED_DISTILL", str(folder))
-    found = takes(registry.method("guided-distill"), pipeline)
+    method = registry.method("guided-distill", weights={"guided-distill": str(folder)})
+    found = takes(method, pipeline)
     assert (found["training"], found["negative_prompts"], found["images"]) == (
         "once a model",
         False,
@@ -59,7 +60,7 @@ def test_students_in_folders(
 
 def test_a_broken_document_is_one_line_and_ends_no_run(lora: Path, pipeline: Any):
     (lora.parent / "training.json").write_text("{")
-    assert takes(registry.method("lcm-lora"), pipeline)["images"] is None
+    assert takes(lcm_lora(lora), pipeline)["images"] is None
     with pytest.raises(UserError, match=r"training\.json"):
         training_of(lora, "lcm-lora")
 

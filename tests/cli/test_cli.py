@@ -151,3 +151,32 @@ def test_a_table_wider_than_the_screen_is_several(width: int, monkeypatch):
     tables = text.count("method ")  # each begins with the first columns
     assert text.count("ddim") == tables
     assert tables == 1 if width == 300 else tables > 1
+
+
+@pytest.mark.parametrize("command", ["run", "negatives"])
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        (["sun"], "given weights 'sun', expected METHOD=PATH or METHOD@MODEL=PATH"),
+        (["sun=a", "sun=b"], "given weights for sun twice, expected once"),
+        (["snu=a"], "unknown method 'snu'; did you mean 'sun'?"),
+        (["sun@emojy-3d=a"], "unknown model in weights 'emojy-3d'; did you mean 'emoji-3d'?"),
+        (["lcm=a"], "given weights for lcm, expected it among the methods of the run"),
+    ],
+)
+def test_weights_are_checked_before_anything_starts(
+    command: str, words: list[str], line: str, sunbench
+):
+    options = [x for word in words for x in ("--weights", word)]
+    code, _, err = sunbench(command, "--methods", "sun", *options)
+    assert (code, err) == (2, f"sunbench: {line}\n")
+
+
+@pytest.mark.parametrize(
+    ("word", "line"),
+    [("sun", "expected METHOD=PATH"), ("sun@emojy=a", "did you mean 'emoji'?")],
+)
+def test_weights_of_a_papers_table_are_checked_too(word: str, line: str, sunbench):
+    code, _, err = sunbench("paper", "sun-2", "--models", "emoji", "--weights", word)
+    assert code == 2
+    assert line in err

@@ -166,8 +166,9 @@ def check_method(method: Any) -> None:
     from sunbench.sampling import ImageId, Method, SampleSettings, make_batch
 
     assert isinstance(method, Method)
-    assert json.loads(json.dumps(method.content())) == method.content()
     pipeline, settings = load(find("./my-finetune")).pipeline, SampleSettings(2, 4.0)
+    content = method.content(pipeline, settings)
+    assert json.loads(json.dumps(content)) == content
     before = {k: v.clone() for k, v in pipeline.unet.state_dict().items()}
     assert method.skip(pipeline, settings) is None
     texts = torch.randn(1, 24, 32, generator=torch.Generator().manual_seed(0))

@@ -128,7 +128,6 @@ def test_a_model_of_stable_diffusions_size_runs_in_float16(
     )
     adapter = SunAdapter.for_unet(torch.nn.Module.to(made.unet, "cpu", torch.float32))
     write_adapter(adapter, tmp_path / "sun.safetensors")
-    monkeypatch.setenv("SUNBENCH_SUN", str(tmp_path / "sun.safetensors"))
     (tmp_path / "prompts.txt").write_text("a b\nb a\n")
     (tmp_path / "large.toml").write_text(
         f'name = "large"\nsource = "folder"\nid = "{tmp_path / "model"}"\narchitecture = "sd1"\n'
@@ -145,6 +144,7 @@ def test_a_model_of_stable_diffusions_size_runs_in_float16(
         metrics=("ssim", "psnr"),
         dtype="float16",
         floor=False,
+        weights={"sun": str(tmp_path / "sun.safetensors")},
     )
     measured = {r.method for r in outcome.rows if r.value is not None}
     assert measured == {"sun", "ddim", "dpm++"}

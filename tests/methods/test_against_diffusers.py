@@ -162,21 +162,21 @@ def test_trained_betas_are_carried_over(name: str):
 @pytest.mark.parametrize("name", ["dpm++", "dpm-solver", "unipc"])
 def test_content_says_where_the_solver_ends(name: str):
     """diffusers changed the default between versions; a key without it would mix both."""
-    solver = registry.method(name).content()["solver"]
+    solver = registry.method(name).solver.content()
     assert solver["final_sigmas_type"] == ("sigma_min" if name == "dpm-solver" else "zero")
 
 
 @pytest.mark.parametrize("name", PLAIN)
 def test_content_names_every_setting_that_was_passed(name: str):
     method = registry.method(name)
-    content = method.content()["solver"]
+    content = method.solver.content()
     assert content.pop("scheduler") == PLAIN[name][0]
     assert content == dict(method.solver.settings)
     assert content["timestep_spacing"] == PLAIN[name][1]["timestep_spacing"]
 
 
 def test_contents_of_all_methods_differ():
-    contents = [str(registry.method(name).content()["solver"]) for name in PLAIN]
+    contents = [str(registry.method(name).solver.content()) for name in PLAIN]
     assert len(set(contents)) == len(contents)
 
 

@@ -15,8 +15,6 @@ import torch
 from sunbench import registry
 from sunbench.bench.takes import takes
 from sunbench.errors import UserError
-from sunbench.methods.distilled import Weights
-from sunbench.methods.sun import SunAdapter, write_adapter
 from sunbench.sampling import ImageId, Method, SampleBatch, SampleSettings, make_batch
 
 STEPS, GUIDANCE = 4, 4.0
@@ -34,24 +32,11 @@ ONE_PASS = (
 )
 
 
-@pytest.fixture(autouse=True)
-def _sun_adapter(pipeline: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A random SUN adapter for the tiny pipeline: what it makes is noise, its promises are real."""
-    adapter = SunAdapter.for_unet(pipeline.unet, init="random", alpha0=0.5)
-    write_adapter(adapter, tmp_path / "sun.safetensors")
-    monkeypatch.setenv("SUNBENCH_SUN", str(tmp_path / "sun.safetensors"))
-
-
-@pytest.fixture(autouse=True)
-def _distilled_weights(distilled: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Random weights of every distilled method for the tiny pipeline."""
-    for name, path in distilled.items():
-        monkeypatch.setenv(Weights(name).variable, str(path))
-
-
 @pytest.fixture(params=sorted(registry.METHODS))
-def method(request: pytest.FixtureRequest, pipeline: Any) -> Iterator[Method]:
-    made = registry.method(request.param)
+def method(
+    request: pytest.FixtureRequest, pipeline: Any, weights: dict[str, str]
+) -> Iterator[Method]:
+    made = registry.method(request.param, weights=weights)
     reason = made.skip(pipeline, SETTINGS)
     if reason is not None:
         pytest.skip(reason)
@@ -77,10 +62,10 @@ def sampled(
     return method.prepare(pipeline, settings).sample(batch_of(tiny, which))
 
 
-def test_interface(method: Method):
+def test_interface(method: Method, pipeline: Any):
     assert isinstance(method, Method)
     assert registry.METHODS[method.name].summary
-    content = method.content()
+    content = method.content(pipeline, SETTINGS)
     assert content["method"] == method.name
     assert json.loads(json.dumps(content)) == content
 
@@ -181,14 +166,15 @@ def test_a_fixed_guidance_scale_is_ddim_at_that_scale(
     for asked in (1.0, GUIDANCE):
         settings = SampleSettings(STEPS, asked)
         assert torch.equal(sampled(fixed, pipeline, tiny, [0, 1], settings), expected)
-    assert fixed.content()["fixed_guidance_scale"] == scale
-    assert fixed.content() != ddim.content()
+    assert fixed.content(pipeline, SETTINGS)["fixed_guidance_scale"] == scale
+    assert fixed.content(pipeline, SETTINGS) != ddim.content(pipeline, SETTINGS)
 
 
-def test_low_guidance_is_a_setting():
+def test_low_guidance_is_a_setting(pipeline: Any):
     from sunbench.methods.ddim import ddim_low_guidance
 
-    assert ddim_low_guidance(2.0).content()["fixed_guidance_scale"] == 2.0
+    content = ddim_low_guidance(2.0).content(pipeline, SETTINGS)
+    assert content["fixed_guidance_scale"] == 2.0
 
 
 def test_only_guidance_above_1_is_refused_where_guidance_is_an_input(
@@ -221,11 +207,13 @@ def test_release_leaves_the_networks_as_they_were(method: Method, pipeline: Any,
     assert {k: type(v) for k, v in pipeline.unet.attn_processors.items()} == processors
 
 
-def test_a_method_leaves_no_trace_in_the_next(pipeline: Any, tiny: ModuleType):
+def test_a_method_leaves_no_trace_in_the_next(
+    pipeline: Any, tiny: ModuleType, weights: dict[str, str]
+):
     first = registry.method("ddim")
     alone = sampled(first, pipeline, tiny, [0, 1])
     for name in registry.METHODS:
-        other = registry.method(name)
+        other = registry.method(name, weights=weights)
         if other.skip(pipeline, SETTINGS) is None:
             sampled(other, pipeline, tiny, [0, 1])
             other.release(pipeline)

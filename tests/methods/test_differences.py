@@ -119,18 +119,15 @@ def test_on_another_unet_the_same_differences(pipeline: Any, file: Path):
         torch.testing.assert_close(there[name], x + shift, atol=1e-5, rtol=1e-5)
 
 
-def test_samplers_take_them(
-    student: Any, pipeline: Any, tiny: ModuleType, file: Path, monkeypatch: pytest.MonkeyPatch
-):
+def test_samplers_take_them(student: Any, pipeline: Any, tiny: ModuleType, file: Path):
     file = file.rename(file.parent / "4.safetensors")
-    monkeypatch.setenv("SUNBENCH_LCM", str(file))
-    monkeypatch.setenv("SUNBENCH_GUIDED_DISTILL", str(file.parent))
+    weights = {"lcm": str(file), "guided-distill": str(file.parent)}
     g = torch.Generator().manual_seed(1)
     texts = torch.randn(2, 2, 24, tiny.WIDTH, generator=g)
     for name in ("lcm", "guided-distill"):
-        method = registry.method(name)
+        method = registry.method(name, weights=weights)
         assert method.skip(pipeline, SETTINGS) is None
-        assert method.content()["distilled"]["any"]["difference_of"] == "tiny"
+        assert method.content(pipeline, SETTINGS)["weights"]["difference_of"] == "tiny"
         sampler: Any = method.prepare(pipeline, SETTINGS)
         rounded = load_student(file, pipeline.unet).state_dict()
         own = sampler.pipeline.unet.state_dict()
@@ -143,17 +140,18 @@ def test_samplers_take_them(
         assert not torch.equal(made, whole)
 
 
-def test_files_that_do_not_fit(
-    pipeline: Any, file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
+def lcm(path: Path) -> Any:
+    return registry.method("lcm", weights={"lcm": str(path)})
+
+
+def test_files_that_do_not_fit(pipeline: Any, file: Path, tmp_path: Path):
     tensors = load_file(file)
     name = next(k for k, x in tensors.items() if x.dtype == torch.int16)
 
     def reason(changed: dict[str, torch.Tensor], levels: str = "255") -> str:
         path = tmp_path / "bad.safetensors"
         save_file(changed, path, {**FORM, "levels": levels})
-        monkeypatch.setenv("SUNBENCH_LCM", str(path))
-        return registry.method("lcm").skip(pipeline, SETTINGS) or ""
+        return lcm(path).skip(pipeline, SETTINGS) or ""
 
     without = {k: x for k, x in tensors.items() if k != name + ".scale"}
     assert f"lacks 1 of {len(tensors)} tensors, such as {name}.scale" in reason(without)
@@ -167,5 +165,4 @@ def test_files_that_do_not_fit(
     file.write_bytes(file.read_bytes()[:-7])
     with pytest.raises(UserError, match="announces"):
         is_difference(file)
-    monkeypatch.setenv("SUNBENCH_LCM", str(file))
-    assert "announces" in (registry.method("lcm").skip(pipeline, SETTINGS) or "")
+    assert "announces" in (lcm(file).skip(pipeline, SETTINGS) or "")

@@ -155,35 +155,32 @@ def test_biases_are_differences(pipeline: Any, distilled: dict[str, Path]):
         assert torch.equal(value, expected), name
 
 
-def test_biases_of_another_architecture(
-    pipeline: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
+def test_biases_of_another_architecture(pipeline: Any, tmp_path: Path):
     save_file({"conv_in.bias": torch.zeros(3)}, tmp_path / "b.safetensors")
-    monkeypatch.setenv("SUNBENCH_BOOSTDIFF_BITFIT", str(tmp_path / "b.safetensors"))
-    reason = registry.method("boostdiff-bitfit").skip(pipeline, SETTINGS) or ""
+    weights = {"boostdiff-bitfit": str(tmp_path / "b.safetensors")}
+    reason = registry.method("boostdiff-bitfit", weights=weights).skip(pipeline, SETTINGS) or ""
     assert "biases of another architecture" in reason
 
 
-def test_guidance_that_the_weights_do_not_hold(
-    pipeline: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
+def test_guidance_that_the_weights_do_not_hold(pipeline: Any, tmp_path: Path):
     path = tmp_path / "lora.safetensors"
     factors = (torch.zeros(2, 16), torch.zeros(16, 2))
     write_lora(path, {Q: factors}, 2.0, {"guidance_scale": "3.0"})
-    monkeypatch.setenv("SUNBENCH_BOOSTDIFF_LORA", str(path))
-    method = registry.method("boostdiff-lora")
+    method = registry.method("boostdiff-lora", weights={"boostdiff-lora": str(path)})
     reason = method.skip(pipeline, SampleSettings(4, 8.0)) or ""
-    assert reason == "guidance_scale 8 asked, the boostdiff-lora weights hold 3"
+    assert reason == "boostdiff-lora: guidance_scale 8 asked, the boostdiff-lora weights hold 3"
     assert method.skip(pipeline, SampleSettings(4, 3.0)) is None
-    assert method.content()["distilled"]["any"]["guidance_scale"] == 3.0
+    assert method.content(pipeline, SETTINGS)["weights"]["guidance_scale"] == 3.0
     write_lora(path, {Q: factors}, 2.0, {"guidance_scale": "some"})
     assert "expected a number" in (method.skip(pipeline, SETTINGS) or "")
 
 
-def test_one_line(pipeline: Any, distilled: dict[str, Path], monkeypatch: pytest.MonkeyPatch):
+def test_one_line(pipeline: Any, weights: dict[str, str]):
     """Guidance on top needs a negative prompt, so it cannot be run without guidance."""
-    monkeypatch.setenv("SUNBENCH_LCM_LORA", str(distilled["lcm-lora"]))
-    reason = registry.method("lcm-lora-cfg").skip(pipeline, SampleSettings(4, 1.0)) or ""
+    reason = (
+        registry.method("lcm-lora-cfg", weights=weights).skip(pipeline, SampleSettings(4, 1.0))
+        or ""
+    )
     assert re.fullmatch(
-        r"guidance_scale 1 asks for one pass .*lcm-lora-cfg always takes two", reason
+        r"lcm-lora-cfg: guidance_scale 1 asks for one pass .*lcm-lora-cfg always takes two", reason
     )

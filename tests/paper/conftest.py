@@ -44,8 +44,6 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 
 def settle(world: Any, cache: Path, patch: pytest.MonkeyPatch) -> None:
-    for name in ("SUN", "LCM", "LCM_LORA", "GUIDED_DISTILL", "BOOSTDIFF_LORA", "BOOSTDIFF_BITFIT"):
-        patch.delenv(f"SUNBENCH_{name}", raising=False)
     patch.setenv("SUNBENCH_CACHE", str(cache))
     patch.setenv("COLUMNS", "400")
     tiny_sd.settle(world, patch.setattr)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+import re
 from typing import Any
 
 import numpy as np
@@ -65,18 +65,17 @@ def test_figure_4_without_a_run_makes_a_small_one(lab):
 
 
 @pytest.fixture
-def sun(lab: Any, pipeline: Any, monkeypatch: pytest.MonkeyPatch) -> Path:
+def sun(lab: Any, pipeline: Any) -> dict[str, str]:
     """An adapter in which negative prompts act."""
     path = lab.root / "sun.safetensors"
     write_adapter(SunAdapter.for_unet(pipeline.unet, add_pos=True), path)
-    monkeypatch.setenv("SUNBENCH_SUN", str(path))
-    return path
+    return {"sun": str(path)}
 
 
 def test_figure_5_changes_the_negative_prompt_and_nothing_else(lab, sun):
     from sunbench.bench.watch import Silent
 
-    asked = options(lab, lab.cards[0], images=4)
+    asked = options(lab, lab.cards[0], images=4, weights=sun)
     (sheet,) = make_figure(find("sun-fig-5"), asked, lab.root / "run", Silent())
     assert len(sheet.strips) == 4
     assert sheet.strips[0].name == "no negative"
@@ -96,7 +95,7 @@ def test_what_is_missing_is_one_line(lab, name: str):
     code, out, err = lab.table(name, "--models", lab.cards[0], *SMALL)
     assert (code, out) == (2, "")
     assert err.count("\n") == 1
-    assert err.startswith(f"sunbench: {name}: no SUN adapter")
+    assert re.match(rf"sunbench: {name}: (no SUN adapter|sun: no weights)", err)
     assert not (lab.root / "cache/reference_sets").exists()
 
 
@@ -114,7 +113,7 @@ def test_figure_7_compares_two_adapters(lab, sun, pipeline):
     write_adapter(other, folder / "sun-p0.0.safetensors")
     from sunbench.bench.watch import Silent
 
-    asked = options(lab, lab.cards[0], images=2, ablations=folder)
+    asked = options(lab, lab.cards[0], images=2, ablations=folder, weights=sun)
     (sheet,) = make_figure(find("sun-fig-7"), asked, lab.root / "run", Silent())
     assert [s.name for s in sheet.strips] == ["without MSC (p = 0)", "with MSC (p = 0.1)"]
     assert len(sheet.columns) == 2 * (3 + 1)

@@ -166,12 +166,13 @@ def test_boostdiff_measures_the_bare_teacher_by_the_guided_reference(lab):
     assert float(bare["measured"]) != pytest.approx(there["value"])
 
 
-def test_sun_4_takes_each_row_from_its_own_adapter(lab, pipeline, monkeypatch):
+def test_sun_4_takes_each_row_from_its_own_adapter(lab, pipeline):
     folder = lab.root / "ablations"
     folder.mkdir()
     adapter(pipeline, folder / "sun-p0.0.safetensors", 0.5)
-    monkeypatch.setenv("SUNBENCH_SUN", str(adapter(pipeline, lab.root / "sun.safetensors", 1.0)))
-    words = ["--models", ",".join(lab.cards[:2]), "--ablations", str(folder), *FEW]
+    own = f"sun={adapter(pipeline, lab.root / 'sun.safetensors', 1.0)}"
+    words = ["--models", ",".join(lab.cards[:2]), "--ablations", str(folder), "--weights", own]
+    words += FEW
     code, _, err = lab.table("sun-4", *words)
     assert (code, err) == (0, "")
     rows = records(lab.root / "runs/paper/sun-4/paper", "sun-4")
@@ -186,7 +187,7 @@ def test_sun_4_without_any_adapter_samples_nothing(lab):
     code, _, _ = lab.table("sun-4", "--models", lab.cards[0], *ASKED)
     assert code == 0
     rows = records(lab.root / "runs/paper/sun-4/paper", "sun-4")
-    assert "no SUN adapter for the zoo yet" in rows[2]["missing"]
+    assert "no weights for the zoo yet" in rows[2]["missing"]
     assert not (lab.root / "cache/reference_sets").exists()
 
 

@@ -70,7 +70,7 @@ def test_it_says_what_training_json_says():
         "arXiv 2310.04378",
         "guidance scales from 2 to 6",
         "A negative prompt has no effect.",
-        "SUNBENCH_LCM=WEIGHTS sunbench run",
+        "--models MODEL --weights lcm=WEIGHTS",
         "| parameters trained | 4,431,204 |",
         "| pictures seen | 19,200 |",
         '"learning_rate": 5e-05',
@@ -82,7 +82,7 @@ def test_it_says_what_training_json_says():
     assert "A negative prompt acts." in one
     bare = weights_card({"method": "boostdiff-lora", "base": "emoji"})
     assert "not written down" in bare
-    assert "SUNBENCH_BOOSTDIFF_LORA=" in bare
+    assert "--weights boostdiff-lora=" in bare
 
 
 def test_names_break_out_of_nothing():

@@ -41,7 +41,7 @@ def zoo_card(lab: Any, tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def lora(lab: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def lora(lab: Any, tmp_path: Path) -> dict[str, str]:
     """A random LCM-LoRA: a method without a negative prompt."""
     from diffusers import UNet2DConditionModel
 
@@ -49,7 +49,7 @@ def lora(lab: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
     unet = UNet2DConditionModel.from_pretrained(lab.world.card.parent / "tiny" / "unet")
     path = random_weights.lora(unet, tmp_path / "lora.safetensors", TARGETS, 1)
-    monkeypatch.setenv("SUNBENCH_LCM_LORA", str(path))
+    return {"lcm-lora": str(path)}
 
 
 def request(card: Path, **changes: Any) -> NegativesRequest:
@@ -95,8 +95,8 @@ def test_ground_and_thing_are_read_off_pictures(lab: Any):
     assert set(thing(images, [0, 1, 2], scorer).tolist()) <= {0.0, 1.0}
 
 
-def test_a_method_without_negatives_falls_by_exactly_zero(zoo_card: Path, lora: None):
-    (found,) = measure(request(zoo_card))
+def test_a_method_without_negatives_falls_by_exactly_zero(zoo_card: Path, lora: dict[str, str]):
+    (found,) = measure(request(zoo_card, weights=lora))
     rows = {(r.method, r.kind, r.measure): r for r in found.rows}
     assert len(rows) == 4 * 2 * 2
     for (method, _, _), row in rows.items():

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
@@ -15,8 +14,6 @@ from hypothesis import strategies as st
 
 from sunbench import registry
 from sunbench.errors import UserError
-from sunbench.methods.distilled import Weights
-from sunbench.methods.sun import SunAdapter, write_adapter
 from sunbench.sampling import (
     Given,
     ImageId,
@@ -110,12 +107,10 @@ def test_a_stochastic_solvers_later_draws_are_plain_diffusers_too(
     kind: str,
     pipe_for: PipeFor,
     tiny: ModuleType,
-    distilled: dict[str, Path],
-    monkeypatch: pytest.MonkeyPatch,
+    weights: dict[str, str],
 ):
-    monkeypatch.setenv(Weights("lcm-lora").variable, str(distilled["lcm-lora"]))
     settings_ = SampleSettings(4, 5.0, kind, 0.5)
-    sampler = registry.method("lcm-lora-cfg").prepare(pipe_for(kind), settings_)
+    sampler = registry.method("lcm-lora-cfg", weights=weights).prepare(pipe_for(kind), settings_)
     got = sampler.sample(batch_of(tiny))
     own = type(pipe_for(kind))(
         **{**pipe_for(kind).components, "unet": sampler.pipeline.unet},
@@ -143,25 +138,13 @@ def test_a_stochastic_solvers_later_draws_are_plain_diffusers_too(
 # ------------------------------------------------------------------------------ every method
 
 
-@pytest.fixture
-def at_hand(
-    pipeline: Any, distilled: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Random weights of every method that needs some."""
-    adapter = SunAdapter.for_unet(pipeline.unet, init="random", alpha0=0.5)
-    write_adapter(adapter, tmp_path / "sun.safetensors")
-    monkeypatch.setenv("SUNBENCH_SUN", str(tmp_path / "sun.safetensors"))
-    for name, path in distilled.items():
-        monkeypatch.setenv(Weights(name).variable, str(path))
-
-
 @pytest.mark.parametrize("name", sorted(registry.METHODS))
 @pytest.mark.parametrize("task", ["image2image", "inpaint", "controlnet"])
 def test_n_steps_are_n_passes_and_images_keep_to_themselves(
-    task: str, name: str, pipe_for: PipeFor, tiny: ModuleType, at_hand: None
+    task: str, name: str, pipe_for: PipeFor, tiny: ModuleType, weights: dict[str, str]
 ):
     """A student's U-Net has a length of step, so guided-distill is asked for the 4-step one's."""
-    pipe, method = pipe_for(task), registry.method(name)
+    pipe, method = pipe_for(task), registry.method(name, weights=weights)
     strength = 0.5 if task == "image2image" else 1.0
     steps = 2 if task == "image2image" else 4
     wanted = SampleSettings(steps, 4.0, task, strength)
@@ -185,9 +168,9 @@ def test_n_steps_are_n_passes_and_images_keep_to_themselves(
 @pytest.mark.parametrize("name", ["ddim", "sun"])
 @pytest.mark.parametrize("task", ["image2image", "inpaint", "controlnet"])
 def test_sources_and_negatives_are_used(
-    task: str, name: str, pipe_for: PipeFor, tiny: ModuleType, at_hand: None
+    task: str, name: str, pipe_for: PipeFor, tiny: ModuleType, weights: dict[str, str]
 ):
-    method, pipe = registry.method(name), pipe_for(task)
+    method, pipe = registry.method(name, weights=weights), pipe_for(task)
     sampler = method.prepare(pipe, SampleSettings(4, 4.0, task, 1.0 if task != "inpaint" else 0.8))
     try:
         first = sampler.sample(batch_of(tiny))
@@ -206,9 +189,9 @@ def test_sources_and_negatives_are_used(
 
 
 def test_the_controlnet_reads_the_positive_text_alone_beside_sun(
-    pipe_for: PipeFor, tiny: ModuleType, at_hand: None
+    pipe_for: PipeFor, tiny: ModuleType, weights: dict[str, str]
 ):
-    pipe, method = pipe_for("controlnet"), registry.method("sun")
+    pipe, method = pipe_for("controlnet"), registry.method("sun", weights=weights)
     read: list[torch.Tensor] = []
     handle = pipe.controlnet.register_forward_pre_hook(
         lambda m, a, k: read.append(k["encoder_hidden_states"]), with_kwargs=True

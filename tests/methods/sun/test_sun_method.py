@@ -21,7 +21,6 @@ SETTINGS = SampleSettings(4, 8.0)
 
 @pytest.fixture(autouse=True)
 def _nothing_at_hand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("SUNBENCH_SUN", raising=False)
     monkeypatch.setattr(zoo, "weights", lambda: tmp_path)
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
 
@@ -33,28 +32,27 @@ def batch(width: int = 32) -> SampleBatch:
 
 
 def test_the_zoo_has_no_adapter_yet(pipe: Any):
-    reason = registry.method("sun").skip(pipe, SETTINGS)
-    assert (
-        reason
-        == "no SUN adapter for the zoo yet: sunbench train sun (or name a file in SUNBENCH_SUN)"
+    method = registry.method("sun")
+    assert method.skip(pipe, SETTINGS) == (
+        "sun: no weights for the zoo yet (name some with --weights sun=PATH)"
     )
-    assert registry.method("sun").content()["adapters"] == {}
+    assert method.content(pipe, SETTINGS)["weights"] == {}
 
 
-def test_other_reasons(
-    pipe: Any, randomly: Randomly, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
+def test_other_reasons(pipe: Any, randomly: Randomly, tmp_path: Path):
     write_adapter(randomly(pipe.unet), tmp_path / "sun.safetensors")
     method = registry.method("sun")
     assert method.skip(pipe, SETTINGS) is None
     assert "task inpaint" in (method.skip(pipe, SampleSettings(4, 8.0, "inpaint")) or "")
     assert "1001 steps" in (method.skip(pipe, SampleSettings(1001, 8.0)) or "")
     (tmp_path / "other.bin").write_bytes(b"x")
-    monkeypatch.setenv("SUNBENCH_SUN", str(tmp_path / "other.bin"))
+    method = registry.method("sun", weights={"sun": str(tmp_path / "other.bin")})
     assert "pickle" in (method.skip(pipe, SETTINGS) or "")
 
 
-def test_an_adapter_in_the_hubs_cache_is_found(pipe: Any, randomly: Randomly, tmp_path: Path):
+def test_an_adapter_in_the_hubs_cache_is_found(
+    pipe: Any, randomly: Randomly, tiny: Any, tmp_path: Path
+):
     """It is for Stable Diffusion 1, so the tiny model still has none."""
     commit = "0" * 40
     repo = tmp_path / "hub" / "models--Williechai--SpeedUpNet"
@@ -62,18 +60,18 @@ def test_an_adapter_in_the_hubs_cache_is_found(pipe: Any, randomly: Randomly, tm
     path.parent.mkdir(parents=True)
     (repo / "refs").mkdir()
     (repo / "refs" / "main").write_text(commit)
-    write_adapter(randomly(pipe.unet, add_pos=True), path, layout="official")
+    large = tiny.pipeline(tmp_path / "large", cross_attention_dim=768)
+    write_adapter(randomly(large.unet, add_pos=True), path, layout="official")
     method = registry.method("sun")
-    assert method.content()["adapters"]["sd1"]["form"] == "add_pos"
-    assert "no SUN adapter for the zoo yet" in (method.skip(pipe, SETTINGS) or "")
+    assert method.content(large, SETTINGS)["weights"]["form"] == "add_pos"
+    assert method.skip(large, SETTINGS) is None
+    assert "no weights for the zoo yet" in (method.skip(pipe, SETTINGS) or "")
 
 
 def test_stable_diffusion_without_an_adapter_says_how_to_get_one(tiny: Any, tmp_path: Path):
     large = tiny.pipeline(tmp_path / "large", cross_attention_dim=768)
     reason = registry.method("sun").skip(large, SETTINGS) or ""
-    assert (
-        "no SUN adapter for sd1 yet: hf download Williechai/SpeedUpNet sun_adapter_sdv15" in reason
-    )
+    assert "no weights for sd1 yet: hf download Williechai/SpeedUpNet sun_adapter_sdv15" in reason
 
 
 def test_a_pipeline_that_has_its_own_adapter(pipe: Any, randomly: Randomly):
@@ -96,7 +94,7 @@ def test_a_unet_without_cross_attention(tiny: Any, tmp_path: Path):
         mid_block_type="UNetMidBlock2D",
     )
     reason = registry.method("sun").skip(bare, SETTINGS)
-    assert reason == "given a U-Net without cross-attention, which SUN needs"
+    assert reason == "sun: given a U-Net without cross-attention, which SUN needs"
 
 
 @pytest.mark.parametrize(("name", "solver"), [("sun", "ddim"), ("sun-dpm++", "dpm++")])
@@ -127,9 +125,9 @@ def test_latents_are_those_of_a_pipeline_with_sun(
 def test_content_knows_weights_form_norm_and_solver(pipe: Any, randomly: Randomly, tmp_path: Path):
     path = tmp_path / "sun.safetensors"
     write_adapter(randomly(pipe.unet, add_pos=True, norm="batch"), path)
-    contents = [registry.method(name).content() for name in ("sun", "sun-dpm++")]
+    contents = [registry.method(name).content(pipe, SETTINGS) for name in ("sun", "sun-dpm++")]
     about = {"sha256": sha256_file(path), "form": "add_pos", "norm": "batch"}
-    assert [c["adapters"] for c in contents] == [{"zoo": about}] * 2
+    assert [c["weights"] for c in contents] == [about] * 2
     assert [c["solver"]["scheduler"] for c in contents] == [
         "DDIMScheduler",
         "DPMSolverMultistepScheduler",
@@ -137,12 +135,10 @@ def test_content_knows_weights_form_norm_and_solver(pipe: Any, randomly: Randoml
     assert all(c["solver"]["timestep_spacing"] == "trailing" for c in contents)
 
 
-def test_the_named_adapter_stands_for_all(
-    pipe: Any, randomly: Randomly, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
+def test_the_named_adapter_stands_for_all(pipe: Any, randomly: Randomly, tmp_path: Path):
     write_adapter(randomly(pipe.unet), tmp_path / "sun.safetensors")
     write_adapter(randomly(pipe.unet, seed=6), tmp_path / "mine.safetensors")
-    monkeypatch.setenv("SUNBENCH_SUN", str(tmp_path / "mine.safetensors"))
-    adapters = registry.method("sun").content()["adapters"]
-    assert adapters.keys() == {"any"}
-    assert adapters["any"]["sha256"] == sha256_file(tmp_path / "mine.safetensors")
+    for name in ("sun", "sun-dpm++"):
+        method = registry.method(name, weights={"sun": str(tmp_path / "mine.safetensors")})
+        about = method.content(pipe, SETTINGS)["weights"]
+        assert about["sha256"] == sha256_file(tmp_path / "mine.safetensors")

@@ -295,14 +295,12 @@ def test_the_teacher_is_guided_as_the_user_means_in_one_call(pipe: Any):
     torch.testing.assert_close(ours, expected, atol=1e-4, rtol=1e-4)
 
 
-def test_training_and_sampling_feed_the_same_w(
-    make: Callable[..., Any], train: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
-):
+def test_training_and_sampling_feed_the_same_w(make: Callable[..., Any], train: Callable[..., Any]):
     """guidance_scale 5 is w = 4 in both, so the papers' w = 8 is the user's 9."""
     bench = make("lcm", sheet=0, loop={"steps": 1})
     path, pipe = train(bench), bench.pipeline
-    monkeypatch.setenv("SUNBENCH_LCM", str(path))
-    sampler: Any = registry.method("lcm").prepare(pipe, SampleSettings(4, 5.0))
+    lcm = registry.method("lcm", weights={"lcm": str(path)})
+    sampler: Any = lcm.prepare(pipe, SampleSettings(4, 5.0))
     fed: list[torch.Tensor] = []
     unet = sampler.pipeline.unet
     unet.time_embedding.cond_proj.register_forward_pre_hook(lambda m, args: fed.append(args[0]))

@@ -26,7 +26,6 @@ from sunbench.cli import main
 from sunbench.errors import UserError
 from sunbench.methods import boostdiff, lcm_lora
 from sunbench.methods.differences import is_difference
-from sunbench.methods.distilled import Weights
 from sunbench.methods.lora import write_lora
 from sunbench.methods.students import load_student
 from sunbench.methods.training.boostdiff import bitfit_stage, lora_stage
@@ -210,9 +209,7 @@ def batch(pipe: Any) -> Any:
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_files_load_in_the_sampler_and_change_its_pictures(
-    method: str, make: Make, train: Train, monkeypatch: pytest.MonkeyPatch
-):
+def test_files_load_in_the_sampler_and_change_its_images(method: str, make: Make, train: Train):
     """Untrained weights are the base in one pass, to rounding; trained ones are not."""
     bench, steps = make(method, sheet=0), 2
     base = sample(bench.pipeline, bench.pipeline.unet, method, steps)
@@ -224,8 +221,7 @@ def test_files_load_in_the_sampler_and_change_its_pictures(
         made["first"] = first.target.parent
     found = {}
     for name, path in made.items():
-        monkeypatch.setenv(Weights(method).variable, str(path))
-        chosen = registry.method(method)
+        chosen = registry.method(method, weights={method: str(path)})
         assert chosen.skip(bench.pipeline, SampleSettings(steps, 5.0)) is None
         found[name] = chosen.prepare(bench.pipeline, SampleSettings(steps, 5.0)).sample(
             batch(bench.pipeline)
@@ -235,13 +231,10 @@ def test_files_load_in_the_sampler_and_change_its_pictures(
 
 
 @pytest.mark.parametrize("method", ["lcm-lora", "boostdiff-lora", "boostdiff-bitfit"])
-def test_merged_weights_are_the_network_that_was_trained(
-    method: str, make: Make, monkeypatch: pytest.MonkeyPatch
-):
+def test_merged_weights_are_the_network_that_was_trained(method: str, make: Make):
     bench = make(method, sheet=0)
     (stage,) = stages(bench)
-    monkeypatch.setenv(Weights(method).variable, str(stage.run()))
-    chosen: Any = registry.method(method)
+    chosen: Any = registry.method(method, weights={method: str(stage.run())})
     ours = chosen.network(bench.pipeline, SampleSettings(4, 5.0))
     x, t = (
         torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(0)),
