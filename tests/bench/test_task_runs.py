@@ -68,7 +68,7 @@ def test_inpainting_keeps_and_measures_what_is_not_masked(lab: Any):
         assert row.low <= row.value <= row.high
         assert row.value < 100  # the autoencoder is not exact
     assert rows["ddim", "psnr"].nfe == 4
-    assert "no SUN adapter" in rows["sun", "psnr"].reason
+    assert "no weights for" in rows["sun", "psnr"].reason
 
     entry = document(lab, "paint")["cells"][0]["content"]
     assert entry["task_settings"] == {

@@ -28,7 +28,7 @@ CHEAP = (
 #: Programs that are not ours.
 OTHERS = ("python", "pip", "tox", "pytest", "cp", "mkdir")
 #: Environment variables that a command may set.
-VARIABLES = ("SUNBENCH_CACHE", "SUNBENCH_SUN", "HF_HUB_OFFLINE")
+VARIABLES = ("SUNBENCH_CACHE", "HF_HUB_OFFLINE")
 
 
 def blocks(page: Path, language: str) -> list[str]:

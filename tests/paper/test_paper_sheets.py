@@ -55,7 +55,7 @@ def test_figure_4_as_typed_writes_pictures_and_captions(done):
         assert picture.width > 1000
     page = (done.root / "sheets/sun-fig-4-one.md").read_text()
     assert "Figure 4 of SpeedUpNet" in page
-    assert "Missing: SUN: no SUN adapter for the zoo yet" in page
+    assert "Missing: SUN: sun: no weights for the zoo yet" in page
 
 
 def test_figure_4_without_a_run_makes_a_small_one(lab):

@@ -69,7 +69,7 @@ def test_the_page_has_the_papers_shape(done):
     assert "| DDIM | paper | 25.32 | 21.94 |" in table[2]
     assert re.search(r"\| here \| \d", table[3])
     assert "n/a (a)" in table[7]
-    assert "(a) no guided-distill weights for the zoo yet" in text
+    assert "(a) guided-distill: no weights for the zoo yet" in text
     assert "Floor of one (reference against itself at other seeds, 20 images)" in text
     assert "Order of rows: of 6 pairs" in text
     assert "(1) implausibly far" in text

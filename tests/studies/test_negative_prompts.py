@@ -101,7 +101,7 @@ def test_a_method_without_negatives_falls_by_exactly_zero(zoo_card: Path, lora: 
     assert len(rows) == 4 * 2 * 2
     for (method, _, _), row in rows.items():
         if method == "sun":
-            assert "no SUN adapter" in row.reason
+            assert "no weights for the zoo" in row.reason
         elif method == "lcm-lora":
             assert row.fall.value == row.fall.low == row.fall.high == 0
             assert row.absent.value == 0
@@ -136,7 +136,12 @@ def test_files_tables_and_sheet(zoo_card: Path, tmp_path: Path):
     write(tmp_path / "out", asked, found)
     page = (tmp_path / "out/negatives.md").read_text()
     assert page == markdown(found)
-    for word in ("ground colour", "thing of the nearest caption", "no SUN adapter", "share of"):
+    for word in (
+        "ground colour",
+        "thing of the nearest caption",
+        "no weights for the zoo",
+        "share of",
+    ):
         assert word in page
     assert str(tmp_path) not in page
     rows = list(csv.DictReader(csv_text(found).splitlines()))
