@@ -16,6 +16,7 @@ from sunbench.errors import unknown
 from sunbench.paper.catalogue import Entry, entries
 
 if TYPE_CHECKING:
+    from sunbench.paper.page import Page
     from sunbench.paper.plan import Options
     from sunbench.progress import RichWatcher
 
@@ -39,27 +40,27 @@ app = typer.Typer(
 
 Models = Annotated[
     str,
-    typer.Option(help="Cards, ids, folders or files by commas; `zoo` or `paper` for all of them."),
+    typer.Option(help="Comma-separated models; `zoo` or `paper` for all of theirs."),
 ]
-Images = Annotated[int | None, typer.Option(help="Images a row: prompts x seeds.")]
-Seeds = Annotated[str, typer.Option(help="How many seeds, or a list: 0,1,2.")]
+Images = Annotated[int | None, typer.Option(help="Images per row: prompts x seeds.")]
+Seeds = Annotated[str, typer.Option(help="Number of seeds, or a list: 0,1,2.")]
 Prompts = Annotated[str | None, typer.Option(help="Prompt set in place of the protocol's.")]
 Negatives = Annotated[str | None, typer.Option(help="none, default or sampled.")]
 Run = Annotated[
     Path | None,
     typer.Option(
-        help="A run to take cells from and to add what is missing; default runs/paper/NAME."
+        help="Run whose cells are used and which gets what is missing; default: runs/paper/NAME."
     ),
 ]
 Out = Annotated[
-    Path | None, typer.Option("--out", help="Where the files go; default: paper/ in the run.")
+    Path | None, typer.Option("--out", help="Folder of the files; default: paper/ in the run.")
 ]
-Device = Annotated[str | None, typer.Option(help="cpu, cuda, mps; default: the best.")]
+Device = Annotated[str | None, typer.Option(help="cpu, cuda or mps; default: the best.")]
 Dtype = Annotated[str | None, typer.Option(help="float32, float16 or bfloat16.")]
-Batch = Annotated[int | None, typer.Option(help="Images sampled at once.")]
+Batch = Annotated[int | None, typer.Option(help="Images per batch.")]
 Ablations = Annotated[
     Path | None,
-    typer.Option(help="Folder of SUN adapters trained otherwise, sun-p0.0.safetensors."),
+    typer.Option(help="Folder of SUN adapters of other settings: sun-p0.0.safetensors."),
 ]
 
 
@@ -110,7 +111,7 @@ def _place(entry: Entry, run: Path | None) -> Path:
 
 @app.command("list")
 def list_() -> None:
-    """Every table and figure of the papers, and whether it can be made yet."""
+    """List the papers' tables and figures and what each needs."""
     lines = [
         [e.name, e.kind, f"{e.protocol.title}, {e.number}", e.title, _state(e)]
         for e in entries().values()
@@ -145,7 +146,6 @@ def _register_table(entry: Entry) -> None:
         weights: WeightsOption = None,
     ) -> None:
         from sunbench.paper.make import make_table
-        from sunbench.paper.page import write
 
         options = _options(
             models, images, seeds, prompts, negatives, device, dtype, batch, ablations, weights
@@ -153,13 +153,20 @@ def _register_table(entry: Entry) -> None:
         place = _place(entry, run)
         with _watch() as watcher:
             page = make_table(entry, options, place, watcher, reuse=run is not None)
-        out.print(table(page.title, list(page.head), [list(line) for line in page.lines]))
-        for note in page.notes:
-            _say(f"- {note}")
-        for path in write(page, folder or place / "paper"):
-            _say(f"Table: {path}")
+        _show_table(page, folder or place / "paper")
 
     _add(entry, command)
+
+
+def _show_table(page: Page, folder: Path) -> None:
+    """Print a table with its notes and write its files."""
+    from sunbench.paper.page import write
+
+    out.print(table(page.title, list(page.head), [list(line) for line in page.lines]))
+    for note in page.notes:
+        _say(f"- {note}")
+    for path in write(page, folder):
+        _say(f"Table: {path}")
 
 
 def _register_figure(entry: Entry) -> None:
@@ -169,7 +176,7 @@ def _register_figure(entry: Entry) -> None:
         seeds: Seeds = "",
         prompts: Prompts = None,
         run: Annotated[
-            Path | None, typer.Option(help="A finished run to draw from; nothing is sampled.")
+            Path | None, typer.Option(help="Finished run to draw from; nothing is sampled.")
         ] = None,
         folder: Out = None,
         device: Device = None,
@@ -186,10 +193,10 @@ def _register_figure(entry: Entry) -> None:
         )
         place = _place(entry, run)
         with _watch() as watcher:
-            made = make_figure(entry, options, place, watcher, reuse=run is not None)
-        for line in dict.fromkeys(m for sheet in made for m in sheet.missing):
+            sheets = make_figure(entry, options, place, watcher, reuse=run is not None)
+        for line in dict.fromkeys(m for sheet in sheets for m in sheet.missing):
             _say(f"missing: {line}")
-        for path in write(made, folder or place / "paper"):
+        for path in write(sheets, folder or place / "paper"):
             _say(f"Figure: {path}")
 
     _add(entry, command)
@@ -199,31 +206,26 @@ def _register_timing(entry: Entry) -> None:
     def command(
         models: Annotated[
             str,
-            typer.Option(help="Models by commas; sd1.5-shape and sd2.1-shape need no weights."),
+            typer.Option(help="Models; sd1.5-shape and sd2.1-shape need no weights."),
         ] = "",
-        rounds: Annotated[int, typer.Option(help="Timed rounds; everyone once in each.")] = 10,
-        warm_up: Annotated[int, typer.Option(help="Rounds before, untimed.")] = 2,
+        rounds: Annotated[int, typer.Option(help="Timed rounds; each method once per round.")] = 10,
+        warm_up: Annotated[int, typer.Option(help="Untimed rounds before them.")] = 2,
         run: Annotated[
             Path | None,
-            typer.Option(help="Folder of sun-3.json; what it holds is not timed again."),
+            typer.Option(help="Folder of sun-3.json; models in it are not timed again."),
         ] = None,
         folder: Out = None,
         device: Device = None,
         dtype: Annotated[str, typer.Option(help="float32, float16 or bfloat16.")] = "float32",
     ) -> None:
-        from sunbench.paper.page import write
-        from sunbench.paper.timing import asked
-        from sunbench.paper.timing_page import page, timed
+        from sunbench.paper.timing import measured_times, timing_request
+        from sunbench.paper.timing_page import page
 
         chosen, place = device or best_device(), _place(entry, run)
         specs = names(models) or _usual_shapes(entry, chosen)
-        for document in timed(
-            place, specs, lambda spec: asked(spec, chosen, dtype, rounds, warm_up), _say
-        ):
-            made = page(entry, document)
-            out.print(table(made.title, list(made.head), [list(line) for line in made.lines]))
-            for path in write(made, folder or place / "paper"):
-                _say(f"Table: {path}")
+        requests = {spec: timing_request(spec, chosen, dtype, rounds, warm_up) for spec in specs}
+        for times in measured_times(place, requests, _say):
+            _show_table(page(entry, times), folder or place / "paper")
 
     _add(entry, command)
 

@@ -9,13 +9,14 @@ from .catalogue import cards, find
 from .context import ModelContext
 
 if TYPE_CHECKING:
-    from .loading import LoadedModel, load
+    from .loading import LoadedModel, channels_last, load
 
 __all__ = [
     "LoadedModel",
     "ModelCard",
     "ModelContext",
     "cards",
+    "channels_last",
     "find",
     "load",
     "read_card",
@@ -24,8 +25,8 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """Give `load` and `LoadedModel` on first use, so that listing models imports no torch."""
-    if name in ("load", "LoadedModel"):
+    """Give what loads models on first use, so that listing models imports no torch."""
+    if name in ("load", "LoadedModel", "channels_last"):
         from . import loading
 
         return getattr(loading, name)

@@ -1,39 +1,35 @@
-"""Measuring SUN's Table 3: methods take turns, so that a slow minute strikes all of them alike."""
+"""SUN's Table 3 measured: its variants in a timing pass at batch 1, kept as one document."""
 
 from __future__ import annotations
 
 import json
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from diffusers import AutoencoderKL, PNDMScheduler, StableDiffusionPipeline, UNet2DConditionModel
-from torch import Tensor
 from transformers import CLIPTextConfig, CLIPTextModel
 
 from sunbench.errors import UserError
-from sunbench.models import find, load
+from sunbench.models import LoadedModel, ModelCard, channels_last, find, load
 from sunbench.models.sources import CONFIGS
-from sunbench.paper.arms import Arm, arms
-from sunbench.paper.clocks import clocks, device_name
-from sunbench.sampling import (
-    ImageId,
-    SampleBatch,
-    decode,
-    latent_shape,
-    make_batch,
-)
+from sunbench.paper.variants import VARIANTS
+from sunbench.store import write_atomic
+from sunbench.store.decode import decode
+from sunbench.store.files import make_folder, read_versioned, to_json
+from sunbench.store.timings import TimingRow
+from sunbench.timing import TimingSettings, measure
 
+SCHEMA_VERSION = 2
 #: Full shapes with random weights, for a GPU without any download.
 SHAPES = {"sd1.5-shape": "sd1", "sd2.1-shape": "sd2"}
 
 
 @dataclass(frozen=True)
-class Timing:
-    """How a table was timed, JSON-able."""
+class TimingRequest:
+    """How a model is timed for the table."""
 
     model: str
     device: str
@@ -42,197 +38,108 @@ class Timing:
     rounds: int
     warm_up: int
 
+    def __post_init__(self) -> None:
+        if self.rounds < 3 or self.warm_up < 1:
+            given = f"{self.rounds} rounds and {self.warm_up} warm-up"
+            raise UserError(f"given {given}, expected 3 and 1 or more")
+        if not isinstance(getattr(torch, self.dtype, None), torch.dtype):
+            raise UserError(f"given dtype {self.dtype!r}, expected float32, float16 or bfloat16")
+
 
 @dataclass(frozen=True)
-class Times:
-    """Seconds of one row over the rounds: text encoder, U-Net, whole sampler, VAE decoder."""
+class ModelTimes:
+    """A request with what was measured."""
 
-    row: str
-    steps: int
-    cfg: str
-    note: str
-    nfe: float
-    encode: tuple[float, ...]
-    unet: tuple[float, ...]
-    sample: tuple[float, ...]
-    decode: tuple[float, ...]
-
-    @property
-    def pipeline(self) -> tuple[float, ...]:
-        """Text encoder, sampler and VAE decoder together."""
-        return tuple(map(sum, zip(self.encode, self.sample, self.decode, strict=True)))
-
-    def component(self, name: str) -> tuple[float, ...]:
-        """``pipeline`` or ``unet``."""
-        return self.pipeline if name == "pipeline" else self.unet
+    request: TimingRequest
+    unet_parameters: int
+    rows: tuple[TimingRow, ...]
 
 
-# ------------------------------------------------------------------------------ pipelines
+def timing_request(spec: str, device: str, dtype: str, rounds: int, warm_up: int) -> TimingRequest:
+    """The request for a model or a shape; nothing is loaded."""
+    if spec in SHAPES:
+        return TimingRequest(spec, device, dtype, 512, rounds, warm_up)
+    card = find(spec)
+    return TimingRequest(card.name, device, dtype, card.resolution, rounds, warm_up)
 
 
-def _json(family: str, part: str) -> dict[str, Any]:
+# ------------------------------------------------------------------------------ models
+
+
+def _config(family: str, part: str) -> dict[str, Any]:
     file = next((CONFIGS / family / part).glob("*.json"))
-    found: dict[str, Any] = json.loads(file.read_text("utf-8"))
-    return found
+    config: dict[str, Any] = json.loads(file.read_text("utf-8"))
+    return config
 
 
-def random_pipeline(family: str, device: str, dtype: torch.dtype) -> Any:
+def random_pipeline(family: str, device: str, dtype: torch.dtype) -> StableDiffusionPipeline:
     """A pipeline of Stable Diffusion's full shape with random weights and no tokenizer."""
     with torch.device(device):
-        unet = UNet2DConditionModel.from_config(_json(family, "unet"))
-        vae = AutoencoderKL.from_config(_json(family, "vae"))
-        text = CLIPTextModel(CLIPTextConfig(**_json(family, "text_encoder")))
+        unet = UNet2DConditionModel.from_config(_config(family, "unet"))
+        vae = AutoencoderKL.from_config(_config(family, "vae"))
+        text = CLIPTextModel(CLIPTextConfig(**_config(family, "text_encoder")))
     for part in (unet, vae, text):
         torch.nn.Module.to(part, dtype=dtype).eval().requires_grad_(False)
-    scheduler = PNDMScheduler.from_config(_json(family, "scheduler"))
-    return StableDiffusionPipeline(
+    pipeline = StableDiffusionPipeline(
         unet=unet,
         vae=vae,
         text_encoder=text,
         tokenizer=None,
-        scheduler=scheduler,
+        scheduler=PNDMScheduler.from_config(_config(family, "scheduler")),
         safety_checker=None,
         feature_extractor=None,
         requires_safety_checker=False,
     )
+    channels_last(pipeline)
+    return pipeline
 
 
-def pipeline_of(spec: str, device: str, dtype: str) -> tuple[Any, str, int]:
-    """A pipeline, its name and its resolution: of a card, or of a shape with random weights."""
-    kind = getattr(torch, dtype, None)
-    if not isinstance(kind, torch.dtype):
-        raise UserError(f"given dtype {dtype!r}, expected float32, float16 or bfloat16")
-    if spec in SHAPES:
-        return random_pipeline(SHAPES[spec], device, kind), spec, 512
-    card = find(spec)
-    loaded = load(card, device=device, dtype=kind)
-    return loaded.pipeline, card.name, card.resolution
+def load_for_timing(spec: str, device: str, dtype: str) -> LoadedModel:
+    """A card's model, or a shape with random weights."""
+    kind = getattr(torch, dtype)
+    if spec not in SHAPES:
+        return load(find(spec), device=device, dtype=kind)
+    card = ModelCard(spec, "folder", spec, resolution=512)
+    return LoadedModel(random_pipeline(SHAPES[spec], device, kind), card, {}, "own")
 
 
 # ------------------------------------------------------------------------------ measuring
 
 
-def _now(device: torch.device) -> float:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    return time.perf_counter()
+def measure_model(spec: str, request: TimingRequest) -> ModelTimes:
+    """Time every variant on one model, one image at a time."""
+    loaded = load_for_timing(spec, request.device, request.dtype)
+    methods = [variant.timed(loaded.pipeline) for variant in VARIANTS]
+    settings = TimingSettings(request.resolution, rounds=request.rounds, warm_up=request.warm_up)
+    rows = measure(loaded, methods, settings, "full")
+    parameters = sum(p.numel() for p in loaded.pipeline.unet.parameters())
+    return ModelTimes(request, parameters, tuple(rows))
 
 
-def _inputs(pipeline: Any, resolution: int) -> tuple[SampleBatch, Tensor]:
-    """One image's batch with random texts, and token ids for the text encoder: (2, tokens)."""
-    config = pipeline.text_encoder.config
-    g = torch.Generator().manual_seed(0)
-    tokens = config.max_position_embeddings
-    texts = torch.randn(2, 1, tokens, config.hidden_size, generator=g)
-    ids = torch.randint(0, config.vocab_size, (2, tokens), generator=g)
-    ids[:, -1] = config.eos_token_id
-    shape = latent_shape(pipeline, resolution)
-    batch = make_batch([ImageId("timing", 0)], texts[0], texts[1], shape)
-    return batch, ids.to(pipeline.unet.device)
+def measured_times(
+    run: Path, requests: Mapping[str, TimingRequest], report: Callable[[str], None]
+) -> list[ModelTimes]:
+    """The times of these models: those kept in a run with the same settings, else measured."""
+    file = run / "sun-3.json"
+    kept = {times.request: times for times in _read(file)}
+    for spec, request in requests.items():
+        if request not in kept:
+            report(f"{spec}: measuring")
+            kept[request] = measure_model(spec, request)
+            _write(file, list(kept.values()))
+    return [kept[request] for request in requests.values()]
 
 
-@torch.no_grad()
-def once(arm: Arm, pipeline: Any, resolution: int) -> tuple[float, float, float, float]:
-    """Seconds of one image: text encoder, U-Net, sampler, VAE decoder."""
-    device = pipeline.unet.device
-    batch, ids = _inputs(pipeline, resolution)
-    began = _now(device)
-    pipeline.text_encoder(ids[: arm.texts])
-    encoded = _now(device)
-    latents = arm.sampler.sample(batch)
-    sampled = _now(device)
-    decode(pipeline, latents)
-    done = _now(device)
-    return encoded - began, arm.sampler.unet_seconds, sampled - encoded, done - sampled
+def _read(file: Path) -> list[ModelTimes]:
+    if not file.exists():
+        return []
+    models = read_versioned(file, SCHEMA_VERSION, "`sunbench paper sun-3`").get("models")
+    if not isinstance(models, list):
+        raise UserError(f"{file}: given no list of models, expected one")
+    return [decode(ModelTimes, m, f"{file}, model {i}") for i, m in enumerate(models, 1)]
 
 
-def turns(count: int, rounds: int) -> list[list[int]]:
-    """Who goes when: everyone once a round, a different one first each time."""
-    return [[(r + i) % count for i in range(count)] for r in range(rounds)]
-
-
-def measure(
-    pipeline: Any,
-    resolution: int,
-    rounds: int,
-    warm_up: int,
-    told: Callable[[str], None] = lambda text: None,
-) -> list[Times]:
-    """Time every row: ``warm_up`` untimed rounds, then ``rounds`` timed ones, in turns."""
-    if rounds < 3 or warm_up < 1:
-        raise UserError(f"given {rounds} rounds and {warm_up} warm-up, expected 3 and 1 or more")
-    ready = arms(pipeline)
-    kept: list[list[tuple[float, ...]]] = [[] for _ in ready]
-    for r, turn in enumerate(turns(len(ready), warm_up + rounds)):
-        told(f"round {r + 1} of {warm_up + rounds}")
-        for i in turn:
-            spent = once(ready[i], pipeline, resolution)
-            if r >= warm_up:
-                kept[i].append(spent)
-    return [_times(arm, k) for arm, k in zip(ready, kept, strict=True)]
-
-
-def _times(arm: Arm, kept: Sequence[tuple[float, ...]]) -> Times:
-    columns = [tuple(c) for c in zip(*kept, strict=True)]
-    return Times(arm.row, arm.steps, arm.cfg, arm.note, arm.sampler.nfe, *columns)
-
-
-def spread(seconds: Sequence[float]) -> tuple[float, float, float]:
-    """Median and the quartiles around it."""
-    low, median, high = np.percentile(np.asarray(seconds), [25, 50, 75])
-    return float(median), float(low), float(high)
-
-
-def ratio(base: Sequence[float], other: Sequence[float]) -> tuple[float, float, float]:
-    """How many times faster, from ratios within rounds: median and quartiles."""
-    return spread([a / b for a, b in zip(base, other, strict=True)])
-
-
-# ------------------------------------------------------------------------------ keeping
-
-
-def time_model(
-    spec: str,
-    *,
-    device: str,
-    dtype: str,
-    rounds: int,
-    warm_up: int,
-    told: Callable[[str], None] = lambda text: None,
-) -> dict[str, Any]:
-    """Time one model; everything about it as a JSON-able document."""
-    pipeline, name, resolution = pipeline_of(spec, device, dtype)
-    on = pipeline.unet.device
-    before = clocks(on)
-    found = measure(pipeline, resolution, rounds, warm_up, told)
-    return {
-        "timing": asdict(Timing(name, device, dtype, resolution, rounds, warm_up)),
-        "device": device_name(on),
-        "clocks_before": before,
-        "clocks_after": clocks(on),
-        "unet_parameters": sum(p.numel() for p in pipeline.unet.parameters()),
-        "torch": torch.__version__,
-        "tf32": bool(torch.backends.cuda.matmul.allow_tf32),
-        "rows": [asdict(t) for t in found],
-    }
-
-
-def times_of(document: dict[str, Any]) -> list[Times]:
-    """The rows of a document."""
-    return [_row(row) for row in document["rows"]]
-
-
-def _row(row: dict[str, Any]) -> Times:
-    values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in row.items()}
-    return Times(**values)
-
-
-def asked(spec: str, device: str, dtype: str, rounds: int, warm_up: int) -> Timing:
-    """What a timing of this model will be called; nothing is loaded."""
-    name, side = (spec, 512) if spec in SHAPES else _named(spec)
-    return Timing(name, device, dtype, side, rounds, warm_up)
-
-
-def _named(spec: str) -> tuple[str, int]:
-    card = find(spec)
-    return card.name, card.resolution
+def _write(file: Path, models: list[ModelTimes]) -> None:
+    make_folder(file.parent)
+    document = {"schema_version": SCHEMA_VERSION, "models": [asdict(m) for m in models]}
+    write_atomic(file, to_json(document))

@@ -1,67 +1,28 @@
-"""SUN's Table 3 in its shape: the paper's seconds, ours, and how many times faster each is."""
+"""SUN's Table 3 in its shape: the paper's seconds, ours, and how many times as fast each is."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 from sunbench.paper.catalogue import Entry
 from sunbench.paper.numbers import Printed, printed
 from sunbench.paper.page import Marks, Page
-from sunbench.paper.timing import Times, Timing, ratio, spread, time_model, times_of
+from sunbench.paper.timing import ModelTimes
+from sunbench.paper.variants import BASE, VARIANTS
 from sunbench.report.tables import number
-from sunbench.store import write_atomic
-from sunbench.store.files import make_folder, read_versioned, to_json
+from sunbench.store.timings import Spread, TimingRow, spread
 
-SCHEMA_VERSION = 1
 MACHINES = (("V100", "fp32"), ("M1Pro", "fp16"))
 COMPONENTS = ("pipeline", "unet")
-BASE = "DPM-Solver++ (25)"
+_VARIANTS = {variant.row: variant for variant in VARIANTS}
 
 
-def timed(
-    run: Path,
-    specs: Sequence[str],
-    wanted: Callable[[str], Timing],
-    told: Callable[[str], None],
-) -> list[dict[str, Any]]:
-    """The documents of these models: those kept in a run with the same settings, else measured."""
-    file = run / "sun-3.json"
-    held = read_versioned(file, SCHEMA_VERSION, "`sunbench paper sun-3`") if file.exists() else {}
-    documents: dict[str, Any] = {json.dumps(d["timing"]): d for d in held.get("models", [])}
-    out = []
-    for spec in specs:
-        asked = wanted(spec)
-        label = json.dumps(asdict(asked))
-        if label not in documents:
-            told(f"{spec}: measuring")
-            documents[label] = time_model(
-                spec,
-                device=asked.device,
-                dtype=asked.dtype,
-                rounds=asked.rounds,
-                warm_up=asked.warm_up,
-                told=told,
-            )
-            make_folder(run)
-            kept = {"schema_version": SCHEMA_VERSION, "models": list(documents.values())}
-            write_atomic(file, to_json(kept))
-        out.append(documents[label])
-    return out
-
-
-# ------------------------------------------------------------------------------ page
-
-
-def page(entry: Entry, document: dict[str, Any]) -> Page:
+def page(entry: Entry, times: ModelTimes) -> Page:
     """The table of one model."""
-    times, doubts = times_of(document), Marks("123456789")
-    base = next(t for t in times if t.row == BASE)
-    t = document["timing"]
-    lines = tuple(_line(x, base, doubts) for x in times)
+    doubts, flags = Marks("123456789"), Marks("abcdefghijklmnopqrstuvwxyz")
+    model = times.request.model
     head = (
         "method (steps)",
         "NFE",
@@ -72,15 +33,30 @@ def page(entry: Entry, document: dict[str, Any]) -> Page:
         "V100 pipeline speed-up (paper)",
         "here pipeline speed-up",
     )
+    lines = tuple(_line(row, doubts, flags) for row in times.rows)
+    marked = [*flags.notes(), *(f"{n} (paper)" for n in doubts.notes())]
     return Page(
-        f"{entry.name}-{t['model']}",
-        f"{entry.name}: {entry.title}, {t['model']}",
-        _lead(entry, document),
+        f"{entry.name}-{model}",
+        f"{entry.name}: {entry.title}, {model}",
+        _lead(entry, times),
         head,
         lines,
-        tuple([*_notes(times, document), *(f"{n} (paper)" for n in doubts.notes())]),
-        tuple(r for x in times for r in _records(entry, document, x, base)),
+        (*_notes(times), *marked),
+        tuple(r for row in times.rows for r in _records(entry, times, row)),
     )
+
+
+# ------------------------------------------------------------------------------ cells
+
+
+def _seconds(row: TimingRow, component: str) -> Spread:
+    return spread(row.seconds if component == "pipeline" else row.unet_seconds)
+
+
+def _speed_up(row: TimingRow, component: str) -> Spread:
+    gain = row.speed_up if component == "pipeline" else row.unet_speed_up
+    assert gain is not None  # every pass of this table has its reference
+    return gain
 
 
 def _paper(row: str, machine: str, component: str) -> Printed | None:
@@ -88,89 +64,95 @@ def _paper(row: str, machine: str, component: str) -> Printed | None:
     return places.get((row, machine, component))
 
 
-def _text(three: tuple[float, float, float], unit: str = "") -> str:
-    middle, low, high = (number(x) for x in three)
-    return f"{middle}{unit} [{low}, {high}]"
-
-
-def _line(x: Times, base: Times, doubts: Marks) -> tuple[str, ...]:
-    theirs = [_paper(x.row, machine, c) for machine, _ in MACHINES for c in COMPONENTS]
-    seconds = ["–" if p is None else p.text + doubts.mark(p.doubt) for p in theirs]
-    gains = []
-    for c in ("unet", "pipeline"):
-        gains += [_paper_gain(x.row, c), _text(ratio(base.component(c), x.component(c)), "x")]
-    ours = [_text(spread(x.component(c))) for c in COMPONENTS]
-    return (x.row, f"{x.nfe:.0f}", *seconds, *ours, *gains)
-
-
 def _paper_gain(row: str, component: str) -> str:
     one, base = _paper(row, "V100", component), _paper(BASE, "V100", component)
     return "–" if one is None or base is None else f"{base.value / one.value:.2f}x"
 
 
-def _lead(entry: Entry, document: dict[str, Any]) -> tuple[str, ...]:
-    t = document["timing"]
+def _text(three: Spread, unit: str = "") -> str:
+    middle, low, high = (number(x) for x in three)
+    return f"{middle}{unit} [{low}, {high}]"
+
+
+def _line(row: TimingRow, doubts: Marks, flags: Marks) -> tuple[str, ...]:
+    theirs = [_paper(row.method, machine, c) for machine, _ in MACHINES for c in COMPONENTS]
+    seconds = ["–" if p is None else p.text + doubts.mark(p.doubt) for p in theirs]
+    mark = flags.mark("; ".join(row.flags))
+    gains = []
+    for c in ("unet", "pipeline"):
+        gains += [_paper_gain(row.method, c), _text(_speed_up(row, c), "x") + mark]
+    ours = [_text(_seconds(row, c)) + mark for c in COMPONENTS]
+    return (row.method, f"{row.nfe:.0f}", *seconds, *ours, *gains)
+
+
+# ------------------------------------------------------------------------------ words
+
+
+def _lead(entry: Entry, times: ModelTimes) -> tuple[str, ...]:
+    request, machine = times.request, times.rows[0].machine
+    side = request.resolution
     return (
-        f"{entry.number} of {entry.protocol.title}. One image of {t['resolution']}x"
-        f"{t['resolution']} pixels, batch 1, {t['dtype']}, on {document['device']}: median of"
-        f" {t['rounds']} rounds after {t['warm_up']} untimed, quartiles in brackets; methods take"
-        " turns within a round, speed-ups are ratios within rounds to DPM-Solver++ (25) with"
-        " batched guidance.",
-        f"Clocks before: {_words(document['clocks_before'])}; after:"
-        f" {_words(document['clocks_after'])}. torch {document['torch']}, TF32"
-        f" {'on' if document['tf32'] else 'off'}, U-Net of"
-        f" {document['unet_parameters']:,} parameters.",
+        f"{entry.number} of {entry.protocol.title}. One image of {side}x{side} pixels, batch 1,"
+        f" {request.dtype}, on {machine.device}, {machine.threads} threads: median of"
+        f" {request.rounds} rounds after {request.warm_up} untimed, quartiles in brackets; methods"
+        " take turns within each round, speed-ups are ratios within rounds to DPM-Solver++ (25)"
+        " with batched guidance.",
+        f"Clocks before: {_words(machine.clocks_before)}; after: {_words(machine.clocks_after)}."
+        f" Load before {machine.load_before:.1f}, after {machine.load_after:.1f}."
+        f" torch {machine.versions['torch']}, TF32 of matmul {_switch(machine.tf32_matmul)}, of"
+        f" cuDNN {_switch(machine.tf32_cudnn)}, {machine.memory_format}, U-Net of"
+        f" {times.unet_parameters:,} parameters.",
     )
 
 
-def _words(found: dict[str, Any]) -> str:
-    return ", ".join(f"{k} {v}" for k, v in found.items()) or "not told by the system"
+def _switch(on: bool) -> str:
+    return "on" if on else "off"
 
 
-def _notes(times: Sequence[Times], document: dict[str, Any]) -> list[str]:
-    t = document["timing"]
+def _words(clocks: dict[str, str]) -> str:
+    return ", ".join(f"{k} {v}" for k, v in clocks.items()) or "not reported by the system"
+
+
+def _notes(times: ModelTimes) -> list[str]:
+    request = times.request
     out = [
         "Seconds: another machine, so they cannot be set against the paper's (V100 in fp32, M1 Pro"
         " in fp16); speed-ups can be, as far as the network has the same shape.",
         "Weights: adapter, LoRA and student have the right shapes and were not trained; seconds do"
-        " not depend on their values. Pipeline: text encoder, sampler, VAE decoder.",
+        " not depend on their values. Pipeline: text encoder, sampler, VAE decoder. SUN (4) is the"
+        " paper's form, which Table 3 times; quality is measured with the released form.",
     ]
-    if t["model"] not in ("sd1.5", "sd1.5-shape"):
-        out.append(f"Model: {t['model']} is not Stable Diffusion v1.5, so its shares differ.")
-    if t["dtype"] != "float32":
-        out.append(f"Precision: {t['dtype']}, the V100 column is fp32.")
-    return out + [f"{x.row}: {x.note}." for x in times if x.note]
+    if request.model not in ("sd1.5", "sd1.5-shape"):
+        out.append(f"Model: {request.model} is not Stable Diffusion v1.5, so its shares differ.")
+    if request.dtype != "float32":
+        out.append(f"Precision: {request.dtype}, the V100 column is fp32.")
+    notes = [(row.method, _VARIANTS[row.method].note) for row in times.rows]
+    return out + [f"{name}: {note}." for name, note in notes if note]
 
 
-def _records(entry: Entry, document: dict[str, Any], x: Times, base: Times) -> list[dict[str, Any]]:
-    return [_record(entry, document, x, base, c) for c in COMPONENTS]
+# ------------------------------------------------------------------------------ CSV
 
 
-def _record(
-    entry: Entry, document: dict[str, Any], x: Times, base: Times, component: str
-) -> dict[str, Any]:
-    t = document["timing"]
-    median, low, high = spread(x.component(component))
-    gain, gain_low, gain_high = ratio(base.component(component), x.component(component))
-    paper = {
-        f"paper_{machine}": None if p is None else p.value
-        for machine, _ in MACHINES
-        for p in [_paper(x.row, machine, component)]
-    }
-    return {
-        "table": entry.name,
-        "row": x.row,
-        "steps": x.steps,
-        "cfg": x.cfg,
-        "component": component,
-        **paper,
-        "seconds": median,
-        "low": low,
-        "high": high,
-        "speed_up": gain,
-        "speed_up_low": gain_low,
-        "speed_up_high": gain_high,
-        "nfe": x.nfe,
-        **t,
-        "device_name": document["device"],
-    }
+def _records(entry: Entry, times: ModelTimes, row: TimingRow) -> Iterator[dict[str, Any]]:
+    for component in COMPONENTS:
+        median, low, high = _seconds(row, component)
+        gain, gain_low, gain_high = _speed_up(row, component)
+        papers = {machine: _paper(row.method, machine, component) for machine, _ in MACHINES}
+        yield {
+            "table": entry.name,
+            "row": row.method,
+            "steps": row.steps,
+            "cfg": _VARIANTS[row.method].cfg,
+            "component": component,
+            **{f"paper_{m}": None if p is None else p.value for m, p in papers.items()},
+            "seconds": median,
+            "low": low,
+            "high": high,
+            "speed_up": gain,
+            "speed_up_low": gain_low,
+            "speed_up_high": gain_high,
+            "nfe": row.nfe,
+            **asdict(times.request),
+            "device_name": row.machine.device,
+            "flags": "; ".join(row.flags),
+        }
