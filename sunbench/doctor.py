@@ -14,7 +14,7 @@ from sunbench.store.files import human
 
 
 def _inception() -> str:
-    from sunbench.metrics.inception import weights_file
+    from sunbench.metrics.networks.inception import weights_file
 
     return "at hand" if weights_file().is_file() else "not here yet; fetched on first use"
 

@@ -16,10 +16,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from sunbench.bench.feature_extractors import FeatureExtractors
 from sunbench.bench.plan import Planned
-from sunbench.bench.probes import Probes
 from sunbench.errors import UserError
-from sunbench.metrics.unmasked import unmasked_psnr
+from sunbench.metrics.unmasked_psnr import unmasked_psnr
 from sunbench.sampling import Cell, Given, Sampler, TextCache, generate
 from sunbench.store import CellStore, ShardRow
 
@@ -69,7 +69,7 @@ class Executor:
         self,
         loaded: LoadedModel,
         rows: PromptSet,
-        probes: Probes,
+        extractors: FeatureExtractors,
         texts: Path,
         *,
         batch: int,
@@ -79,7 +79,7 @@ class Executor:
         sources: Callable[[range], Tensor] | None = None,
         mask: Tensor | None = None,
     ) -> None:
-        self.loaded, self.rows, self.probes = loaded, rows, probes
+        self.loaded, self.rows, self.extractors = loaded, rows, extractors
         self.batch, self.keep_images = batch, keep_images
         self.clock, self.advance = clock, advance
         self.sources, self.mask = sources, mask
@@ -151,7 +151,7 @@ class Executor:
         if unmasked:
             features["unmasked_psnr"] = np.array(unmasked)
         with self.clock.phase("feature networks"):
-            features |= self.probes.embed(images, self.batch)
+            features |= self.extractors.embed(images, self.batch)
         if reference is not None:
             features |= self._paired(cell, rows, images, reference, k)
         return rows, features
@@ -193,15 +193,15 @@ class Executor:
     def _complete(self, made: Made, reference: Made | None, k: int) -> None:
         """Add the features that a stored shard lacks; without any, nothing is opened."""
         held = made.store.manifest(k)["features"]
-        wanted = {self.probes.embedding(net) for net in self.probes.embedders}
+        wanted = set(self.extractors.embedded())
         if reference is not None:
-            wanted |= set(self.probes.paired_names(reference.store.key).values())
+            wanted |= set(self.extractors.paired_names(reference.store.key).values())
         if not wanted - held.keys():
             return
         rows = made.store.read_rows(k, images=True)
         images = stacked(rows, made.store.folder)
         with self.clock.phase("feature networks"):
-            features = self.probes.embed(images, self.batch)
+            features = self.extractors.embed(images, self.batch)
         if reference is not None:
             features |= self._paired(made.cell, rows, images, reference, k)
         for name in sorted(wanted - held.keys()):
@@ -215,7 +215,7 @@ class Executor:
             check_pairs(cell, rows, theirs)
             pictures = stacked(theirs, reference.store.folder).to(images.device)
         with self.clock.phase("paired metrics"):
-            return self.probes.paired(images, pictures, reference.store.key, self.batch)
+            return self.extractors.paired(images, pictures, reference.store.key, self.batch)
 
 
 def check_pairs(cell: Cell, mine: list[ShardRow], theirs: list[ShardRow]) -> None:

@@ -60,12 +60,12 @@ def default_metrics(card: ModelCard, task: str = "text2image") -> tuple[str, ...
     """The metrics of a model by default: its feature network's distances, its scorer, the pairs."""
     net = card.extractor
     fd = "fid" if net == "inception" else f"fd[{net}]"
-    lpips = "lpips[zoo-clip]" if net == "zoo-clip" else "lpips[alex]"
+    perceptual = "perceptual[zoo-clip]" if net == "zoo-clip" else "lpips[alex]"
     return (
         fd,
         f"kid[{net}]",
         f"clip_score[{card.scorer}]",
-        lpips,
+        perceptual,
         "ssim",
         "psnr",
         f"cos[{card.scorer}]",

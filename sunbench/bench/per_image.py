@@ -17,10 +17,9 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-from sunbench.bench.probes import PIXELS
 from sunbench.bench.reduce import ROLE_NAMES
 from sunbench.errors import NotAvailable, UserError
-from sunbench.metrics import clip_extractor, clip_score, cosine
+from sunbench.metrics import CellFeatures, PerImageMetric, clip_extractor
 from sunbench.metrics.registry import MetricChoice, find
 from sunbench.paths import cell_folder
 from sunbench.store import CellStore, ResultRow, RunFolder, ShardRow, key, write_atomic
@@ -238,20 +237,14 @@ def _kept(cell: Recorded, run: Path) -> Kept | None:
     return Kept(cell, run)
 
 
-def _prefix(choice: MetricChoice, reference: str) -> str:
-    if choice.metric.name == "lpips":
-        return f"paired-{reference[:12]}-lpips-{choice.net}-"
-    return f"embed-{choice.net}-"
-
-
 def _weights(cells: list[Kept], choice: MetricChoice) -> list[str]:
     """Weights (8 digits) of the metric's network that all cells of a model have features of."""
     if choice.net is None:
         return []
     held = []
     for one in cells:
-        if choice.metric.name != "lpips" or one.cell.role == "candidate":
-            prefix = _prefix(choice, key(one.cell.reference))
+        if choice.metric.reads != "images" or one.cell.role == "candidate":
+            prefix = choice.feature_name("", key(one.cell.reference))
             held.append({n.removeprefix(prefix) for n in one.names(prefix)})
     return sorted(n for n in set.intersection(*held) if len(n) == 8) if held else []
 
@@ -260,27 +253,27 @@ def _scores(
     cell: Kept | None, reference: Kept | None, choice: MetricChoice, weights: str, texts: Texts
 ) -> NDArray[Any] | None:
     """The metric of every image; None where it has no such thing or it cannot be had here."""
-    name = choice.metric.name
-    if cell is None:
+    metric = choice.metric
+    if cell is None or not isinstance(metric, PerImageMetric):
         return None
-    home = key(cell.cell.reference)
-    if name in PIXELS:
-        table = cell.feature(f"paired-{home[:12]}-pixels")
-        return None if table is None else table[:, PIXELS.index(name)]
-    if name == "unmasked_psnr":
-        return cell.feature(name)
-    if name not in ("lpips", "cos", "clip_score"):
+    name = choice.feature_name(weights, key(cell.cell.reference))
+    features = cell.feature(name)
+    if features is None:
         return None
-    feature = cell.feature(_prefix(choice, home) + weights)
-    if feature is None or name == "lpips":
-        return feature
-    if name == "cos":
-        theirs = None if reference is None else reference.feature(_prefix(choice, home) + weights)
-        return None if theirs is None else cosine(feature, theirs)
     seeds = len(cell.cell.content["seeds"])
-    prompts = tuple(r.prompt for r in cell.rows()[::seeds])
-    words = texts.of(str(choice.net), weights, prompts)
-    return None if words is None else clip_score(feature, words.repeat(seeds, 0))
+    clusters = np.arange(len(features)) // seeds
+    theirs = words = None
+    if metric.compares == "pairs" and metric.reads != "images":
+        theirs = None if reference is None else reference.feature(name)
+        if theirs is None:
+            return None
+    if metric.compares == "text":
+        prompts = tuple(r.prompt for r in cell.rows()[::seeds])
+        words = texts.of(str(choice.net), weights, prompts)
+        if words is None:
+            return None
+        words = words.repeat(seeds, 0)
+    return metric.scores(CellFeatures(features, clusters, theirs, words))
 
 
 # ------------------------------------------------------------------------------ writing

@@ -6,31 +6,21 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import torch
 
 from sunbench.bench.execute import COST, Made
+from sunbench.bench.feature_extractors import FeatureExtractors
 from sunbench.bench.plan import Planned
-from sunbench.bench.probes import PIXELS, Probes
 from sunbench.errors import UserError
-from sunbench.metrics import (
-    Estimate,
-    Moments,
-    ReferenceFactor,
-    clip_score,
-    closer_share,
-    cosine,
-    fd_estimate,
-    inception_score_estimate,
-    kid_estimate,
-    mean_estimate,
-)
+from sunbench.metrics import CellFeatures, Estimate, PerImageMetric, closer_share
+from sunbench.metrics.estimate import Floats
+from sunbench.metrics.networks import ClipExtractor
 from sunbench.metrics.registry import MetricChoice
 from sunbench.sampling import Cell
-from sunbench.store import ResultRow, key, write_atomic
+from sunbench.store import ResultRow, key
 
 ROLE_NAMES = {"reference": "reference", "floor": "reference (other seeds)"}
 #: Paired metrics say how far a picture moved; with other seeds there is no pair.
-UNPAIRED = ("fid", "fd", "kid", "clip_score", "inception_score")
+UNPAIRED = ("sets", "text", "alone")
 
 
 def gather(made: Made, feature: str) -> np.ndarray:
@@ -50,11 +40,6 @@ def clusters(cell: Cell) -> np.ndarray:
     return np.arange(cell.images) // len(cell.seeds)
 
 
-def fd_samples(dimension: int) -> int:
-    """Resamples of a Frechet interval: a resample costs two eigenproblems of this dimension."""
-    return 200 if dimension <= 256 else 8
-
-
 def cost(made: Made) -> dict[str, float]:
     """NFE and seconds an image; the median over images, so that a hiccup does not count."""
     table = gather(made, "cost")
@@ -63,89 +48,68 @@ def cost(made: Made) -> dict[str, float]:
 
 @dataclass
 class Reducer:
-    """Computes one model's metrics against its reference."""
+    """Computes one model's metrics against its reference; each number is computed once."""
 
-    probes: Probes
+    extractors: FeatureExtractors
     reference: Made
     prompts: list[str]
     _texts: dict[str, np.ndarray] = field(default_factory=dict)
+    _scores: dict[tuple[str, str], Floats] = field(default_factory=dict)
 
     def rows(self, made: Made) -> list[ResultRow]:
-        """Result rows of one cell, one a metric; the reference gets what needs no pair."""
+        """Result rows of one cell, one per metric; the reference gets what needs no pair."""
         return [
             self._row(made, choice)
-            for choice in self.probes.choices
+            for choice in self.extractors.choices
             if made.planned.role == "candidate"
-            or (made.planned.role == "floor" and choice.metric.name in UNPAIRED)
+            or (made.planned.role == "floor" and choice.metric.compares in UNPAIRED)
             or choice.metric.compares in ("text", "alone", "source")
         ]
 
     def _row(self, made: Made, choice: MetricChoice) -> ResultRow:
         nfe = round(cost(made)["nfe"])
-        reason = self.probes.reasons.get(choice.label)
+        reason = self.extractors.reasons.get(choice.label)
         if reason is not None:
             return result_row(made.planned, choice, None, reason, nfe, "")
         protocol = self._protocol(choice)
         return result_row(made.planned, choice, self.estimate(made, choice), None, nfe, protocol)
 
     def _protocol(self, choice: MetricChoice) -> str:
-        network = self.probes.embedders.get(choice.net or "")
+        network = self.extractors.network(choice)
         return choice.metric.protocol + (f"; {network.protocol}" if network is not None else "")
 
     # ------------------------------------------------------------------------- metrics
 
+    def features(self, made: Made, choice: MetricChoice) -> CellFeatures:
+        """What a metric reads of one cell."""
+        metric, name = choice.metric, self.extractors.feature(choice, self.reference.store.key)
+        groups = clusters(made.cell)
+        compared = metric.compares in ("sets", "pairs") and metric.reads != "images"
+        return CellFeatures(
+            gather(made, name),
+            groups,
+            gather(self.reference, name) if compared else None,
+            self._text(str(choice.net))[groups] if metric.compares == "text" else None,
+            self.extractors.network(choice),
+        )
+
     def estimate(self, made: Made, choice: MetricChoice) -> Estimate:
         """One metric of one cell."""
-        name, groups = choice.metric.name, clusters(made.cell)
-        if name in ("fid", "fd"):
-            both = self._both(made, choice)
-            samples, factor = fd_samples(both[0].shape[1]), self._factor(choice, both[0])
-            return fd_estimate(*both, groups, samples=samples, factor=factor)
-        if name == "kid":
-            return kid_estimate(*self._both(made, choice), groups)
-        if name == "inception_score":
-            network = self.probes.embedders[str(choice.net)]
-            features = gather(made, self.probes.embedding(str(choice.net)))
-            p = network.probabilities(torch.from_numpy(features)).cpu().numpy()
-            return inception_score_estimate(p, groups)
-        return mean_estimate(self.scores(made, choice), groups)
+        return choice.metric.estimate(self.features(made, choice))
 
-    def scores(self, made: Made, choice: MetricChoice) -> np.ndarray:
+    def scores(self, made: Made, choice: MetricChoice) -> Floats:
         """The metric of every image of a cell, for metrics that have one."""
-        name = choice.metric.name
-        if name == "clip_score":
-            images = gather(made, self.probes.embedding(str(choice.net)))
-            return clip_score(images, self._text(str(choice.net))[clusters(made.cell)])
-        if name == "cos":
-            reference, candidate = self._both(made, choice)
-            return cosine(candidate, reference)
-        if name == "unmasked_psnr":
-            return gather(made, name)
-        features = self.probes.paired_names(self.reference.store.key)
-        table = gather(made, features[choice.label])
-        return table[:, PIXELS.index(name)] if name in PIXELS else table
-
-    def _both(self, made: Made, choice: MetricChoice) -> tuple[np.ndarray, np.ndarray]:
-        feature = self.probes.embedding(str(choice.net))
-        return gather(self.reference, feature), gather(made, feature)
-
-    def _factor(self, choice: MetricChoice, features: np.ndarray) -> ReferenceFactor | None:
-        """The reference's Frechet factor, kept in its folder under the features' key.
-
-        None below full rank, where the distance is a nuclear norm of the features themselves.
-        """
-        if len(features) <= features.shape[1]:
-            return None
-        name = self.probes.embedding(str(choice.net)).replace("/", "-")
-        file = self.reference.store.folder / f"factor-{name}.safetensors"
-        if not file.exists():
-            made = ReferenceFactor.of(Moments.of(features))
-            write_atomic(file, made.to_bytes())
-        return ReferenceFactor.from_bytes(file.read_bytes())
+        assert isinstance(choice.metric, PerImageMetric)
+        place = (made.store.key, choice.label)
+        if place not in self._scores:
+            self._scores[place] = choice.metric.finite_scores(self.features(made, choice))
+        return self._scores[place]
 
     def _text(self, net: str) -> np.ndarray:
         if net not in self._texts:
-            self._texts[net] = self.probes.embedders[net].embed_text(self.prompts).cpu().numpy()
+            network = self.extractors.networks[net]
+            assert isinstance(network, ClipExtractor)
+            self._texts[net] = network.embed_text(self.prompts).cpu().numpy()
         return self._texts[net]
 
     def pairs(self, candidates: list[Made], choice: MetricChoice) -> list[dict[str, Any]]:

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 from sunbench.bench.claim import claim
 from sunbench.bench.environment import environment
 from sunbench.bench.execute import COST, Clock, Executor, Made
+from sunbench.bench.feature_extractors import FeatureExtractors
 from sunbench.bench.layout import ModelPlan, bytes_needed, default_metrics, load_model, plan
 from sunbench.bench.plan import Planned
-from sunbench.bench.probes import Probes
 from sunbench.bench.reduce import Reducer, cost, result_row
 from sunbench.bench.request import Request
 from sunbench.bench.sources import Pictures, open_sources
@@ -95,9 +95,9 @@ def _run_model(
     assert model.loaded is not None
     metrics = request.metrics or default_metrics(model.card, request.task)
     with clock.phase("loading feature networks"):
-        probes = Probes.load(metrics, request.device)
+        extractors = FeatureExtractors.load(metrics, request.device)
     work = _Work(model, request, run, clock, watcher, outcome)
-    executor = work.executor(model.loaded, probes, *work.sources())
+    executor = work.executor(model.loaded, extractors, *work.sources())
     made: list[Made] = []
     for planned in model.cells:
         if planned.skip is None:
@@ -108,7 +108,7 @@ def _run_model(
         {"model": model.card.name, **takes(method, pipeline)} for method in methods.values()
     ]
     with clock.phase("statistics and intervals"):
-        _reduce(model, probes, made, outcome)
+        _reduce(model, extractors, made, outcome)
     executor.texts.clear()
 
 
@@ -126,7 +126,7 @@ class _Work:
     def executor(
         self,
         loaded: LoadedModel,
-        probes: Probes,
+        extractors: FeatureExtractors,
         sources: Pictures | None = None,
         mask: Tensor | None = None,
     ) -> Executor:
@@ -134,7 +134,7 @@ class _Work:
         return Executor(
             loaded,
             self.model.rows,
-            probes,
+            extractors,
             self.run.path / "texts",
             batch=self.request.batch,
             keep_images=self.request.keep_images,
@@ -162,13 +162,15 @@ class _Work:
         made = None
         if plan.own is not None:
             plain = replace(loaded, pipeline=text_pipeline(loaded.pipeline))
-            made = self.make(plan.own, self.executor(plain, Probes(())), [])
+            made = self.make(plan.own, self.executor(plain, FeatureExtractors(())), [])
         painted = mask(self.request.mask, cell.resolution) if cell.task == "inpaint" else None
         return open_sources(plan, made, cell), painted
 
 
-def _reduce(model: ModelPlan, probes: Probes, made: list[Made], outcome: Outcome) -> None:
-    reducer = Reducer(probes, made[0], [p.text for p in model.rows.rows])
+def _reduce(
+    model: ModelPlan, extractors: FeatureExtractors, made: list[Made], outcome: Outcome
+) -> None:
+    reducer = Reducer(extractors, made[0], [p.text for p in model.rows.rows])
     by_cell = {id(m.planned): m for m in made}
     for planned in model.cells:
         if id(planned) in by_cell:
@@ -177,11 +179,11 @@ def _reduce(model: ModelPlan, probes: Probes, made: list[Made], outcome: Outcome
             outcome.black += _black(by_cell[id(planned)])
         else:
             outcome.rows += [
-                result_row(planned, c, None, planned.skip, None, "") for c in probes.choices
+                result_row(planned, c, None, planned.skip, None, "") for c in extractors.choices
             ]
     candidates = [m for m in made if m.planned.role == "candidate"]
-    for choice in probes.choices:
-        if choice.metric.compares == "pairs" and choice.label not in probes.reasons:
+    for choice in extractors.choices:
+        if choice.metric.compares == "pairs" and choice.label not in extractors.reasons:
             outcome.pairs += reducer.pairs(candidates, choice)
 
 

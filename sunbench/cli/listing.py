@@ -36,9 +36,9 @@ def _listing(what: str) -> Table:
 
         return table("prompts", ["name", "what"], [[n, s] for n, s in prompts.names().items()])
     if what == "metrics":
-        from sunbench.metrics.registry import METRICS
+        from sunbench.metrics.registry import metrics
 
-        rows = [[m.name, m.summary, m.protocol] for m in METRICS.values()]
+        rows = [[m.name, m.summary, m.protocol] for m in metrics().values()]
         return table("metrics", ["name", "what", "protocol"], rows)
     return reference_table()
 

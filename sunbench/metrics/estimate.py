@@ -64,6 +64,71 @@ def image_resamples(clusters: NDArray[Any], samples: int, seed: int) -> Iterator
         yield counts[labels].astype(np.float64)
 
 
+@dataclass(frozen=True)
+class Resampled:
+    """A statistic and its value on each resample of prompts, (samples,).
+
+    centered: whether resampling shifts it as a whole (`centered_interval`). lowest: what it can
+    never be below. Statistics of one set of prompts share their draws, so that ratios and
+    differences are taken draw by draw.
+    """
+
+    value: float
+    draws: Floats
+    n: int
+    centered: bool = False
+    lowest: float = -np.inf
+
+    def estimate(self, level: float = 0.95) -> Estimate:
+        """The value with its interval; NaN bounds where there are fewer than two draws."""
+        if len(self.draws) < 2:
+            return Estimate(self.value, float("nan"), float("nan"), self.n)
+        if self.centered:
+            low, high = centered_interval(self.value, self.draws, level)
+        else:
+            low, high = np.quantile(self.draws, [(1 - level) / 2, (1 + level) / 2])
+        low, high = min(float(low), self.value), max(float(high), self.value)
+        return Estimate(self.value, max(low, self.lowest), high, self.n)
+
+    def over(self, other: Resampled) -> Resampled | None:
+        """The ratio to another statistic, draw by draw; None when that one is not positive.
+
+        For means this is the ratio of means, not the mean of ratios.
+        """
+        if other.value <= 0 or (other.draws <= 0).any():
+            return None
+        centered = self.centered or other.centered
+        return Resampled(self.value / other.value, self._with(other, "/"), self.n, centered, 0.0)
+
+    def minus(self, other: Resampled) -> Resampled:
+        """The difference from another statistic, draw by draw."""
+        centered = self.centered or other.centered
+        return Resampled(self.value - other.value, self._with(other, "-"), self.n, centered)
+
+    def _with(self, other: Resampled, sign: str) -> Floats:
+        if len(self.draws) != len(other.draws):
+            raise UserError(
+                f"given {len(self.draws)} and {len(other.draws)} resamples, expected the same draws"
+            )
+        return self.draws / other.draws if sign == "/" else self.draws - other.draws
+
+
+def resampled_mean(
+    values: NDArray[Any], clusters: NDArray[Any], *, samples: int = 1000, seed: int = 0
+) -> Resampled:
+    """Mean over images, and over the images of each resample of prompts.
+
+    values: (n,); clusters: (n,), the prompt of each image. Prompts may have different numbers of
+    images. Source: Davison & Hinkley, Bootstrap Methods and their Application (1997), 3.8.
+    """
+    n = same_length(values=values, clusters=clusters)
+    labels, x = cluster_labels(clusters), np.asarray(values, np.float64)
+    sums, sizes = np.bincount(labels, x), np.bincount(labels).astype(np.float64)
+    count = len(sums) if len(sums) > 1 else 0
+    draws = [(c @ sums) / (c @ sizes) for c in resamples(count, samples if count else 0, seed)]
+    return Resampled(float(x.mean()), np.array(draws), n)
+
+
 def mean_estimate(
     values: NDArray[Any],
     clusters: NDArray[Any],
@@ -72,25 +137,11 @@ def mean_estimate(
     level: float = 0.95,
     seed: int = 0,
 ) -> Estimate:
-    """Mean over images with the percentile interval of the cluster bootstrap over prompts.
-
-    values: (n,); clusters: (n,), the prompt of each image. Prompts may have different numbers of
-    images. Source: Davison & Hinkley, Bootstrap Methods and their Application (1997), 3.8.
-    """
-    n = same_length(values=values, clusters=clusters)
-    labels, x = cluster_labels(clusters), np.asarray(values, np.float64)
-    sums, sizes = np.bincount(labels, x), np.bincount(labels).astype(np.float64)
-    value = float(x.mean())
-    if len(sums) < 2:
-        return Estimate(value, float("nan"), float("nan"), n)
-    means = np.array([(c @ sums) / (c @ sizes) for c in resamples(len(sums), samples, seed)])
-    if len(means) < 2:
-        return Estimate(value, float("nan"), float("nan"), n)
-    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
-    return Estimate(value, min(float(low), value), max(float(high), value), n)
+    """Mean over images with the percentile interval of the cluster bootstrap over prompts."""
+    return resampled_mean(values, clusters, samples=samples, seed=seed).estimate(level)
 
 
-def centred_interval(value: float, draws: Floats, level: float) -> tuple[float, float]:
+def centered_interval(value: float, draws: Floats, level: float) -> tuple[float, float]:
     """Interval of a statistic that resampling biases: quantiles of the draws about their own mean.
 
     The Frechet distance and the inception score of a resample, which holds duplicates, are
@@ -114,7 +165,7 @@ def closer_share(
     """Share of prompts whose mean distance under `a` is below that under `b`; a tie counts half.
 
     a, b: (n,) distances to the same references (for a similarity, give its negative). One
-    outcome a prompt, so the interval is Wilson's: the bootstrap of a share of 0 or 1 has no width.
+    outcome per prompt, so the interval is Wilson's: a bootstrap of a share of 0 or 1 has no width.
     `n` is the number of prompts. Source: Wilson (1927), JASA 22, eq. for the score interval.
     """
     same_length(a=a, b=b, clusters=clusters)
@@ -123,8 +174,8 @@ def closer_share(
     count = len(gap)
     share = float(np.where(gap < 0, 1.0, np.where(gap > 0, 0.0, 0.5)).mean())
     z2 = float(stats.norm.ppf((1 + level) / 2)) ** 2
-    centre = (share + z2 / (2 * count)) / (1 + z2 / count)
+    center = (share + z2 / (2 * count)) / (1 + z2 / count)
     half = (share * (1 - share) / count + z2 / (4 * count**2)) ** 0.5 * z2**0.5 / (1 + z2 / count)
     return Estimate(
-        share, min(max(centre - half, 0.0), share), max(min(centre + half, 1.0), share), count
+        share, min(max(center - half, 0.0), share), max(min(center + half, 1.0), share), count
     )

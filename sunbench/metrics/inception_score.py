@@ -11,13 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sunbench.errors import UserError
-from sunbench.metrics.estimate import (
-    Estimate,
-    Floats,
-    centred_interval,
-    image_resamples,
-    same_length,
-)
+from sunbench.metrics.estimate import Floats, Resampled, image_resamples, same_length
+from sunbench.metrics.metric import CellFeatures, Metric, Tolerance, wrong_network
+from sunbench.metrics.networks.network import Classifier
 
 
 def _plogp(p: Floats) -> Floats:
@@ -46,27 +42,44 @@ def inception_score(probabilities: NDArray[Any], *, splits: int = 10, seed: int 
     return float(np.mean([_score(p[i], np.ones(len(i))) for i in parts]))
 
 
-def inception_score_estimate(
+def resampled_inception_score(
     probabilities: NDArray[Any],
     clusters: NDArray[Any],
     *,
     splits: int = 10,
     samples: int = 200,
-    level: float = 0.95,
     seed: int = 0,
-) -> Estimate:
-    """Inception score with a centred interval of the bootstrap over prompts."""
+) -> Resampled:
+    """Inception score with its centered bootstrap over prompts."""
     n = same_length(probabilities=probabilities, clusters=clusters)
-    value, p = (
-        inception_score(probabilities, splits=splits, seed=seed),
-        np.asarray(probabilities, np.float64),
-    )
-    parts = _parts(n, splits, seed)
+    p = np.asarray(probabilities, np.float64)
+    value, parts = inception_score(p, splits=splits, seed=seed), _parts(n, splits, seed)
     if len(np.unique(clusters)) < 2:
-        return Estimate(value, float("nan"), float("nan"), n)
+        samples = 0
 
     def draw(w: Floats) -> float:
         return float(np.mean([_score(p[i], w[i]) for i in parts if w[i].sum() > 0]))
 
-    draws = np.array([draw(w) for w in image_resamples(clusters, samples, seed)])
-    return Estimate(value, *centred_interval(value, draws, level), n)
+    draws = [draw(w) for w in image_resamples(clusters, samples, seed)]
+    return Resampled(value, np.array(draws), n, centered=True)
+
+
+class InceptionScore(Metric):
+    """Inception score of a cell's images alone; it does not look at the reference."""
+
+    name = "inception_score"
+    summary = "exp of the mean KL divergence of class probabilities from their marginal"
+    protocol = "Inception logits without bias, clean resize, 10 splits of a seeded permutation"
+    compares, reads, better = "alone", "embeddings", "higher"
+    tolerance = Tolerance(0.05, 0.01)
+    network = "inception"
+
+    def resampled(self, features: CellFeatures) -> Resampled:
+        """The score and its draws."""
+        import torch
+
+        if not isinstance(features.network, Classifier):
+            raise wrong_network(self.name, features.network)
+        x = torch.from_numpy(np.asarray(features.candidate, np.float32))
+        p = features.network.probabilities(x).cpu().numpy()
+        return resampled_inception_score(p, features.clusters)

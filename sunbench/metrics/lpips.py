@@ -1,31 +1,35 @@
-"""LPIPS with its learned heads, through torchmetrics."""
+"""LPIPS: learned perceptual distance of paired images."""
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import TYPE_CHECKING
 
-from torch import Tensor
-from torchmetrics.image.lpip import LearnedPerceptualImagePatchSimilarity
+from sunbench.metrics.estimate import Floats
+from sunbench.metrics.metric import ImagePairMetric, Tolerance, wrong_network
+from sunbench.metrics.networks.network import PairNetwork
 
-from sunbench.metrics.availability import fetching
-from sunbench.metrics.backbone import frozen, full_precision, weights_key
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from sunbench.metrics.networks.network import Network
 
 
-class LearnedLpips:
-    """LPIPS of Zhang et al. 2018 with heads v0.1; the ImageNet backbone comes over the network."""
+class Lpips(ImagePairMetric):
+    """LPIPS to the reference image, with its learned heads."""
 
-    def __init__(self, net: Literal["alex", "vgg"], device: str = "cpu") -> None:
-        self.name: str = net
-        self.device = device
-        self.protocol = f"LPIPS v0.1 {net} (torchmetrics), no resize, pixels in -1..1, float32"
-        with fetching(f"torchvision's {net} for LPIPS"):
-            metric = LearnedPerceptualImagePatchSimilarity(net_type=net)
-        self.net = frozen(metric.net, device)
-        self.key = weights_key(self.net, self.protocol)
+    name = "lpips"
+    summary = "learned perceptual distance to the reference image of the same index"
+    protocol = "torchmetrics, heads v0.1"
+    better = "lower"
+    tolerance = Tolerance(1e-3, 0.01)
+    network, capability = "alex", "distance"
 
-    def distance(self, a: Tensor, b: Tensor) -> Tensor:
-        """uint8 NCHW, uint8 NCHW -> float32 (N,)."""
-        with full_precision():
-            x, y = (t.to(self.device).float() / 127.5 - 1 for t in (a, b))
-            result: Tensor = self.net(x, y).flatten()
-        return result
+    def paired_scores(self, images: Tensor, reference: Tensor, network: Network | None) -> Tensor:
+        """LPIPS of each image, (N,)."""
+        if not isinstance(network, PairNetwork):
+            raise wrong_network(self.name, network)
+        return network.distance(images, reference)
+
+    def as_distance(self, scores: Floats) -> Floats:
+        """LPIPS itself."""
+        return scores

@@ -1,40 +1,38 @@
-"""Names of metrics and feature networks, with what each means; imports no torch."""
+"""Metrics by name; imports no torch.
+
+Metrics are one explicit table; packages outside join by the entry-point group ``sunbench.metrics``,
+whose entries are callables without arguments that return a ``sunbench.metrics.Metric``.
+"""
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import Literal
+from functools import lru_cache
+from importlib import import_module
+from importlib.metadata import entry_points
 
 from sunbench.errors import UserError, unknown
+from sunbench.metrics.metric import Metric
+from sunbench.metrics.networks.registry import NETWORKS, network_entry
 
-CLIP_DEFAULT = "open-clip/ViT-g-14/laion2b_s34b_b88k"
+_HERE = "sunbench.metrics"
 
-NETS = {
-    "zoo-clip": "the zoo's own small CLIP, 64x64; always at hand",
-    "inception": "Inception v3 of 2015-12-05, 2048 features, clean resize",
-    "dinov2/vits14": "DINOv2 ViT-S/14 class token",
-    "dinov2/vitb14": "DINOv2 ViT-B/14 class token",
-    "dinov2/vitl14": "DINOv2 ViT-L/14 class token",
-    "dinov2/vitg14": "DINOv2 ViT-g/14 class token",
-    CLIP_DEFAULT: "open_clip ViT-g/14, the default CLIP score of real models",
-    "open-clip/ViT-g-14/laion2b_s12b_b42k": "open_clip ViT-g/14, the other checkpoint",
-    "open-clip/ViT-L-14/openai": "OpenAI's CLIP ViT-L/14",
-    "open-clip/ViT-B-32/openai": "OpenAI's CLIP ViT-B/32",
+#: Name -> "module:class".
+METRICS = {
+    "fid": f"{_HERE}.frechet:Fid",
+    "fd": f"{_HERE}.frechet:Fd",
+    "kid": f"{_HERE}.kid:Kid",
+    "inception_score": f"{_HERE}.inception_score:InceptionScore",
+    "clip_score": f"{_HERE}.clip_score:ClipScore",
+    "lpips": f"{_HERE}.lpips:Lpips",
+    "perceptual": f"{_HERE}.perceptual:Perceptual",
+    "ssim": f"{_HERE}.ssim:Ssim",
+    "psnr": f"{_HERE}.psnr:Psnr",
+    "unmasked_psnr": f"{_HERE}.unmasked_psnr:UnmaskedPsnr",
+    "cos": f"{_HERE}.cos:Cos",
+    "latent_cos": f"{_HERE}.latent_cos:LatentCos",
 }
-
-
-@dataclass(frozen=True)
-class Metric:
-    """One metric: what it says, how it is computed, what it compares, which way is better."""
-
-    name: str
-    summary: str
-    protocol: str
-    compares: Literal["sets", "pairs", "text", "alone", "source"]
-    better: Literal["higher", "lower"]
-    net: str | None = None
-    nets: Literal["any", "clip", "lpips", "fixed"] = "fixed"
 
 
 @dataclass(frozen=True)
@@ -47,107 +45,53 @@ class MetricChoice:
     @property
     def label(self) -> str:
         """The column's name: "fid", "fd[zoo-clip]", "ssim"."""
-        return (
-            self.metric.name if self.metric.nets == "fixed" else f"{self.metric.name}[{self.net}]"
-        )
+        name = self.metric.name
+        return name if self.metric.capability is None else f"{name}[{self.net}]"
+
+    def feature_name(self, feature_key: str, reference: str) -> str:
+        """Where the shards keep what the metric reads; a network's key is part of the name.
+
+        feature_key: of the network, "" without one. reference: key of the cell that paired scores
+        are against.
+        """
+        network = "" if self.net is None else f"-{self.net}-{feature_key[:8]}"
+        match self.metric.reads:
+            case "embeddings":
+                return f"embed{network}"
+            case "images":
+                return f"paired-{reference[:12]}-{self.metric.name}{network}"
+            case "latents":
+                return "latents"
+            case "sources":
+                return self.metric.name
 
 
-METRICS = {
-    metric.name: metric
-    for metric in (
-        Metric(
-            "fid",
-            "Frechet distance of Inception features to the reference set",
-            "Inception-2048 (2015-12-05), clean resize, float64 eigen form, equal N",
-            "sets",
-            "lower",
-            "inception",
-        ),
-        Metric(
-            "fd",
-            "Frechet distance to the reference set on a named network",
-            "as fid, on the network in brackets with its own resize",
-            "sets",
-            "lower",
-            "zoo-clip",
-            "any",
-        ),
-        Metric(
-            "kid",
-            "kernel distance to the reference set on a named network",
-            "unbiased squared MMD, (x.y / d + 1)^3, over all pairs, equal N",
-            "sets",
-            "lower",
-            "inception",
-            "any",
-        ),
-        Metric(
-            "inception_score",
-            "exp of the mean KL divergence of class probabilities from their marginal",
-            "Inception logits without bias, clean resize, 10 splits of a seeded permutation",
-            "alone",
-            "higher",
-            "inception",
-        ),
-        Metric(
-            "clip_score",
-            "cosine of picture and prompt embeddings",
-            "x100, no prefix, no clamp, end-of-text token kept when truncating",
-            "text",
-            "higher",
-            CLIP_DEFAULT,
-            "clip",
-        ),
-        Metric(
-            "lpips",
-            "perceptual distance to the reference picture of the same index",
-            "alex, vgg: torchmetrics, heads v0.1; zoo-clip: normalised layers, no learned heads",
-            "pairs",
-            "lower",
-            "alex",
-            "lpips",
-        ),
-        Metric(
-            "ssim",
-            "structural similarity to the reference picture of the same index",
-            "Gaussian window 11, sigma 1.5, mean over RGB and pixels, range 255",
-            "pairs",
-            "higher",
-        ),
-        Metric(
-            "psnr",
-            "peak signal-to-noise ratio to the reference picture of the same index, dB",
-            "per picture, range 255, identical pictures count as 100 dB",
-            "pairs",
-            "higher",
-        ),
-        Metric(
-            "unmasked_psnr",
-            "inpainting: peak signal-to-noise ratio to the source where nothing was painted, dB",
-            "as psnr, over the pixels that the mask leaves alone",
-            "source",
-            "higher",
-        ),
-        Metric(
-            "cos",
-            "cosine of a picture's embedding with that of its reference picture",
-            "embeddings of the network in brackets, in float64",
-            "pairs",
-            "higher",
-            CLIP_DEFAULT,
-            "any",
-        ),
-    )
-}
+def targets() -> dict[str, str]:
+    """Where every metric is, those of other packages included."""
+    return {**{e.name: e.value for e in entry_points(group="sunbench.metrics")}, **METRICS}
+
+
+@lru_cache(maxsize=256)
+def _load(target: str) -> Metric:
+    module, _, attribute = target.partition(":")
+    loaded: Metric = getattr(import_module(module), attribute)()
+    return loaded
+
+
+def metric(name: str) -> Metric:
+    """The metric of that name; ``UserError`` with the nearest match for an unknown one."""
+    table = targets()
+    if name not in table:
+        raise unknown("metric", name, table)
+    return _load(table[name])
+
+
+def metrics() -> dict[str, Metric]:
+    """All metrics by name."""
+    return {name: metric(name) for name in targets()}
+
 
 _NAME = re.compile(r"([\w-]+)(?:\[([^\[\]]+)\])?")
-
-
-def _allowed(metric: Metric, net: str) -> bool:
-    clip = net == "zoo-clip" or net.startswith("open-clip/")
-    if metric.nets == "lpips":
-        return net in ("alex", "vgg", "zoo-clip")
-    return clip or (metric.nets == "any" and net in NETS)
 
 
 def find(name: str) -> MetricChoice:
@@ -159,13 +103,21 @@ def find(name: str) -> MetricChoice:
     if match is None:
         raise UserError(f"given metric {name!r}, expected a name like fid or fd[zoo-clip]")
     base, net = match.groups()
-    if base not in METRICS:
-        raise unknown("metric", base, METRICS)
-    metric = METRICS[base]
+    chosen = metric(base)
     if net is None:
-        return MetricChoice(metric, metric.net)
-    if metric.nets == "fixed":
+        return MetricChoice(chosen, chosen.network)
+    if chosen.capability is None:
         raise UserError(f"given {name}, expected plain {base}: its network is fixed")
-    if not _allowed(metric, net):
-        raise unknown(f"network for {base}", net, ("alex", "vgg", *NETS))
-    return MetricChoice(metric, net)
+    _check_network(chosen, net)
+    return MetricChoice(chosen, net)
+
+
+def _check_network(chosen: Metric, net: str) -> None:
+    offers = [n for n, entry in NETWORKS.items() if chosen.capability in entry.offers]
+    open_ended = net.startswith("open-clip/")  # any of open_clip's; its loader knows them
+    if open_ended and chosen.capability in network_entry(net).offers:
+        return
+    if (chosen.name, net) == ("lpips", "zoo-clip"):
+        raise UserError("given lpips[zoo-clip], which has no learned heads: perceptual[zoo-clip]")
+    if net not in offers:
+        raise unknown(f"network for {chosen.name}", net, offers)

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 
 from sunbench.bench.per_image import Kept, Recorded
-from sunbench.bench.reduce import fd_samples
 from sunbench.errors import UserError
 from sunbench.metrics import Estimate, fd_estimate
 from sunbench.metrics.registry import find as find_metric
@@ -143,7 +142,7 @@ def across(reference_run: Path, run: Path, row: ResultRow) -> Estimate:
         if a is not None and b is not None:
             seeds = len(reference.cell.content["seeds"])
             clusters = np.arange(len(a)) // seeds
-            return fd_estimate(a, b, clusters, samples=fd_samples(a.shape[1]))
+            return fd_estimate(a, b, clusters)
     raise UserError(f"{run}: {row.name} and its reference have no features of {net} in common")
 
 

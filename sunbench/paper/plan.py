@@ -142,7 +142,7 @@ def request_of(
     usual = SHEET_PROMPTS * len(seeds) if sheet else SMALL_IMAGES if who.small else p.images
     guidance = part.guidance if part.guidance is not None or who.small else p.guidance
     methods = entry.methods(part.name) or entry.methods("")
-    lpips = "lpips[zoo-clip]" if who.small else "lpips[alex]"
+    perceptual = "perceptual[zoo-clip]" if who.small else "lpips[alex]"
     return Request(
         models=who.specs,
         methods=methods,
@@ -153,7 +153,7 @@ def request_of(
         negatives="default" if prompts else options.negatives or "none",
         guidance_scale=guidance,
         task=task,
-        metrics=(lpips, "ssim") if sheet else (),
+        metrics=(perceptual, "ssim") if sheet else (),
         resolution=None if who.small else p.resolution,
         dtype=options.dtype or "float32",
         device=options.device,

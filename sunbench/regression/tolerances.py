@@ -5,32 +5,22 @@ from __future__ import annotations
 import math
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
-from importlib import resources
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 from sunbench.errors import UserError
-from sunbench.metrics.registry import find
-
-
-@dataclass(frozen=True)
-class Tolerance:
-    """How far a metric may go: absolute + relative * |baseline|; moved: of the reference's."""
-
-    absolute: float
-    relative: float
-    moved: float | None = None
-
-    def limit(self, value: float) -> float:
-        """The difference that is still allowed at a baseline's value."""
-        return self.absolute + self.relative * abs(value)
+from sunbench.metrics import Tolerance
+from sunbench.metrics.registry import find, metrics
 
 
 def load_tolerances(path: Path | None = None) -> dict[str, Tolerance]:
-    """The package's tolerances, those of a TOML of the same form put over them."""
-    own = (resources.files("sunbench.regression") / "tolerances.toml").read_text("utf-8")
-    found = _tolerances(own, "tolerances.toml")
+    """The metrics' own tolerances, those of a TOML put over them.
+
+    The TOML has a table per metric ("fd") or column ("fd[zoo-clip]", which goes before), each with
+    absolute, relative and, if wanted, moved (`metrics.Tolerance`).
+    """
+    found = {name: metric.tolerance for name, metric in metrics().items()}
     if path is not None:
         try:
             found |= _tolerances(path.read_text("utf-8"), str(path))

@@ -86,11 +86,17 @@ def distances(rows: Iterable[ResultRow]) -> list[str]:
     return [n for n in names if find(n).metric.compares in ("pairs", "sets")]
 
 
+def is_image_distance(metric: str) -> bool:
+    """Whether a metric is a distance of image pairs by a network: LPIPS or its like."""
+    found = find(metric).metric
+    return found.reads == "images" and found.better == "lower"
+
+
 def default_distance(rows: Sequence[ResultRow]) -> str | None:
-    """LPIPS if it has values, else the first distance that has any, else the first."""
+    """A distance of image pairs if it has values, else the first that has any, else the first."""
     names = distances(rows)
     valued = {r.metric for r in rows if is_candidate(r) and r.value is not None}
-    order = sorted(names, key=lambda n: (n not in valued, find(n).metric.name != "lpips"))
+    order = sorted(names, key=lambda n: (n not in valued, not is_image_distance(n)))
     return order[0] if order else None
 
 

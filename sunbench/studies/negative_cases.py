@@ -20,7 +20,7 @@ from sunbench.studies.zoo_quality import ground_colours
 from sunbench.zoo.data import Scene, colours, scenes, things
 
 if TYPE_CHECKING:
-    from sunbench.metrics.zoo_clip import ZooClip
+    from sunbench.metrics.networks.zoo_clip import ZooClip
 
 #: Reads a concept off pictures (N, 3, H, W) uint8 of the given prompts: 0 or 1 each, (N,).
 Reader = Callable[[Tensor, Sequence[int], "ZooClip"], NDArray[Any]]

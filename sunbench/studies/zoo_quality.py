@@ -10,8 +10,8 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from sunbench import registry
-from sunbench.metrics import clip_extractor, fd
-from sunbench.metrics.extractors import perceptual
+from sunbench.metrics import clip_extractor, fd, load_network
+from sunbench.metrics.perceptual import Perceptual
 from sunbench.models import find, load
 from sunbench.sampling import Given, ImageId, SampleSettings, decode, latent_shape, make_batch
 from sunbench.zoo.data import Scene, Sprites, grounds, recipe, scenes
@@ -110,15 +110,16 @@ def reconstructed(vae: Any, x: Tensor) -> Tensor:
 
 
 def nearest_style(images: Tensor, scene_list: list[Scene], sprites: Sprites, vae: Any) -> Tensor:
-    """For each picture the style whose real picture of its scene is nearest by lpips[zoo-clip].
+    """Style whose real image of its scene is nearest to each image by perceptual[zoo-clip].
 
     Maps of features, not the embedding: a CLIP learns to name a thing however it is drawn (of real
     base-style pictures the embedding finds 80 %, the maps 99 %).
     """
-    measure, distances = perceptual("zoo-clip"), []
+    network, distances = load_network("zoo-clip"), []
     for style in range(len(recipe()["styles"])):
         real = sprites.compose(scene_list, torch.full((len(scene_list),), style)) * 2 - 1
-        distances.append(measure.distance(images, reconstructed(vae, real)))
+        shown = reconstructed(vae, real)
+        distances.append(Perceptual().paired_scores(images, shown, network))
     return torch.stack(distances, 1).argmin(1)
 
 

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 
 from sunbench.bench.execute import Made
+from sunbench.bench.feature_extractors import FeatureExtractors
 from sunbench.bench.plan import Planned
-from sunbench.bench.probes import Probes
 from sunbench.bench.reduce import Reducer, gather
 from sunbench.bench.verify import _cell as cell_of
 from sunbench.bench.verify import verify_run
@@ -124,7 +124,7 @@ def test_different_n_are_refused(done: Any, tmp_path: Path, metric: str):
     six, eight = (made(tmp_path, done.cell(), n) for n in (6, 8))
     choice = find(metric)
     network = SimpleNamespace(key="k" * 20, protocol="")
-    reducer = Reducer(Probes((choice,), {"zoo-clip": network}), six, ["a cat"] * 6)
+    reducer = Reducer(FeatureExtractors((choice,), {"zoo-clip": network}), six, ["a cat"] * 6)
     assert reducer.estimate(six, choice).n == 6
     with pytest.raises(UserError, match="different N are never compared"):
         reducer.estimate(eight, choice)

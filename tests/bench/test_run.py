@@ -18,7 +18,7 @@ from sunbench.metrics import NotAvailable
 from sunbench.sampling import ImageId, image_generator, noise_hash
 from sunbench.store import CellStore, RunFolder
 
-METRICS = ["fd[zoo-clip]", "kid[zoo-clip]", "clip_score[zoo-clip]", "lpips[zoo-clip]"]
+METRICS = ["fd[zoo-clip]", "kid[zoo-clip]", "clip_score[zoo-clip]", "perceptual[zoo-clip]"]
 METRICS += ["ssim", "psnr", "cos[zoo-clip]"]
 generate_module = importlib.import_module("sunbench.sampling.generate")
 
@@ -82,13 +82,13 @@ def test_what_cannot_run_says_why_and_the_run_goes_on(done: Any):
 def test_numbers_come_from_the_stored_features(done: Any):
     """ssim's mean by hand: every shard's stored scores, in float64."""
     store = done.cell("ddim")
-    name = next(n for n in store.feature_names(0) if n.endswith("-pixels"))
-    scores = np.concatenate([store.read_features(k, name) for k in store.shards()])
-    assert scores.shape == (20, 2)
-    ssim, psnr = scores.astype(np.float64).mean(0)
     found = values(done)
-    assert found["ddim", 2, "ssim"][0] == pytest.approx(ssim, rel=1e-12)
-    assert found["ddim", 2, "psnr"][0] == pytest.approx(psnr, rel=1e-12)
+    for metric in ("ssim", "psnr"):
+        name = next(n for n in store.feature_names(0) if n.endswith(f"-{metric}"))
+        scores = np.concatenate([store.read_features(k, name) for k in store.shards()])
+        assert scores.shape == (20,)
+        mean = scores.astype(np.float64).mean()
+        assert found["ddim", 2, metric][0] == pytest.approx(mean, rel=1e-12)
 
 
 def test_candidates_start_from_the_references_noise(done: Any):
@@ -239,7 +239,7 @@ def test_metric_added_later_touches_no_sampler(
     whole = values(done)
     lab.run("late", methods=("ddim",), steps=(2,), metrics=("psnr",))
     monkeypatch.setattr("sunbench.bench.execute.generate", never)
-    added = ("psnr", "lpips[zoo-clip]", "clip_score[zoo-clip]", "fd[zoo-clip]")
+    added = ("psnr", "perceptual[zoo-clip]", "clip_score[zoo-clip]", "fd[zoo-clip]")
     outcome = lab.run("late", methods=("ddim",), steps=(2,), metrics=added)
     assert outcome.new_shards == 0
     late = values(lab, "late")
@@ -329,7 +329,7 @@ def test_a_network_out_of_reach_is_a_reason(done: Any, monkeypatch: pytest.Monke
     def offline(name: str, device: str) -> Any:
         raise NotAvailable("weights not available offline: inception")
 
-    monkeypatch.setattr("sunbench.bench.probes.extractor", offline)
+    monkeypatch.setattr("sunbench.bench.feature_extractors.load_network", offline)
     done.run("other", metrics=("fid", "ssim"), methods=("ddim",), steps=(2,))
     found = {r.metric: r for r in rows_of(done, "other") if r.method == "ddim"}
     assert found["fid"].reason == "weights not available offline: inception"

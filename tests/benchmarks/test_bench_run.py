@@ -38,7 +38,8 @@ from torchmetrics.image import (
 from sunbench import prompts, zoo
 from sunbench.bench import Request, plan
 from sunbench.bench.run import execute
-from sunbench.metrics.zoo_clip import ZooClip
+from sunbench.metrics.networks.zoo_clip import ZooClip
+from sunbench.metrics.perceptual import Perceptual
 from sunbench.models import find
 from sunbench.reference_sets import recipe_for
 from sunbench.store import RunFolder
@@ -50,7 +51,7 @@ MODEL = "emoji-3d"
 METRICS = (
     "fd[zoo-clip]",
     "clip_score[zoo-clip]",
-    "lpips[zoo-clip]",
+    "perceptual[zoo-clip]",
     "ssim",
     "psnr",
     "cos[zoo-clip]",
@@ -141,7 +142,7 @@ def score(
     ssim = StructuralSimilarityIndexMeasure(data_range=255.0)
     psnr = PeakSignalNoiseRatio(data_range=255.0)
     mine, theirs = (sorted(f.glob("*.png")) for f in (folder, reference))
-    clip, cos, lpips = [], [], []
+    clip, cos, perceptual = [], [], []
     for span in spans(len(texts), batch):
         a, b = read(mine[span]), read(theirs[span])
         fd.update(a, real=False)
@@ -150,8 +151,8 @@ def score(
         psnr.update(a.float(), b.float())
         clip.append(100 * cosine_similarity(scorer.embed(a), scorer.embed_text(texts[span])))
         cos.append(cosine_similarity(scorer.embed(a), scorer.embed(b)))
-        lpips.append(scorer.distance(a, b))
-    means = [torch.cat(values).mean() for values in (clip, cos, lpips)]
+        perceptual.append(Perceptual().paired_scores(a, b, scorer))
+    means = [torch.cat(values).mean() for values in (clip, cos, perceptual)]
     return [float(v) for v in (fd.compute(), ssim.compute(), psnr.compute(), *means)]
 
 

@@ -44,7 +44,7 @@ def _write_run(world: Any) -> None:
     from sunbench.bench import Request
     from sunbench.bench.run import execute
 
-    models, metrics = (str(world.card),), ("lpips[zoo-clip]",)
+    models, metrics = (str(world.card),), ("perceptual[zoo-clip]",)
     methods, steps = ("ddim", "dpm++"), (2,)
     request = Request(models, methods, steps, images=8, seeds=(0,), metrics=metrics, batch=8)
     execute(request, Path("runs/latest"))

@@ -10,7 +10,7 @@ from scipy import stats
 
 from sunbench.errors import UserError
 from sunbench.metrics import closer_share, mean_estimate
-from sunbench.metrics.estimate import centred_interval
+from sunbench.metrics.estimate import centered_interval
 
 
 def test_single_image_prompts_give_the_normal_interval():
@@ -97,11 +97,11 @@ def test_shares_of_both_directions_add_to_one(rows):
     assert there.low <= there.value <= there.high
 
 
-def test_centred_interval_forgets_a_shift_of_all_draws():
+def test_centered_interval_forgets_a_shift_of_all_draws():
     draws = np.random.default_rng(3).standard_normal(1000)
     np.testing.assert_allclose(
-        centred_interval(5.0, draws + 7, 0.9), centred_interval(5.0, draws, 0.9), atol=1e-12
+        centered_interval(5.0, draws + 7, 0.9), centered_interval(5.0, draws, 0.9), atol=1e-12
     )
-    low, high = centred_interval(5.0, draws[:8], 0.95)
+    low, high = centered_interval(5.0, draws[:8], 0.95)
     half = 2.3646 * draws[:8].std(ddof=1)
     np.testing.assert_allclose([low, high], [5 - half, 5 + half], rtol=1e-4)

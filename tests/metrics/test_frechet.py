@@ -101,14 +101,6 @@ def test_moments_equal_numpy_covariance():
     np.testing.assert_allclose(Moments.of(x).covariance, np.cov(x, rowvar=False), rtol=1e-10)
 
 
-def test_reference_factor_survives_the_disk():
-    x, y = features(90, 8, 10), Moments.of(features(90, 8, 11))
-    factor = ReferenceFactor.of(Moments.of(x))
-    again = ReferenceFactor.from_bytes(factor.to_bytes())
-    assert again.n == 90
-    assert frechet(again, y) == frechet(factor, y)
-
-
 def test_different_n_is_never_compared():
     x, y = features(20, 3, 0), features(21, 3, 0)
     for call in (

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from sunbench.errors import UserError
-from sunbench.metrics import inception_score, inception_score_estimate
+from sunbench.metrics import inception_score, resampled_inception_score
 
 
 def probabilities(n: int, classes: int) -> np.ndarray:
@@ -33,7 +33,7 @@ def test_equals_torch_fidelity(splits):
 
 def test_estimate_contains_the_value():
     p = probabilities(100, 8)
-    e = inception_score_estimate(p, np.arange(100) // 2)
+    e = resampled_inception_score(p, np.arange(100) // 2).estimate()
     assert e.low < e.value == inception_score(p) < e.high
     assert e.n == 100
 

@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from sunbench.errors import UserError
-from sunbench.metrics import METRICS, find
+from sunbench.metrics import METRICS, find, metrics
 
 
 @pytest.mark.parametrize(
@@ -17,7 +17,7 @@ from sunbench.metrics import METRICS, find
         ("fd", "fd[zoo-clip]"),
         ("kid", "kid[inception]"),
         ("fd[dinov2/vitl14]", "fd[dinov2/vitl14]"),
-        ("lpips[zoo-clip]", "lpips[zoo-clip]"),
+        ("perceptual[zoo-clip]", "perceptual[zoo-clip]"),
         ("clip_score", "clip_score[open-clip/ViT-g-14/laion2b_s34b_b88k]"),
         ("clip_score[open-clip/RN50/openai]", "clip_score[open-clip/RN50/openai]"),
     ],
@@ -34,6 +34,7 @@ def test_labels(name, label):
         ("fd[zoo-clp]", "did you mean 'zoo-clip'"),
         ("clip_score[inception]", "unknown network for clip_score"),
         ("lpips[inception]", "unknown network for lpips"),
+        ("lpips[zoo-clip]", "which has no learned heads: perceptual[zoo-clip]"),
         ("fd[", "expected a name like"),
     ],
 )
@@ -43,10 +44,12 @@ def test_errors(name, message):
 
 
 def test_every_metric_says_what_it_is():
-    for metric in METRICS.values():
+    assert metrics().keys() >= METRICS.keys()
+    for name, metric in metrics().items():
+        assert metric.name == name
         assert metric.summary
         assert metric.protocol
-        assert find(metric.name).metric is metric
+        assert find(name).metric is metric
 
 
 def test_the_package_imports_no_torch():

@@ -27,11 +27,11 @@ TOLERANCES = {
     "clip_score": Tolerance(0.05, 0.0, 0.1),
     "ssim": Tolerance(0.01, 0.0),
     "psnr": Tolerance(0.1, 0.0),
-    "lpips": Tolerance(0.01, 0.0),
+    "perceptual": Tolerance(0.01, 0.0),
     "cos": Tolerance(0.01, 0.0),
     "fd": Tolerance(0.1, 0.02),
 }
-PAIRS = ("lpips[zoo-clip]", "ssim", "psnr", "cos[zoo-clip]")
+PAIRS = ("perceptual[zoo-clip]", "ssim", "psnr", "cos[zoo-clip]")
 
 
 class Words:
@@ -143,16 +143,17 @@ def write_run(
         mine = pictures + rng.normal(size=(images, 3)) * 0.1
         pixels = rng.uniform(0.4, 0.6, (images, 2)) * [1, 40]
         pixels += [own.get("ssim", 0.0), own.get("psnr", 0.0)]
-        lpips = rng.uniform(0.2, 0.6, images) + own.get("lpips", 0.0)
+        perceptual = rng.uniform(0.2, 0.6, images) + own.get("perceptual", 0.0)
         home = f"paired-{key(first)[:12]}"
         features = {
             embed: mine,
-            f"{home}-pixels": pixels,
-            f"{home}-lpips-zoo-clip-{weights}": lpips,
+            f"{home}-ssim": pixels[:, 0],
+            f"{home}-psnr": pixels[:, 1],
+            f"{home}-perceptual-zoo-clip-{weights}": perceptual,
         }
         store_cell(path / "cells", cell, features)
         entries.append(("candidate", cell))
-        values = (lpips, *pixels.T, cosine(mine, pictures))
+        values = (perceptual, *pixels.T, cosine(mine, pictures))
         rows += [row(method, cell, m, v, protocol) for m, v in zip(PAIRS, values, strict=True)]
         rows.append(row(method, cell, "fd[zoo-clip]", fd, protocol))
     folder = RunFolder(path)
@@ -201,15 +202,15 @@ def test_equal_runs_are_the_same(base: Path, tmp_path: Path):
         ("ssim", -0.009, "same"),
         ("psnr", -0.2, "worse"),
         ("psnr", 0.2, "better"),
-        ("lpips", 0.02, "worse"),
-        ("lpips", -0.02, "better"),
-        ("lpips", 0.009, "same"),
+        ("perceptual", 0.02, "worse"),
+        ("perceptual", -0.02, "better"),
+        ("perceptual", 0.009, "same"),
     ],
 )
 def test_direction_and_tolerance(base: Path, tmp_path: Path, metric: str, by: float, verdict: str):
     """By pairs: the same shift is far inside the intervals of the two values."""
     got = judge(base, write_run(tmp_path / "run", shift={metric: by}))
-    label = "lpips[zoo-clip]" if metric == "lpips" else metric
+    label = "perceptual[zoo-clip]" if metric == "perceptual" else metric
     one = next(v for v in got.verdicts if (v.row.method, v.row.metric) == ("ddim", label))
     assert one.verdict == verdict
     assert one.change is not None
@@ -299,7 +300,7 @@ def test_what_means_something_else_is_refused(
 def test_another_feature_network_concerns_its_metrics_alone(base: Path, tmp_path: Path):
     got = judge(base, write_run(tmp_path / "run", weights="ffffffff"))
     assert only(got) == dict.fromkeys(
-        ("lpips[zoo-clip]", "cos[zoo-clip]", "fd[zoo-clip]"), "not comparable"
+        ("perceptual[zoo-clip]", "cos[zoo-clip]", "fd[zoo-clip]"), "not comparable"
     )
     assert "feature network: ffffffff, the baseline's 0123abcd" in got.headline
     assert got.exit_code() == got.exit_code(allow_missing=True) == 2

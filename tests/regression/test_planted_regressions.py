@@ -34,7 +34,7 @@ SETTINGS: dict[str, Any] = {
     "seeds": (0, 1),
     "batch": 4,
 }
-PAIRED = {"lpips[zoo-clip]", "ssim", "psnr"}
+PAIRED = {"perceptual[zoo-clip]", "ssim", "psnr"}
 
 
 @dataclass(frozen=True)

@@ -96,7 +96,7 @@ def _model(path: Path, cache: Path, name: str, prompts: int, seeds: Sequence[int
             made = content(name, method, steps, prompts, seeds)
             n = prompts * len(seeds)
             scores = DISTANCE[method] * 4 / steps * (1 + np.arange(n) / n)
-            features = {f"paired-{key(reference)[:12]}-lpips-zoo-clip-abc": scores}
+            features = {f"paired-{key(reference)[:12]}-perceptual-zoo-clip-abc": scores}
             write_cell(path / "cells" / key(made), made, features, shift, keep)
             entries.append({"role": "candidate", "content": made})
     for e in entries:
@@ -112,7 +112,7 @@ def _found(model: str, n: int) -> tuple[list[ResultRow], list[dict[str, Any]]]:
     for method in METHODS:
         for steps in STEPS:
             value = DISTANCE[method] * 4 / steps
-            rows.append(result(model, method, steps, "lpips[zoo-clip]", value, n))
+            rows.append(result(model, method, steps, "perceptual[zoo-clip]", value, n))
             rows.append(result(model, method, steps, "ssim", 1 - value, n))
             rows.append(result(model, method, steps, "fd[zoo-clip]", 10 * value, n))
             times.append({"model": model, "method": method, "role": "candidate", "steps": steps})
@@ -136,7 +136,12 @@ def finished(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., R
             more = _found(model, prompts * len(seeds))
             rows, times = rows + more[0], times + more[1]
             for steps, low in ((4, 0.0), (8, 0.4)):
-                one = {"model": model, "steps": steps, "metric": "lpips[zoo-clip]", "n": prompts}
+                one = {
+                    "model": model,
+                    "steps": steps,
+                    "metric": "perceptual[zoo-clip]",
+                    "n": prompts,
+                }
                 pairs.append(
                     one
                     | {

@@ -29,7 +29,7 @@ ROW = ResultRow(
     steps=4,
     task="text2image",
     prompts="zoo",
-    metric="lpips[zoo-clip]",
+    metric="perceptual[zoo-clip]",
     value=0.4,
     low=0.38,
     high=0.42,
@@ -62,7 +62,7 @@ def time(method: str, steps: int, ms: float, role: str = "candidate") -> dict[st
 
 def share(a: str, b: str, steps: int, low: float, high: float) -> dict[str, Any]:
     middle = (low + high) / 2
-    place = {"model": "tiny", "steps": steps, "metric": "lpips[zoo-clip]", "a": a, "b": b}
+    place = {"model": "tiny", "steps": steps, "metric": "perceptual[zoo-clip]", "a": a, "b": b}
     return place | {"a_closer": middle, "low": low, "high": high, "n": 100}
 
 
@@ -82,13 +82,13 @@ CLEAR = [share("ddim", "dpm++", 4, 0.1, 0.2), share("ddim", "dpm++", 8, 0.1, 0.2
 
 def test_an_answer_names_the_front_the_fastest_and_that_all_is_clear():
     assert answer(ROWS, TIMES, CLEAR) == [
-        "tiny: On the front of U-Net time against lpips[zoo-clip]: "
+        "tiny: On the front of U-Net time against perceptual[zoo-clip]: "
         "dpm++ at 4 steps (16.10 ms, 8 NFE, 0.2500 [0.2300, 0.2700]) and "
         "dpm++ at 8 steps (32.20 ms, 16 NFE, 0.1000 [0.0800, 0.1200]). "
         "By value each of the other 2 is beaten: something closer takes no more time.".replace(
             "0.0800", "0.08000"
         ),
-        "tiny: With lpips[zoo-clip] at most 0.1500 (one and a half times the smallest distance "
+        "tiny: With perceptual[zoo-clip] at most 0.1500 (one and a half times the smallest distance "
         "found), the fastest is dpm++ at 8 steps (32.20 ms, 16 NFE, 0.1000 [0.08000, 0.1200]), "
         "3.1 times as fast as the reference in U-Net time.",
         "tiny: Methods at equal steps: every difference in distance is clear.",
@@ -113,7 +113,7 @@ def test_without_shares_overlapping_intervals_are_too_small_to_tell():
 
 def test_a_share_is_believed_before_the_intervals():
     rows = [row("ddim", 4, 0.26), row("dpm++", 4, 0.25)]
-    a, b = points(rows, TIMES, "tiny", "lpips[zoo-clip]")
+    a, b = points(rows, TIMES, "tiny", "perceptual[zoo-clip]")
     assert tie([], a, b) == "their intervals overlap"
     assert tie(CLEAR, a, b) is None
     assert tie(CLEAR, b, a) is None
@@ -179,7 +179,7 @@ def test_an_interval_beyond_the_limit_is_said():
 def test_lpips_comes_first_then_the_first_with_values():
     fd, ssim = row("ddim", 4, 3.0, metric="fd[zoo-clip]"), row("ddim", 4, 0.9, metric="ssim")
     clip = row("ddim", 4, 30.0, metric="clip_score[zoo-clip]")
-    assert default_distance([clip, ssim, fd, ROW]) == "lpips[zoo-clip]"
+    assert default_distance([clip, ssim, fd, ROW]) == "perceptual[zoo-clip]"
     assert default_distance([clip, ssim, fd]) == "ssim"
     assert default_distance([fd, row("ddim", 4, None)]) == "fd[zoo-clip]"
     assert default_distance([clip]) is None
@@ -199,7 +199,7 @@ def test_where_higher_is_better_the_limit_is_a_least_value():
 
 
 def test_pick_by_time_and_by_loss():
-    given = points(ROWS, TIMES, "tiny", "lpips[zoo-clip]")
+    given = points(ROWS, TIMES, "tiny", "perceptual[zoo-clip]")
     names = [
         getattr(pick(given, max_latency_ms=15), "name", None),
         getattr(pick(given, max_latency_ms=20), "name", None),
@@ -227,8 +227,8 @@ def test_pick_wants_one_limit(limits: dict[str, float]):
 
 
 def test_pick_knows_its_distances():
-    with pytest.raises(UserError, match=r"did you mean 'lpips\[zoo-clip\]'"):
-        pick_lines(ROWS, TIMES, [], max_loss=1, metric="lpips[zoo-klip]")
+    with pytest.raises(UserError, match=r"did you mean 'perceptual\[zoo-clip\]'"):
+        pick_lines(ROWS, TIMES, [], max_loss=1, metric="perceptual[zoo-klip]")
 
 
 # ------------------------------------------------------------------------------ the front

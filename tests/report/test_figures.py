@@ -24,7 +24,7 @@ def test_a_chart_a_distance_and_a_sheet_a_model(finished: Finished):
     assert {p.stem for p in paths} == {"pictures-tiny", "pictures-other-i-model-i"} | {
         f"time-{model}-{metric}"
         for model in ("tiny", "other-i-model-i")
-        for metric in ("lpips-zoo-clip", "ssim", "fd-zoo-clip")
+        for metric in ("perceptual-zoo-clip", "ssim", "fd-zoo-clip")
     }
     assert {p.parent for p in paths} == {run.path / "figures"}
     for p in paths:
@@ -50,15 +50,15 @@ def test_without_pictures_there_are_charts_only(finished: Finished, tmp_path: Pa
 def test_a_chart_has_a_curve_a_method_in_the_order_of_the_run(finished: Finished):
     document = finished().read_results_document()
     rows = result_rows(document, "rows")
-    chart = pareto(rows, document["times"], "tiny", "lpips[zoo-clip]")
+    chart = pareto(rows, document["times"], "tiny", "perceptual[zoo-clip]")
     assert chart is not None
     _, names = chart.axes[0].get_legend_handles_labels()
     assert [n for n in names if n in ("ddim", "dpm++")] == ["ddim", "dpm++"]
-    assert pareto(rows, [], "tiny", "lpips[zoo-clip]") is None
+    assert pareto(rows, [], "tiny", "perceptual[zoo-clip]") is None
 
 
 def test_the_axis_of_distance_is_logarithmic_where_one_value_is_far_off(finished: Finished):
-    document, metric = finished().read_results_document(), "lpips[zoo-clip]"
+    document, metric = finished().read_results_document(), "perceptual[zoo-clip]"
     rows, times = result_rows(document, "rows"), document["times"]
 
     def scale(far: float) -> str:

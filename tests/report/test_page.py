@@ -87,7 +87,7 @@ def test_json_cannot_end_its_script_element_and_reads_back():
 
 def test_the_answer_stands_in_the_file_without_a_script(finished: Finished):
     words = " ".join("".join(Elements(write_page(finished()).read_text()).words).split())
-    assert "On the front of U-Net time against lpips[zoo-clip]: dpm++ at 4 steps" in words
+    assert "On the front of U-Net time against perceptual[zoo-clip]: dpm++ at 4 steps" in words
     assert "Too small to tell: ddim at 8 steps and dpm++ at 8 steps" in words
     assert "measured in this run on a <tt>CPU</tt>, 2 threads" in words
 
@@ -344,7 +344,9 @@ def test_switches_slider_and_hostile_prompts_in_a_browser(finished: Finished, tm
     assert said["errors"] == []
     assert said["title"] == "sunbench: tiny, other <i>model</i>"
     assert said["points"] == said["reachable"] == 4
-    assert said["label"].startswith("ddim at 4 steps: 12.00 ms, 8 NFE, lpips[zoo-clip] 0.4000 [")
+    assert said["label"].startswith(
+        "ddim at 4 steps: 12.00 ms, 8 NFE, perceptual[zoo-clip] 0.4000 ["
+    )
     assert said["fastest"].startswith("dpm++ at 4 steps: 12.00 ms")
     assert "ssim: structural similarity" in said["axis"]
     assert said["noPairs"] is False

@@ -135,9 +135,9 @@ def test_methods_and_models_keep_the_order_of_the_run():
 
 
 def test_columns_say_which_way_is_better():
-    rows = [ROW, replace(ROW, metric="ssim"), replace(ROW, metric="lpips[zoo-clip]")]
+    rows = [ROW, replace(ROW, metric="ssim"), replace(ROW, metric="perceptual[zoo-clip]")]
     head, (line,) = headline(rows, "tiny")
-    assert head[3:] == ["fd[zoo-clip] ↓", "ssim ↑", "lpips[zoo-clip] ↓"]
+    assert head[3:] == ["fd[zoo-clip] ↓", "ssim ↑", "perceptual[zoo-clip] ↓"]
     assert len(line) == len(head)
 
 

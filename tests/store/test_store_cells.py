@@ -43,7 +43,7 @@ def features_of(index: int) -> dict[str, np.ndarray[Any, Any]]:
     rng = np.random.default_rng(1000 + index)
     return {
         "zoo-clip": rng.standard_normal((ROWS, 4), dtype=np.float32),
-        "lpips[zoo-clip]": rng.standard_normal(ROWS),
+        "perceptual[zoo-clip]": rng.standard_normal(ROWS),
     }
 
 
@@ -115,7 +115,7 @@ def test_features_are_added_and_replaced(tmp_path: Path) -> None:
         found = CellStore.open(store.folder).read_features(0, "open-clip/ViT-g-14/x")
         assert found is not None
         assert np.array_equal(found, np.full((ROWS, 2), value))
-    assert store.feature_names(0) == ["lpips[zoo-clip]", "open-clip/ViT-g-14/x", "zoo-clip"]
+    assert store.feature_names(0) == ["perceptual[zoo-clip]", "open-clip/ViT-g-14/x", "zoo-clip"]
     with pytest.raises(ValueError, match=r"expected \(3, \.\.\.\)"):
         store.add_features(0, "short", np.zeros(2))
 
@@ -259,7 +259,7 @@ for index in range(400):
     pixels = rng.integers(0, 256, (3, 8, 8, 3), dtype=np.uint8)
     rng = np.random.default_rng(1000 + index)
     features = {"zoo-clip": rng.standard_normal((3, 4), dtype=np.float32),
-                "lpips[zoo-clip]": rng.standard_normal(3)}
+                "perceptual[zoo-clip]": rng.standard_normal(3)}
     rows = [ShardRow(index * 3 + i, f"p{i}", 0, "a dog", "ugly", f"h{i}", pixels[i], i == 1)
             for i in range(3)]
     if not store.has_shard(index):

@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 
 from sunbench.errors import UserError
-from sunbench.metrics.zoo_clip import ZooClip
+from sunbench.metrics.networks.zoo_clip import ZooClip
 from sunbench.prompts import Prompt
 from sunbench.reference_sets import Recipe
 from sunbench.studies.negative_cases import file_cases, zoo_cases

@@ -10,8 +10,8 @@ import torch
 from PIL import Image
 
 from sunbench.errors import UserError
-from sunbench.metrics.consistency import psnr
-from sunbench.metrics.unmasked import unmasked_psnr
+from sunbench.metrics.psnr import psnr
+from sunbench.metrics.unmasked_psnr import unmasked_psnr
 from sunbench.sampling import edges
 from sunbench.sampling.masks import NAMED, mask
 

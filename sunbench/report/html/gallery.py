@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from sunbench.metrics.registry import find
 from sunbench.paths import cell_folder
 from sunbench.report.shards import CellFiles
 from sunbench.store import ShardRow
@@ -142,10 +143,11 @@ def wanted(path: Path, model: dict[str, Any], number: int, metric: str | None) -
 
 
 def _score_prefix(reference: CellFiles, metric: str | None) -> str | None:
-    """The feature that holds a paired LPIPS: see bench/probes.py."""
-    if metric is None or not metric.startswith("lpips["):
+    """The stored feature that holds a paired distance of images."""
+    choice = None if metric is None else find(metric)
+    if choice is None or choice.metric.reads != "images":
         return None
-    return f"paired-{reference.key[:12]}-lpips-{metric[len('lpips[') : -1]}-"
+    return choice.feature_name("", reference.key)
 
 
 # ------------------------------------------------------------------------------ gathering

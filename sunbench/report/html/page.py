@@ -23,6 +23,7 @@ from sunbench.report.choice import (
     default_distance,
     distances,
     front,
+    is_image_distance,
     logarithmic,
     points,
     reference_ms,
@@ -49,7 +50,7 @@ def write_page(run: RunFolder) -> Path:
     results, asked = run.read_results_document(), run.read_run()
     rows = result_rows(results, str(run.results_file))
     wants = [
-        wanted(run.path, m, i, _lpips(rows, m["card"]["name"]))
+        wanted(run.path, m, i, _shown_distance(rows, m["card"]["name"]))
         for i, m in enumerate(asked["models"])
     ]
     album, found = gather([w for w in wants if w is not None])
@@ -63,9 +64,10 @@ def write_page(run: RunFolder) -> Path:
     return path
 
 
-def _lpips(rows: Sequence[ResultRow], model: str) -> str | None:
+def _shown_distance(rows: Sequence[ResultRow], model: str) -> str | None:
+    """The paired distance of images that sorts a gallery: LPIPS or its like."""
     mine = [r for r in rows if r.model == model and r.value is not None]
-    return next((n for n in distances(mine) if n.startswith("lpips[")), None)
+    return next((n for n in distances(mine) if is_image_distance(n)), None)
 
 
 # ------------------------------------------------------------------------------ the file

@@ -10,20 +10,26 @@ from torch import Tensor
 from transformers import CLIPModel, CLIPTokenizer
 
 from sunbench.errors import UserError
-from sunbench.metrics.backbone import (
+from sunbench.metrics.networks.backbone import (
     frozen,
     full_precision,
     in_chunks,
-    normalise,
+    normalize,
     quiet_loading,
     weights_key,
 )
-from sunbench.metrics.consistency import layer_distance
-from sunbench.metrics.resize import clean_resize
+from sunbench.metrics.networks.resize import clean_resize
+
+
+def load_zoo_clip(name: str, device: str = "cpu") -> ZooClip:
+    """The zoo's scorer, out of the package."""
+    from sunbench.zoo import folder
+
+    return ZooClip(folder("scorer"), device)
 
 
 class ZooClip:
-    """Pooled and projected features of both towers, and the picture tower's layers."""
+    """Pooled and projected features of both towers, and the image tower's layers."""
 
     name = "zoo-clip"
 
@@ -39,7 +45,7 @@ class ZooClip:
         self.context = int(model.config.text_config.max_position_embeddings)
         self.dim = int(model.config.projection_dim)
         self.protocol = (
-            "zoo CLIP, projected picture embedding;"
+            "zoo CLIP, projected image embedding;"
             f" Pillow-bicubic resize to {self.size}x{self.size} unless that size, not rounded;"
             " (x / 255 - 0.5) / 0.5; float32"
         )
@@ -47,7 +53,7 @@ class ZooClip:
 
     def _pixels(self, images: Tensor) -> Tensor:
         x = clean_resize(images.to(self.device), self.size, self.size)
-        return normalise(x, (0.5,) * 3, (0.5,) * 3)
+        return normalize(x, (0.5,) * 3, (0.5,) * 3)
 
     def _embed(self, images: Tensor) -> Tensor:
         pooled = self.model.vision_model(pixel_values=self._pixels(images)).pooler_output
@@ -71,7 +77,7 @@ class ZooClip:
         return result
 
     def embed_text(self, texts: list[str]) -> Tensor:
-        """Texts -> float32 (N, dim), not normalised; truncation keeps the end-of-text token."""
+        """Texts -> float32 (N, dim), not normalized; truncation keeps the end-of-text token."""
         starts = range(0, len(texts), self.batch)
         with full_precision():
             return torch.cat([self._embed_text(texts[i : i + self.batch]) for i in starts])
@@ -83,10 +89,6 @@ class ZooClip:
                 pixel_values=self._pixels(images), output_hidden_states=True
             ).hidden_states[1:]
         return [_maps(state[:, 1:]) for state in states]
-
-    def distance(self, a: Tensor, b: Tensor) -> Tensor:
-        """Perceptual distance of uint8 NCHW pairs, (N,): LPIPS' construction on these layers."""
-        return layer_distance(self.layers(a), self.layers(b))
 
 
 def _maps(tokens: Tensor) -> Tensor:

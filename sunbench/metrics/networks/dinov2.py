@@ -8,9 +8,9 @@ from torch import Tensor
 from transformers import AutoModel
 
 from sunbench.errors import unknown
-from sunbench.metrics.availability import fetching
-from sunbench.metrics.backbone import frozen, in_chunks, normalise, weights_key
-from sunbench.metrics.resize import clean_resize
+from sunbench.metrics.networks.availability import fetching
+from sunbench.metrics.networks.backbone import frozen, in_chunks, normalize, weights_key
+from sunbench.metrics.networks.resize import clean_resize
 
 HUB_IDS = {
     "dinov2/vits14": "facebook/dinov2-small",
@@ -46,7 +46,7 @@ class DinoV2:
 
     def _embed(self, images: Tensor) -> Tensor:
         x = clean_resize(images.to(self.device), self.size, self.size)
-        pixels = normalise(x, IMAGENET_MEAN, IMAGENET_STD)
+        pixels = normalize(x, IMAGENET_MEAN, IMAGENET_STD)
         result: Tensor = self.model(pixel_values=pixels).last_hidden_state[:, 0]
         return result
 

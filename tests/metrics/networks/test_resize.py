@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from sunbench.metrics.resize import bicubic_matrix, clean_resize, pillow_resize
+from sunbench.metrics.networks.resize import bicubic_matrix, clean_resize, pillow_resize
 
 SIZES = [
     ((64, 64), (299, 299)),

@@ -9,9 +9,13 @@ import torchvision
 from PIL import Image
 from torch import Tensor
 
+from sunbench.bench.feature_extractors import FeatureExtractors
 from sunbench.errors import UserError
-from sunbench.metrics.consistency import layer_distance, paired, psnr, ssim
-from sunbench.metrics.lpips import LearnedLpips
+from sunbench.metrics.networks.lpips import LearnedLpips
+from sunbench.metrics.perceptual import layer_distance
+from sunbench.metrics.psnr import psnr
+from sunbench.metrics.registry import find
+from sunbench.metrics.ssim import ssim
 
 
 def pictures(n: int, seed: int, size: int = 48) -> Tensor:
@@ -20,6 +24,17 @@ def pictures(n: int, seed: int, size: int = 48) -> Tensor:
     coarse = torch.rand((n, 3, 6, 6), generator=g)
     smooth = torch.nn.functional.interpolate(coarse, (size, size), mode="bicubic")
     return (smooth.clamp(0, 1) * 255).round().to(torch.uint8)
+
+
+def paired(
+    a: Tensor, b: Tensor, lpips: LearnedLpips | None = None, *, size: int = 64
+) -> dict[str, np.ndarray]:
+    """Scores of pairs by metric, as a run computes them."""
+    names = ("ssim", "psnr") if lpips is None else ("ssim", "psnr", "lpips[alex]")
+    networks = {} if lpips is None else {"alex": lpips}
+    extractors = FeatureExtractors(tuple(find(n) for n in names), networks)
+    scores = extractors.paired(a, b, "reference", size)
+    return {m: scores[name] for m, name in extractors.paired_names("reference").items()}
 
 
 def nudged(x: Tensor, by: int, seed: int = 0) -> Tensor:
@@ -137,10 +152,10 @@ def test_lpips_out_of_reach_says_so(monkeypatch, tmp_path):
 
 
 def test_a_run_names_learned_lpips_by_its_weights(alex, monkeypatch):
-    from sunbench.bench import probes
+    from sunbench.bench import feature_extractors
 
-    monkeypatch.setattr(probes, "perceptual", lambda net, device: alex)
-    loaded = probes.Probes.load(("lpips[alex]",), "cpu")
+    monkeypatch.setattr(feature_extractors, "load_network", lambda net, device: alex)
+    loaded = feature_extractors.FeatureExtractors.load(("lpips[alex]",), "cpu")
     a = pictures(3, 0, 64)
     scores = loaded.paired(a, nudged(a, 20), "0123456789abcdef", 2)
     (name,) = [n for n in scores if "lpips" in n]

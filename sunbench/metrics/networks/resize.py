@@ -24,7 +24,7 @@ def _keys(x: NDArray[np.float64]) -> NDArray[np.float64]:
 
 @lru_cache(maxsize=64)
 def bicubic_matrix(size: int, new: int) -> NDArray[np.float64]:
-    """R (new, size): each row the normalised weights of one output pixel."""
+    """R (new, size): each row the normalized weights of one output pixel."""
     scale = size / new
     stretch = max(scale, 1.0)
     centre = (np.arange(new) + 0.5)[:, None] * scale
@@ -54,7 +54,7 @@ def clean_resize(images: Tensor, height: int, width: int) -> Tensor:
 
 
 def pillow_resize(images: Tensor, height: int, width: int) -> Tensor:
-    """uint8 -> uint8 as Pillow resizes 8-bit pictures: rounded after each of its two passes.
+    """uint8 -> uint8 as Pillow resizes 8-bit images: rounded after each of its two passes.
 
     Across first, then down. Pillow may swap the passes when one axis shrinks and the other grows,
     which no CLIP transform asks for.

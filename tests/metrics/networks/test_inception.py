@@ -9,8 +9,9 @@ from PIL import Image
 from torch import Tensor
 from torchvision.models.inception import Inception3
 
-from sunbench.metrics import fd, inception_score, kid
-from sunbench.metrics.inception import Inception
+from sunbench.metrics import fd, inception_score
+from sunbench.metrics.kid import kid_independent
+from sunbench.metrics.networks.inception import Inception
 
 pytestmark = [pytest.mark.oracle, pytest.mark.slow]
 N, DIM = 12, 8  # more pictures than features, so that sqrtm has an answer
@@ -79,7 +80,7 @@ def test_features_fid_kid_and_score_equal_torch_fidelity(net, fidelity, features
     double = [f.double() for f, _ in outputs]
     theirs = kid_features_to_metric(*double, kid_subsets=1, kid_subset_size=N, verbose=False)
     expected = theirs["kernel_inception_distance_mean"]
-    assert kid(*(f.numpy() for f in features)) == pytest.approx(expected, rel=1e-5)
+    assert kid_independent(*(f.numpy() for f in features)) == pytest.approx(expected, rel=1e-5)
     logits = outputs[0][1]
     expected = isc_features_to_metric(logits, splits=1, shuffle=False)["inception_score_mean"]
     p = net.probabilities(features[0]).numpy()

@@ -10,9 +10,15 @@ from torch import Tensor
 from torchvision.transforms.functional import center_crop
 
 from sunbench.errors import UserError, unknown
-from sunbench.metrics.availability import NotAvailable, fetching
-from sunbench.metrics.backbone import frozen, full_precision, in_chunks, normalise, weights_key
-from sunbench.metrics.resize import pillow_resize
+from sunbench.metrics.networks.availability import NotAvailable, fetching
+from sunbench.metrics.networks.backbone import (
+    frozen,
+    full_precision,
+    in_chunks,
+    normalize,
+    weights_key,
+)
+from sunbench.metrics.networks.resize import pillow_resize
 
 
 def _package() -> Any:
@@ -39,7 +45,7 @@ def load_open_clip(name: str, device: str = "cpu") -> OpenClip:
 class OpenClip:
     """Both towers of an open_clip model with the model's own preprocessing, on the device.
 
-    The resize rounds as Pillow does on 8-bit pictures, so embeddings are those of open_clip's own
+    The resize rounds as Pillow does on 8-bit images, so embeddings are those of open_clip's own
     transform; open_clip's tokenizer keeps the end-of-text token when it truncates.
     """
 
@@ -81,7 +87,7 @@ class OpenClip:
 
     def pixels(self, images: Tensor) -> Tensor:
         """uint8 NCHW -> the network's input, float32 (N, 3, size, size)."""
-        return normalise(self._resized(images.to(self.device)), self.mean, self.std)
+        return normalize(self._resized(images.to(self.device)), self.mean, self.std)
 
     def embed(self, images: Tensor) -> Tensor:
         """uint8 NCHW -> float32 (N, dim)."""
@@ -90,7 +96,7 @@ class OpenClip:
         )
 
     def embed_text(self, texts: list[str]) -> Tensor:
-        """Texts -> float32 (N, dim), not normalised."""
+        """Texts -> float32 (N, dim), not normalized."""
         parts = [texts[i : i + self.batch] for i in range(0, len(texts), self.batch)]
         with full_precision():
             tokens = (self.tokenizer(part).to(self.device) for part in parts)

@@ -1,11 +1,11 @@
-"""What every feature network shares: its interface, chunks, precision, identity."""
+"""What every feature network shares: chunks, precision, identity."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -13,27 +13,6 @@ from torch import Tensor, nn
 from sunbench.errors import UserError
 
 Module = TypeVar("Module", bound=nn.Module)
-
-
-class Extractor(Protocol):
-    """A network that turns images into features, known by weight hash, resize rule and dtype."""
-
-    name: str
-    protocol: str
-    key: str
-    dim: int
-
-    def embed(self, images: Tensor) -> Tensor:
-        """uint8 NCHW -> float32 (N, dim), on the extractor's device."""
-        ...
-
-
-class ClipExtractor(Extractor, Protocol):
-    """An extractor that reads text too."""
-
-    def embed_text(self, texts: list[str]) -> Tensor:
-        """Texts -> float32 (N, dim), not normalised."""
-        ...
 
 
 @contextmanager
@@ -74,7 +53,7 @@ def weights_key(module: nn.Module, protocol: str) -> str:
     return digest.hexdigest()[:20]
 
 
-def normalise(pixels: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:
+def normalize(pixels: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:
     """(x / 255 - mean) / std per channel; pixels 0..255, (N, 3, H, W)."""
     x = pixels.float()
     m, s = (x.new_tensor(v).view(1, -1, 1, 1) for v in (mean, std))

@@ -2,7 +2,7 @@
 
 import pytest
 
-from sunbench.metrics.availability import NotAvailable, fetching
+from sunbench.metrics.networks.availability import NotAvailable, fetching
 
 
 def hidden() -> None:

@@ -16,11 +16,11 @@ from transformers import (
 )
 
 from sunbench.errors import UserError
-from sunbench.metrics import NotAvailable, clip_score, extractor, perceptual
-from sunbench.metrics.consistency import paired
-from sunbench.metrics.dinov2 import DinoV2
-from sunbench.metrics.open_clip_ import OpenClip
-from sunbench.metrics.zoo_clip import ZooClip
+from sunbench.metrics import NotAvailable, clip_score, extractor, load_network
+from sunbench.metrics.networks.dinov2 import DinoV2
+from sunbench.metrics.networks.open_clip_ import OpenClip
+from sunbench.metrics.networks.zoo_clip import ZooClip
+from sunbench.metrics.perceptual import Perceptual
 from sunbench.zoo.text import build_tokenizer
 
 
@@ -167,9 +167,9 @@ def test_zoo_layers_and_distance(zoo):
     a, b = pictures(3, 64), pictures(3, 64, 1)
     layers = zoo.layers(a)
     assert [tuple(layer.shape) for layer in layers] == [(3, 32, 4, 4)] * 3
-    same, other = paired(a, a, zoo), paired(a, b, zoo)
-    np.testing.assert_array_equal(same["lpips[zoo-clip]"], 0)
-    assert (other["lpips[zoo-clip]"] > 0.01).all()
+    same, other = (Perceptual().paired_scores(a, x, zoo) for x in (a, b))
+    assert (same == 0).all()
+    assert (other > 0.01).all()
 
 
 def test_zoo_reads_other_sizes_through_the_clean_resize(zoo):
@@ -231,7 +231,12 @@ def test_unknown_names_have_a_nearest_match(name, message):
 
 def test_unknown_perceptual_distance():
     with pytest.raises(UserError, match="did you mean 'alex'"):
-        perceptual("alx")
+        load_network("alx")
+
+
+def test_a_network_that_offers_something_else_is_refused():
+    with pytest.raises(UserError, match="given network alex, expected one with image: zoo-clip"):
+        extractor("alex")
 
 
 @pytest.mark.parametrize(

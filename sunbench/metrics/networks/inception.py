@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from torch.fx import GraphModule, symbolic_trace
 from torchvision.models.inception import Inception3
 
-from sunbench.metrics.availability import fetching
-from sunbench.metrics.backbone import frozen, full_precision, in_chunks, weights_key
-from sunbench.metrics.resize import clean_resize
+from sunbench.metrics.networks.availability import fetching
+from sunbench.metrics.networks.backbone import frozen, full_precision, in_chunks, weights_key
+from sunbench.metrics.networks.resize import clean_resize
 
 # TensorFlow's weights (Apache-2.0) as converted by toshas/torch-fidelity, release v0.2.0
 URL = (
@@ -52,6 +52,11 @@ def network(weights: Mapping[str, Tensor]) -> GraphModule:
     averages[-1].kwargs = {"kernel_size": 3, "stride": 1, "padding": 1}
     graph.recompile()
     return graph
+
+
+def load_inception(name: str, device: str = "cpu") -> Inception:
+    """The Inception of the FID, fetched on first use."""
+    return Inception(fetch_weights(), device)
 
 
 class Inception:

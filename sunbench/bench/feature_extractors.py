@@ -1,0 +1,106 @@
+"""What a run's metrics read of each image: feature networks loaded once, and what they give."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from sunbench.errors import UserError
+from sunbench.metrics import ImagePairMetric, NotAvailable, find, load_network
+from sunbench.metrics.networks import Extractor, Network
+from sunbench.metrics.networks.backbone import checked, full_precision
+from sunbench.metrics.registry import MetricChoice
+
+
+@dataclass(frozen=True)
+class FeatureExtractors:
+    """Feature networks by name, and the reason for each metric that lacks its network."""
+
+    choices: tuple[MetricChoice, ...]
+    networks: dict[str, Network] = field(default_factory=dict)
+    reasons: dict[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def load(cls, metrics: tuple[str, ...], device: str) -> FeatureExtractors:
+        """Load what the metrics need; a network that cannot be had becomes a reason."""
+        extractors = cls(tuple(find(name) for name in metrics))
+        for choice in extractors.choices:
+            try:
+                if choice.net is not None and choice.net not in extractors.networks:
+                    extractors.networks[choice.net] = load_network(choice.net, device)
+            except NotAvailable as error:
+                extractors.reasons[choice.label] = str(error)
+        return extractors
+
+    # ------------------------------------------------------------------------- names
+
+    def network(self, choice: MetricChoice) -> Network | None:
+        """The loaded network of a choice, if it has one."""
+        return None if choice.net is None else self.networks.get(choice.net)
+
+    def feature_key(self, choice: MetricChoice) -> str:
+        """Hash of the weights and protocol behind a choice's values, "" without a network."""
+        network = self.network(choice)
+        return "" if network is None else network.key
+
+    def feature(self, choice: MetricChoice, reference: str) -> str:
+        """Name of the stored feature that a choice reads, of a cell paired with this reference."""
+        return choice.feature_name(self.feature_key(choice), reference)
+
+    def embedded(self) -> dict[str, Extractor]:
+        """Networks whose embeddings are stored, by feature name."""
+        found = {}
+        for choice in self._readers("embeddings"):
+            network = self.network(choice)
+            if isinstance(network, Extractor):
+                found[self.feature(choice, "")] = network
+        return found
+
+    def paired_names(self, reference: str) -> dict[str, str]:
+        """Metric -> feature name of its scores against the reference cell of this key."""
+        return {c.label: self.feature(c, reference) for c in self._readers("images")}
+
+    def _readers(self, reads: str) -> list[MetricChoice]:
+        return [c for c in self.choices if c.metric.reads == reads and c.label not in self.reasons]
+
+    # ------------------------------------------------------------------------- arrays
+
+    def embed(self, images: Tensor, batch: int) -> dict[str, NDArray[np.float32]]:
+        """Every embedding of images (N, 3, H, W) uint8, by feature name."""
+        out = {}
+        for name, network in self.embedded().items():
+            parts = [network.embed(x).cpu().numpy() for x in images.split(batch)]
+            out[name] = _finite(np.concatenate(parts), name)
+        return out
+
+    def paired(
+        self, images: Tensor, theirs: Tensor, reference: str, batch: int
+    ) -> dict[str, NDArray[np.float64]]:
+        """Every paired score of images against their references, by feature name."""
+        if checked(images).shape != checked(theirs).shape:
+            shapes = f"{tuple(images.shape)} and {tuple(theirs.shape)}"
+            raise UserError(f"given images of {shapes}, expected pairs of one shape")
+        pairs = list(zip(images.split(batch), theirs.split(batch), strict=True))
+        out = {}
+        for choice in self._readers("images"):
+            metric, network = choice.metric, self.network(choice)
+            assert isinstance(metric, ImagePairMetric)
+            with full_precision():
+                parts = [metric.paired_scores(a, b, network).double().cpu() for a, b in pairs]
+            name = self.feature(choice, reference)
+            out[name] = _finite(torch.cat(parts).numpy(), name)
+        return out
+
+
+def _finite(table: NDArray, name: str) -> NDArray:
+    bad = np.flatnonzero(~np.isfinite(table).reshape(len(table), -1).all(1))
+    if len(bad):
+        raise UserError(
+            f"{name}: given features that are not finite for {len(bad)} of {len(table)} images"
+            f" (the first is image {bad[0]} of its shard), expected finite ones"
+        )
+    return table
