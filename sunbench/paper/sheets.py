@@ -211,15 +211,15 @@ def _caption(entry: Entry, model: str) -> str:
 def negative_jobs(
     entry: Entry, who: Cast, job: Job, prompts: Sequence[Prompt], options: Options
 ) -> list[Job]:
-    """A run a negative prompt; equal ids give equal noise, so that only the negative differs."""
+    """A run per negative prompt; equal ids give equal noise, so that only the negative differs."""
     out = []
+    prompt_files = job.folder / "prompts"
+    make_folder(prompt_files)
     for i, negative in enumerate(entry.zoo_negatives if who.small else entry.negatives):
-        folder = job.folder / f"negative-{i}"
-        file = folder / "prompts.csv"
-        make_folder(folder)
+        file = prompt_files / f"negative-{i}.csv"
         write_atomic(file, _prompts_csv(prompts, negative).encode())
         request = request_of(entry, job.part, who, options, prompts=str(file))
-        out.append(Job(job.part, folder, request))
+        out.append(Job(job.part, job.folder / f"negative-{i}", request))
     return out
 
 

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Literal
 
+import diffusers
 import psutil
 import torch
 
@@ -107,11 +108,24 @@ def measure(
     device = loaded.pipeline.unet.device
     meter, before = LoadMeter.start(), clocks(device)
     load = psutil.getloadavg()[0]
-    timing_pass.run()
+    with _quiet():
+        timing_pass.run()
     state = MachineState(
         load, psutil.getloadavg()[0], meter.other_cpus(), len(meter.cpus), before, clocks(device)
     )
     return timing_rows(loaded, timing_pass.batches, settings.resolution, level, state)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without diffusers' note about each text that is cut, in every round again."""
+    logger = diffusers.utils.logging
+    verbosity = logger.get_verbosity()
+    logger.set_verbosity_error()
+    try:
+        yield
+    finally:
+        logger.set_verbosity(verbosity)
 
 
 @dataclass
