@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from sunbench.errors import UserError
-from sunbench.methods.distilled import TrainedMethod, Weights
+from sunbench.methods.common.method import TrainedMethod
+from sunbench.methods.common.weights import Weights
 from sunbench.methods.sun.adapter import bound, check_plain, shapes_of
 from sunbench.methods.sun.files import about_adapter, check_adapter
 from sunbench.methods.sun.pipelines import (

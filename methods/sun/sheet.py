@@ -6,9 +6,9 @@ import copy
 
 from torch import Tensor
 
+from sunbench.methods.common.sheet import STEPS, Sheet
 from sunbench.methods.sun.adapter import SunAdapter
 from sunbench.methods.sun.pipelines import load_sun, unload_sun
-from sunbench.methods.training.sheet import STEPS, Sheet
 from sunbench.sampling import PipelineSampler, SampleSettings, decode
 
 

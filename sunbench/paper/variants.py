@@ -19,12 +19,12 @@ from diffusers import StableDiffusionPipeline, UNet2DConditionModel
 from peft import LoraConfig
 from torch import Tensor
 
+from sunbench.methods.common.lora import sharing_copy
+from sunbench.methods.common.students import student_config
 from sunbench.methods.ddim import ddim
 from sunbench.methods.dpm_solver import dpm_solver_pp
-from sunbench.methods.lcm import SOLVER
-from sunbench.methods.lcm_lora import RANK, TARGETS
-from sunbench.methods.lora import sharing_copy
-from sunbench.methods.students import student_config
+from sunbench.methods.lcm.lora import RANK, TARGETS
+from sunbench.methods.lcm.method import SOLVER
 from sunbench.methods.sun import SunAdapter, load_sun
 from sunbench.sampling import PipelineSampler, SampleSettings, SolverSpec
 from sunbench.timing import TimedMethod

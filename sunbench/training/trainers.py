@@ -10,12 +10,12 @@ from sunbench.errors import unknown
 
 #: Name -> "module:callable".
 TRAINERS: dict[str, str] = {
-    "sun": "sunbench.methods.sun.training:train",
-    "lcm": "sunbench.methods.training.consistency:train_lcm",
-    "lcm-lora": "sunbench.methods.training.consistency:train_lcm_lora",
-    "guided-distill": "sunbench.methods.training.guided_distill:train",
-    "boostdiff-lora": "sunbench.methods.training.boostdiff:train_lora",
-    "boostdiff-bitfit": "sunbench.methods.training.boostdiff:train_bitfit",
+    "sun": "sunbench.methods.sun.train:train",
+    "lcm": "sunbench.methods.lcm.train:train_lcm",
+    "lcm-lora": "sunbench.methods.lcm.train:train_lcm_lora",
+    "guided-distill": "sunbench.methods.guided_distill.train:train",
+    "boostdiff-lora": "sunbench.methods.boostdiff.train:train_lora",
+    "boostdiff-bitfit": "sunbench.methods.boostdiff.train:train_bitfit",
 }
 
 

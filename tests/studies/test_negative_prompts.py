@@ -45,7 +45,7 @@ def lora(lab: Any, tmp_path: Path) -> dict[str, str]:
     """A random LCM-LoRA: a method without a negative prompt."""
     from diffusers import UNet2DConditionModel
 
-    from sunbench.methods.lcm_lora import TARGETS
+    from sunbench.methods.lcm.lora import TARGETS
 
     unet = UNet2DConditionModel.from_pretrained(lab.world.card.parent / "tiny" / "unet")
     path = random_weights.lora(unet, tmp_path / "lora.safetensors", TARGETS, 1)

@@ -10,10 +10,10 @@ from typing import Any
 import torch
 from diffusers import UNet2DConditionModel
 
-from sunbench.methods.boostdiff import RANK as BOOSTDIFF_RANK
-from sunbench.methods.boostdiff import TARGETS as BOOSTDIFF_TARGETS
-from sunbench.methods.lcm_lora import RANK, TARGETS
-from sunbench.methods.lora import bias_parameters, lora_parameters
+from sunbench.methods.boostdiff.method import RANK as BOOSTDIFF_RANK
+from sunbench.methods.boostdiff.method import TARGETS as BOOSTDIFF_TARGETS
+from sunbench.methods.common.lora import bias_parameters, lora_parameters
+from sunbench.methods.lcm.lora import RANK, TARGETS
 from sunbench.methods.sun import SunAdapter
 from sunbench.methods.sun.adapter import shapes_of
 from sunbench.models.sources import CONFIGS

@@ -9,11 +9,11 @@ from typing import Any
 import torch
 from diffusers import UNet2DConditionModel
 
-from sunbench.methods.boostdiff import TARGETS as ATTENTION
-from sunbench.methods.boostdiff import write_biases
-from sunbench.methods.lcm_lora import TARGETS
-from sunbench.methods.lora import sharing_copy, targeted, write_lora
-from sunbench.methods.students import student_config
+from sunbench.methods.boostdiff.method import TARGETS as ATTENTION
+from sunbench.methods.boostdiff.method import write_biases
+from sunbench.methods.common.lora import sharing_copy, targeted, write_lora
+from sunbench.methods.common.students import student_config
+from sunbench.methods.lcm.lora import TARGETS
 
 
 def student(unet: Any, folder: Path, seed: int) -> Path:

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-from sunbench.methods.training.settings import (
-    BoostLoraTraining,
-    BoostTraining,
-    GuidedTraining,
-    LcmLoraTraining,
-    LcmTraining,
-)
+from sunbench.methods.boostdiff.settings import BoostLoraTraining, BoostTraining
+from sunbench.methods.guided_distill.settings import GuidedTraining
+from sunbench.methods.lcm.settings import LcmLoraTraining, LcmTraining
 from sunbench.training.settings import TrainingSettings
 
 CLASSES: dict[str, type[TrainingSettings]] = {

@@ -12,8 +12,8 @@ from safetensors import safe_open
 from trainings import CLASSES
 
 from sunbench.errors import UserError
+from sunbench.methods.common.settings import settings_for
 from sunbench.methods.sun.settings import SunTraining
-from sunbench.methods.training.settings import settings_for
 from sunbench.metrics import clip_extractor, fd
 from sunbench.models import find, load
 from sunbench.models.hashes import file_hash

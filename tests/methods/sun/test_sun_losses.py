@@ -10,7 +10,7 @@ import torch
 from diffusers import DDIMScheduler
 
 from sunbench.methods.sun import SunAdapter
-from sunbench.methods.sun.losses import (
+from sunbench.methods.sun.loss import (
     Draw,
     Pair,
     Schedule,

@@ -15,9 +15,9 @@ from safetensors.torch import load_file, save_file
 
 from sunbench import registry
 from sunbench.errors import UserError
-from sunbench.methods import boostdiff, lcm_lora
-from sunbench.methods.boostdiff import with_biases
-from sunbench.methods.lora import (
+from sunbench.methods.boostdiff import method as boostdiff
+from sunbench.methods.boostdiff.method import with_biases
+from sunbench.methods.common.lora import (
     bias_parameters,
     lora_layers,
     lora_parameters,
@@ -25,6 +25,7 @@ from sunbench.methods.lora import (
     with_lora,
     write_lora,
 )
+from sunbench.methods.lcm import lora as lcm_lora
 from sunbench.models.lora import merge_lora
 from sunbench.models.sources import shipped
 from sunbench.sampling import SampleSettings

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sunbench.methods.students import check_guidance
+from sunbench.methods.common.students import check_guidance
 from sunbench.training.diffusion import guided_eps
 
 Network = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]

@@ -1,23 +1,18 @@
-"""What methods with trained weights share: where the weights are, and a U-Net of their own.
+"""Where the weights of a trained method are.
 
 Weights are those that the user names, else the zoo's (for the model itself, then for its base),
 else those in the hub's cache. Only what the user names is ever fetched: a benchmark must not start
 downloads that nobody asked for.
-
-``guidance_scale`` g means one thing to the user: the g of e_n + g (e_p - e_n), which distilled
-methods imitate. LCM and Guided-Distill write it as g = 1 + w and take w as an input; the others
-hold the guidance that they were trained with.
 """
 
 from __future__ import annotations
 
-import copy
 import json
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any
 
 from huggingface_hub import constants, try_to_load_from_cache
 
@@ -26,7 +21,6 @@ from sunbench.errors import NotAvailable, UserError
 from sunbench.models.catalogue import Place, place
 from sunbench.models.checkpoint import Shape, architecture_of
 from sunbench.models.hub import fetch_file, fetch_folder
-from sunbench.sampling import PipelineMethod, PipelineSampler, SampleSettings, too_many
 from sunbench.store.tensors import read_header
 
 #: Files of a w-conditioned U-Net in a repository, or of several in folders named by their steps.
@@ -56,15 +50,6 @@ def trained_on(path: Path, unet_sha256: str) -> bool:
     except ValueError:
         raise UserError(f"{files[0]}: its base_sha256 is no JSON") from None
     return isinstance(base, dict) and base.get("unet") == unet_sha256
-
-
-def trained_guidance(path: Path) -> float | None:
-    """The one guidance_scale that a file's weights imitate; None where it does not say."""
-    given = metadata(path).get("guidance_scale")
-    try:
-        return None if given is None else float(given)
-    except ValueError:
-        raise UserError(f"{path}: its guidance_scale is {given!r}, expected a number") from None
 
 
 def _student_files(names: Sequence[str]) -> list[str]:
@@ -164,93 +149,3 @@ class Weights:
         return NotAvailable(
             f"no weights for {named} yet{how} (name some with --weights {self.method}=PATH)"
         )
-
-
-@dataclass(frozen=True)
-class TrainedMethod(PipelineMethod):
-    """A solver on a U-Net that trained weights make or change, one evaluation per step.
-
-    grid: the most steps that the distillation had; None leaves the training schedule's number.
-    """
-
-    weights: Weights
-    grid: int | None = None
-    training: ClassVar[str] = "once a base"
-
-    def with_weights(self, explicit: str | None, unet_sha256: str | None) -> Self:
-        """The method for one model: with explicit weights, and its U-Net's hash to find others."""
-        return replace(
-            self, weights=replace(self.weights, explicit=explicit, unet_sha256=unet_sha256)
-        )
-
-    def trained_weights(self, pipeline: Any) -> tuple[Path, str] | None:
-        """Those that are used on the pipeline."""
-        return self.weights.find(pipeline.unet), self.weights.method
-
-    def used(self, pipeline: Any, settings: SampleSettings) -> Path:
-        """The file or folder that sampling with these settings reads."""
-        return self.weights.find(pipeline.unet)
-
-    def check(self, pipeline: Any, settings: SampleSettings) -> None:
-        """Raise UserError unless the weights are available, fit and can take the settings."""
-        raise NotImplementedError
-
-    def describe(self, path: Path) -> dict[str, Any]:
-        """Weights for the cell's key."""
-        raise NotImplementedError
-
-    def content(self, pipeline: Any, settings: SampleSettings) -> dict[str, Any]:
-        """For the cell's key: the solver and the weights that are used; {} where there are none."""
-        own = super().content(pipeline, settings)
-        try:
-            path = self.used(pipeline, settings)
-            about = {**self.describe(path), **self.weights.label(path)}
-        except UserError:  # ``skip`` gives it as its reason
-            about = {}
-        return {**own, "guidance": "distilled", "weights": about}
-
-    def skip(self, pipeline: Any, settings: SampleSettings) -> str | None:
-        """No weights, weights that are broken or do not fit, or a setting they cannot take."""
-        reason = super().skip(pipeline, replace(settings, guidance_scale=1.0))
-        if reason is not None:
-            return reason
-        if self.grid is not None and settings.asked > self.grid:
-            return too_many(settings, f"the LCM grid has {self.grid}")
-        try:
-            self.check(pipeline, settings)
-        except UserError as error:
-            return f"{self.name}: {error}"
-        return None
-
-    def evaluations(self, settings: SampleSettings) -> int:
-        """One per step."""
-        return settings.steps
-
-
-@dataclass(frozen=True)
-class DistilledMethod(TrainedMethod):
-    """A method whose network stands in for the pipeline's own U-Net, which stays as it is."""
-
-    @property
-    def negative_prompts(self) -> bool:
-        """The student has learned guidance against the empty text alone."""
-        return False
-
-    def network(self, pipeline: Any, settings: SampleSettings) -> Any:
-        """The U-Net to sample with."""
-        raise NotImplementedError
-
-    def scale(self, settings: SampleSettings) -> float:
-        """The guidance_scale with which diffusers' pipeline is called."""
-        return settings.guidance_scale
-
-    def prepare(self, pipeline: Any, settings: SampleSettings) -> PipelineSampler:
-        """Put the U-Net beside the pipeline's; UserError where ``skip`` has a reason."""
-        reason = self.skip(pipeline, settings)
-        if reason is not None:
-            raise UserError(reason)
-        own = copy.copy(pipeline)
-        own.unet = self.network(pipeline, settings)
-        own.scheduler = self.solver.build(pipeline.scheduler.config)
-        own.set_progress_bar_config(disable=True)
-        return PipelineSampler(own, replace(settings, guidance_scale=self.scale(settings)))

@@ -13,22 +13,15 @@ from diffusers import DDIMScheduler, LCMScheduler
 
 from sunbench import registry
 from sunbench.errors import UserError
-from sunbench.methods.lcm import GRID, SOLVER
-from sunbench.methods.training.consistency import lcm_stage
-from sunbench.methods.training.guided_distill import Earlier, stage1, stage2
-from sunbench.methods.training.losses import (
-    ConsistencyLoss,
-    HalvingLoss,
-    boundary,
-    consistency,
-    halved,
-    noise_loss,
-    pseudo_huber,
-    weight,
-)
-from sunbench.methods.training.networks import Conditioned, Guided, Plain
-from sunbench.methods.training.settings import Guidance
-from sunbench.methods.training.students import WholeStudent
+from sunbench.methods.common.losses import noise_loss, weight
+from sunbench.methods.common.networks import Conditioned, Guided, Plain
+from sunbench.methods.common.settings import Guidance
+from sunbench.methods.common.trainees import WholeStudent
+from sunbench.methods.guided_distill.loss import HalvingLoss, halved
+from sunbench.methods.guided_distill.train import Earlier, stage1, stage2
+from sunbench.methods.lcm.loss import ConsistencyLoss, boundary, consistency, pseudo_huber
+from sunbench.methods.lcm.method import GRID, SOLVER
+from sunbench.methods.lcm.train import lcm_stage
 from sunbench.sampling import SampleSettings
 from sunbench.training.diffusion import Schedule, ddim_step, noised
 from sunbench.training.encode import encode_texts

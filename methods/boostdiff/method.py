@@ -20,11 +20,11 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from sunbench.errors import UserError
+from sunbench.methods.common.lora import sharing_copy
+from sunbench.methods.common.method import MergedMethod
+from sunbench.methods.common.weights import Weights
 from sunbench.methods.ddim import ddim
-from sunbench.methods.distilled import Weights
 from sunbench.methods.dpm_solver import dpm_solver_pp
-from sunbench.methods.lcm_lora import MergedMethod
-from sunbench.methods.lora import sharing_copy
 from sunbench.sampling import SampleSettings
 from sunbench.store import write_atomic
 from sunbench.store.tensors import check_floating, load_weights, read_header, refuse_pickle

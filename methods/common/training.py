@@ -13,11 +13,11 @@ import torch
 from torch import Tensor
 
 from sunbench.errors import UserError
-from sunbench.methods.training.losses import Feed
-from sunbench.methods.training.networks import Guided
-from sunbench.methods.training.settings import Guidance, settings_for
-from sunbench.methods.training.sheet import Sheet
-from sunbench.methods.training.students import Trainee, about_weights, parameters_of
+from sunbench.methods.common.losses import Feed
+from sunbench.methods.common.networks import Guided
+from sunbench.methods.common.settings import Guidance, settings_for
+from sunbench.methods.common.sheet import Sheet
+from sunbench.methods.common.trainees import Trainee, about_weights, parameters_of
 from sunbench.models import LoadedModel, find, load
 from sunbench.sampling import SampleSettings, SolverSpec
 from sunbench.training import LoopSettings, fit

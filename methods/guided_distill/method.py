@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from sunbench.errors import NotAvailable, UserError
+from sunbench.methods.common.students import StudentMethod
+from sunbench.methods.common.weights import Weights
 from sunbench.methods.ddim import ddim
-from sunbench.methods.distilled import Weights
-from sunbench.methods.students import StudentMethod
 from sunbench.sampling import SampleSettings
 
 WEIGHTS = Weights("guided-distill", folders=True)

@@ -22,7 +22,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from sunbench.errors import UserError
-from sunbench.methods.distilled import metadata
+from sunbench.methods.common.weights import metadata
 from sunbench.store import write_atomic
 from sunbench.store.tensors import Header, load_tensors, load_weights, read_header, refuse_pickle
 

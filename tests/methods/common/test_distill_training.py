@@ -24,30 +24,28 @@ from trainings import CLASSES, METHODS
 from sunbench import registry
 from sunbench.cli import main
 from sunbench.errors import UserError
-from sunbench.methods import boostdiff, lcm_lora
-from sunbench.methods.differences import is_difference
-from sunbench.methods.lora import write_lora
-from sunbench.methods.students import load_student
-from sunbench.methods.training.boostdiff import bitfit_stage, lora_stage
-from sunbench.methods.training.consistency import lcm_lora_stage, lcm_stage
-from sunbench.methods.training.guided_distill import Earlier, stage1, stage2
-from sunbench.methods.training.guided_distill import run as run_guided
-from sunbench.methods.training.losses import Feed
-from sunbench.methods.training.run import Bench, Stage, start_file
-from sunbench.methods.training.settings import (
-    BoostLoraTraining,
-    GuidedTraining,
-    LcmLoraTraining,
-    LcmTraining,
-    settings_for,
-)
-from sunbench.methods.training.students import (
+from sunbench.methods.boostdiff import method as boostdiff
+from sunbench.methods.boostdiff.settings import BoostLoraTraining
+from sunbench.methods.boostdiff.train import bitfit_stage, lora_stage
+from sunbench.methods.common.deltas import is_difference
+from sunbench.methods.common.lora import write_lora
+from sunbench.methods.common.losses import Feed
+from sunbench.methods.common.settings import settings_for
+from sunbench.methods.common.students import load_student
+from sunbench.methods.common.trainees import (
     FILE,
     BiasStudent,
     LoraStudent,
     WholeStudent,
     parameters_of,
 )
+from sunbench.methods.common.training import Bench, Stage, start_file
+from sunbench.methods.guided_distill.settings import GuidedTraining
+from sunbench.methods.guided_distill.train import Earlier, stage1, stage2
+from sunbench.methods.guided_distill.train import run as run_guided
+from sunbench.methods.lcm import lora as lcm_lora
+from sunbench.methods.lcm.settings import LcmLoraTraining, LcmTraining
+from sunbench.methods.lcm.train import lcm_lora_stage, lcm_stage
 from sunbench.models import cards
 from sunbench.models.sources import shipped
 from sunbench.sampling import ImageId, PipelineSampler, SampleSettings, make_batch

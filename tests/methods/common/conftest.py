@@ -11,18 +11,14 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from sunbench.methods.training.boostdiff import bitfit_stage, lora_stage
-from sunbench.methods.training.consistency import lcm_lora_stage, lcm_stage
-from sunbench.methods.training.guided_distill import Earlier
-from sunbench.methods.training.guided_distill import run as run_guided
-from sunbench.methods.training.run import Bench
-from sunbench.methods.training.settings import (
-    BoostLoraTraining,
-    BoostTraining,
-    GuidedTraining,
-    LcmLoraTraining,
-    LcmTraining,
-)
+from sunbench.methods.boostdiff.settings import BoostLoraTraining, BoostTraining
+from sunbench.methods.boostdiff.train import bitfit_stage, lora_stage
+from sunbench.methods.common.training import Bench
+from sunbench.methods.guided_distill.settings import GuidedTraining
+from sunbench.methods.guided_distill.train import Earlier
+from sunbench.methods.guided_distill.train import run as run_guided
+from sunbench.methods.lcm.settings import LcmLoraTraining, LcmTraining
+from sunbench.methods.lcm.train import lcm_lora_stage, lcm_stage
 from sunbench.models import LoadedModel, ModelCard
 from sunbench.training import LoopSettings
 from sunbench.training.data import Listed

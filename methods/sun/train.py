@@ -13,9 +13,10 @@ import torch
 from torch import Tensor
 
 from sunbench.errors import UserError
+from sunbench.methods.common.sheet import Sheet
 from sunbench.methods.sun.adapter import SunAdapter
 from sunbench.methods.sun.files import write_adapter
-from sunbench.methods.sun.losses import (
+from sunbench.methods.sun.loss import (
     Draw,
     Pair,
     Targets,
@@ -27,7 +28,6 @@ from sunbench.methods.sun.negatives import negative_prompt, vocabulary
 from sunbench.methods.sun.pipelines import check_pipeline
 from sunbench.methods.sun.settings import SunTraining, read_settings
 from sunbench.methods.sun.sheet import sun_pictures
-from sunbench.methods.training.sheet import Sheet
 from sunbench.models import LoadedModel, find, load
 from sunbench.prompts.negatives import Vocabulary
 from sunbench.training import fit

@@ -17,8 +17,8 @@ from safetensors.torch import load_file, save_file
 
 from sunbench import registry, zoo
 from sunbench.errors import UserError
-from sunbench.methods.lcm import PUBLISHED, SOLVER
-from sunbench.methods.students import student_config
+from sunbench.methods.common.students import student_config
+from sunbench.methods.lcm.method import PUBLISHED, SOLVER
 from sunbench.models import ModelContext
 from sunbench.sampling import ImageId, SampleBatch, SampleSettings, make_batch
 from sunbench.store import sha256_file

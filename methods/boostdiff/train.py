@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from sunbench.methods.boostdiff import TARGETS
+from sunbench.methods.boostdiff.method import TARGETS
+from sunbench.methods.boostdiff.settings import BoostLoraTraining, BoostTraining
+from sunbench.methods.common.losses import GuidanceLoss
+from sunbench.methods.common.networks import Plain
+from sunbench.methods.common.trainees import BiasStudent, LoraStudent, Trainee
+from sunbench.methods.common.training import Bench, Shown, Stage, open_bench, start_file
 from sunbench.methods.ddim import ddim
-from sunbench.methods.training.losses import GuidanceLoss
-from sunbench.methods.training.networks import Plain
-from sunbench.methods.training.run import Bench, Shown, Stage, open_bench, start_file
-from sunbench.methods.training.settings import BoostLoraTraining, BoostTraining
-from sunbench.methods.training.students import BiasStudent, LoraStudent, Trainee
 from sunbench.models.hashes import file_hash
 from sunbench.sampling import SampleSettings
 

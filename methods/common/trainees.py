@@ -19,10 +19,10 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from sunbench.errors import UserError
-from sunbench.methods.boostdiff import biases, check_biases, write_biases
-from sunbench.methods.differences import LEVELS, write_difference
-from sunbench.methods.lora import lora_layers, sharing_copy, write_lora
-from sunbench.methods.students import INPUT, load_student, student_config
+from sunbench.methods.boostdiff.method import biases, check_biases, write_biases
+from sunbench.methods.common.deltas import LEVELS, write_difference
+from sunbench.methods.common.lora import lora_layers, sharing_copy, write_lora
+from sunbench.methods.common.students import INPUT, load_student, student_config
 from sunbench.store import write_atomic
 from sunbench.store.files import make_folder
 from sunbench.store.tensors import load_weights

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from sunbench.errors import NotAvailable
-from sunbench.methods.distilled import Weights
-from sunbench.methods.students import StudentMethod, check_guidance
+from sunbench.methods.common.students import StudentMethod, check_guidance
+from sunbench.methods.common.weights import Weights
 from sunbench.sampling import SampleSettings, SolverSpec
 
 #: Time steps of the distillation, the most that sampling can have.

@@ -19,14 +19,16 @@ from pathlib import Path
 from typing import Any
 
 from sunbench.errors import UserError
+from sunbench.methods.common.losses import GuidanceLoss
+from sunbench.methods.common.networks import Conditioned
+from sunbench.methods.common.settings import FORMS
+from sunbench.methods.common.sheet import REFERENCE_STEPS
+from sunbench.methods.common.students import student_hash
+from sunbench.methods.common.trainees import FILE, WholeStudent, student_file
+from sunbench.methods.common.training import Bench, Shown, Stage, open_bench
 from sunbench.methods.ddim import ddim
-from sunbench.methods.students import student_hash
-from sunbench.methods.training.losses import GuidanceLoss, HalvingLoss
-from sunbench.methods.training.networks import Conditioned
-from sunbench.methods.training.run import Bench, Shown, Stage, open_bench
-from sunbench.methods.training.settings import FORMS, GuidedTraining
-from sunbench.methods.training.sheet import REFERENCE_STEPS
-from sunbench.methods.training.students import FILE, WholeStudent, student_file
+from sunbench.methods.guided_distill.loss import HalvingLoss
+from sunbench.methods.guided_distill.settings import GuidedTraining
 from sunbench.sampling import SampleSettings
 
 log = logging.getLogger(__name__)

@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 
 from sunbench import registry
 from sunbench.errors import UserError
-from sunbench.methods.differences import (
+from sunbench.methods.common.deltas import (
     FORM,
     _digits,
     _packed,
@@ -24,7 +24,7 @@ from sunbench.methods.differences import (
     is_difference,
     write_difference,
 )
-from sunbench.methods.students import INPUT, load_student
+from sunbench.methods.common.students import INPUT, load_student
 from sunbench.sampling import ImageId, SampleSettings, make_batch
 
 SETTINGS = SampleSettings(4, 4.0)

@@ -7,20 +7,20 @@ from typing import Any
 
 from torch import Tensor
 
-from sunbench.methods.lcm import SOLVER
-from sunbench.methods.lcm_lora import TARGETS
-from sunbench.methods.students import student_hash
-from sunbench.methods.training.losses import ConsistencyLoss
-from sunbench.methods.training.networks import Conditioned, Network, Plain
-from sunbench.methods.training.run import Bench, Shown, Stage, open_bench, start_file
-from sunbench.methods.training.settings import LcmLoraTraining, LcmTraining
-from sunbench.methods.training.sheet import STEPS
-from sunbench.methods.training.students import (
+from sunbench.methods.common.networks import Conditioned, Network, Plain
+from sunbench.methods.common.sheet import STEPS
+from sunbench.methods.common.students import student_hash
+from sunbench.methods.common.trainees import (
     LoraStudent,
     WholeStudent,
     average_of,
     student_file,
 )
+from sunbench.methods.common.training import Bench, Shown, Stage, open_bench, start_file
+from sunbench.methods.lcm.lora import TARGETS
+from sunbench.methods.lcm.loss import ConsistencyLoss
+from sunbench.methods.lcm.method import SOLVER
+from sunbench.methods.lcm.settings import LcmLoraTraining, LcmTraining
 from sunbench.models.hashes import file_hash
 from sunbench.sampling import SampleSettings
 

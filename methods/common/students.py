@@ -16,8 +16,9 @@ import torch
 from diffusers import UNet2DConditionModel
 
 from sunbench.errors import UserError
-from sunbench.methods.differences import added, is_difference, stored
-from sunbench.methods.distilled import DistilledMethod, metadata, shape_of
+from sunbench.methods.common.deltas import added, is_difference, stored
+from sunbench.methods.common.method import DistilledMethod
+from sunbench.methods.common.weights import metadata, shape_of
 from sunbench.models.checkpoint import (
     folder_config,
     pick_weights,

@@ -1,0 +1,1 @@
+"""BoostDiff: one guidance scale distilled into a LoRA or into the biases."""

@@ -1,0 +1,176 @@
+"""Methods of the benchmark whose network trained weights make or change.
+
+``guidance_scale`` g means one thing to the user: the g of e_n + g (e_p - e_n), which distilled
+methods imitate. LCM and Guided-Distill write it as g = 1 + w and take w as an input; the others
+hold the guidance that they were trained with.
+"""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+from sunbench.errors import UserError
+from sunbench.methods.common.lora import lora_layers, with_lora
+from sunbench.methods.common.weights import Weights, metadata
+from sunbench.models.hashes import file_hash
+from sunbench.sampling import PipelineMethod, PipelineSampler, SampleSettings, too_many
+
+
+def trained_guidance(path: Path) -> float | None:
+    """The one guidance_scale that a file's weights imitate; None where it does not say."""
+    given = metadata(path).get("guidance_scale")
+    try:
+        return None if given is None else float(given)
+    except ValueError:
+        raise UserError(f"{path}: its guidance_scale is {given!r}, expected a number") from None
+
+
+@dataclass(frozen=True)
+class TrainedMethod(PipelineMethod):
+    """A solver on a U-Net that trained weights make or change, one evaluation per step.
+
+    grid: the most steps that the distillation had; None leaves the training schedule's number.
+    """
+
+    weights: Weights
+    grid: int | None = None
+    training: ClassVar[str] = "once a base"
+
+    def with_weights(self, explicit: str | None, unet_sha256: str | None) -> Self:
+        """The method for one model: with explicit weights, and its U-Net's hash to find others."""
+        return replace(
+            self, weights=replace(self.weights, explicit=explicit, unet_sha256=unet_sha256)
+        )
+
+    def trained_weights(self, pipeline: Any) -> tuple[Path, str] | None:
+        """Those that are used on the pipeline."""
+        return self.weights.find(pipeline.unet), self.weights.method
+
+    def used(self, pipeline: Any, settings: SampleSettings) -> Path:
+        """The file or folder that sampling with these settings reads."""
+        return self.weights.find(pipeline.unet)
+
+    def check(self, pipeline: Any, settings: SampleSettings) -> None:
+        """Raise UserError unless the weights are available, fit and can take the settings."""
+        raise NotImplementedError
+
+    def describe(self, path: Path) -> dict[str, Any]:
+        """Weights for the cell's key."""
+        raise NotImplementedError
+
+    def content(self, pipeline: Any, settings: SampleSettings) -> dict[str, Any]:
+        """For the cell's key: the solver and the weights that are used; {} where there are none."""
+        own = super().content(pipeline, settings)
+        try:
+            path = self.used(pipeline, settings)
+            about = {**self.describe(path), **self.weights.label(path)}
+        except UserError:  # ``skip`` gives it as its reason
+            about = {}
+        return {**own, "guidance": "distilled", "weights": about}
+
+    def skip(self, pipeline: Any, settings: SampleSettings) -> str | None:
+        """No weights, weights that are broken or do not fit, or a setting they cannot take."""
+        reason = super().skip(pipeline, replace(settings, guidance_scale=1.0))
+        if reason is not None:
+            return reason
+        if self.grid is not None and settings.asked > self.grid:
+            return too_many(settings, f"the LCM grid has {self.grid}")
+        try:
+            self.check(pipeline, settings)
+        except UserError as error:
+            return f"{self.name}: {error}"
+        return None
+
+    def evaluations(self, settings: SampleSettings) -> int:
+        """One per step."""
+        return settings.steps
+
+
+@dataclass(frozen=True)
+class DistilledMethod(TrainedMethod):
+    """A method whose network stands in for the pipeline's own U-Net, which stays as it is."""
+
+    @property
+    def negative_prompts(self) -> bool:
+        """The student has learned guidance against the empty text alone."""
+        return False
+
+    def network(self, pipeline: Any, settings: SampleSettings) -> Any:
+        """The U-Net to sample with."""
+        raise NotImplementedError
+
+    def scale(self, settings: SampleSettings) -> float:
+        """The guidance_scale with which diffusers' pipeline is called."""
+        return settings.guidance_scale
+
+    def prepare(self, pipeline: Any, settings: SampleSettings) -> PipelineSampler:
+        """Put the U-Net beside the pipeline's; UserError where ``skip`` has a reason."""
+        reason = self.skip(pipeline, settings)
+        if reason is not None:
+            raise UserError(reason)
+        own = copy.copy(pipeline)
+        own.unet = self.network(pipeline, settings)
+        own.scheduler = self.solver.build(pipeline.scheduler.config)
+        own.set_progress_bar_config(disable=True)
+        return PipelineSampler(own, replace(settings, guidance_scale=self.scale(settings)))
+
+
+@dataclass(frozen=True)
+class MergedMethod(DistilledMethod):
+    """A change merged into the pipeline's own U-Net; it holds the guidance it was trained with.
+
+    extra: the guidance_scale on top of that; 1 is one conditional pass.
+    """
+
+    extra: float = 1.0
+
+    def check(self, pipeline: Any, settings: SampleSettings) -> None:
+        """A plain U-Net, weights that fit it, and the guidance that they imitate."""
+        if pipeline.unet.config.time_cond_proj_dim is not None:
+            raise UserError("the U-Net takes guidance as an input, expected a plain one")
+        if self.extra > 1 >= settings.guidance_scale:
+            raise UserError(
+                f"guidance_scale {settings.guidance_scale:g} asks for one pass without a negative"
+                f" prompt, {self.name} always takes two"
+            )
+        path = self.weights.find(pipeline.unet)
+        self.fit(path, pipeline.unet)
+        trained = trained_guidance(path)
+        if trained is not None and abs(trained - settings.guidance_scale) > 1e-6:
+            raise UserError(
+                f"guidance_scale {settings.guidance_scale:g} asked, the {self.weights.method}"
+                f" weights hold {trained:g}"
+            )
+
+    def fit(self, path: Path, unet: Any) -> None:
+        """Raise UserError unless the file fits the U-Net; reads names and shapes only."""
+        lora_layers(path, unet)
+
+    def network(self, pipeline: Any, settings: SampleSettings) -> Any:
+        """The U-Net with the change merged in."""
+        return with_lora(pipeline.unet, self.weights.find(pipeline.unet))
+
+    def scale(self, settings: SampleSettings) -> float:
+        """What stands on top of the trained guidance, whatever the settings ask."""
+        return self.extra
+
+    def evaluations(self, settings: SampleSettings) -> int:
+        """Two a step with guidance on top, one without."""
+        return settings.steps * (2 if self.extra > 1 else 1)
+
+    def describe(self, path: Path) -> dict[str, Any]:
+        """By hash and trained guidance."""
+        return {"sha256": file_hash(path), "guidance_scale": trained_guidance(path)}
+
+    @property
+    def negative_prompts(self) -> bool:
+        """Under guidance on top alone."""
+        return self.extra > 1
+
+    def content(self, pipeline: Any, settings: SampleSettings) -> dict[str, Any]:
+        """For the cell's key; a negative prompt acts only under guidance on top."""
+        own, negative = super().content(pipeline, settings), "cfg" if self.extra > 1 else "none"
+        return {**own, "extra_guidance": self.extra, "negative": negative}

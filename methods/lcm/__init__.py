@@ -1,0 +1,1 @@
+"""LCM and LCM-LoRA: latent consistency models, as a student U-Net and as a LoRA."""
