@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import logging
 import sys
+from typing import Annotated
 
 import typer
 from rich.logging import RichHandler
-from rich.markup import escape
+from rich.text import Text
 
 from sunbench import __version__
+from sunbench.cli.baseline import baseline_app
 from sunbench.cli.compare import compare, verify
-from sunbench.cli.console import err
+from sunbench.cli.console import err, literal_help
 from sunbench.cli.doctor import doctor
 from sunbench.cli.listing import list_
 from sunbench.cli.paper import app as paper_app
@@ -25,31 +27,101 @@ from sunbench.errors import UserError
 
 app = typer.Typer(
     name="sunbench",
-    help="How much time does an accelerator gain on your model, and how far do the pictures move?",
+    help="How much time does an accelerator gain on your model, and how far do the images move?",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (run, report, pick, compare, verify, negatives, train, doctor):
-    app.command()(command)
-app.command("list")(list_)
-app.add_typer(reference_app, name="reference")
-app.add_typer(zoo_app, name="zoo")
-app.add_typer(paper_app, name="paper")
+MEASURE, READ, MAKE, LOOK = "Measure", "Read results", "Train and build", "Look up"
+for _command, _panel in (
+    (run, MEASURE),
+    (negatives, MEASURE),
+    (report, READ),
+    (pick, READ),
+    (compare, READ),
+    (verify, READ),
+    (train, MAKE),
+    (doctor, LOOK),
+):
+    app.command(help=literal_help(_command), rich_help_panel=_panel)(_command)
+app.command("list", help=literal_help(list_), rich_help_panel=LOOK)(list_)
+app.add_typer(baseline_app, name="baseline", rich_help_panel=READ)
+app.add_typer(paper_app, name="paper", rich_help_panel=MEASURE)
+app.add_typer(reference_app, name="reference", rich_help_panel=MAKE)
+app.add_typer(zoo_app, name="zoo", rich_help_panel=MAKE)
 
 
-@app.command()
+@app.command(rich_help_panel=LOOK)
 def version() -> None:
-    """The version."""
+    """Print the version."""
     typer.echo(__version__)
 
 
+def _print_version(value: bool) -> None:
+    if value:
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_print_version, is_eager=True, help="The version."),
+    ] = False,
+    debug: Annotated[
+        bool, typer.Option("--debug", help="Show the traceback of an error; may stand anywhere.")
+    ] = False,
+) -> None:
+    pass
+
+
 def main() -> None:
-    """Entry point: a user's mistake is one line and exit code 2."""
+    """Entry point: a mistake is one line and exit code 2; ``--debug`` shows where it comes from."""
     handler = RichHandler(console=err, show_path=False, show_time=False)
     logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[handler])
+    for stream in (sys.stdout, sys.stderr):  # names that the terminal's encoding lacks
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
+    words = [word for word in sys.argv[1:] if word != "--debug"]
+    debug = len(words) < len(sys.argv) - 1
     try:
-        app()
-    except UserError as error:
-        err.print(f"[bold red]sunbench:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
-        sys.exit(2)
+        code = app(words, prog_name="sunbench", standalone_mode=False)
+    except (Exception, KeyboardInterrupt) as error:
+        if debug:
+            raise
+        sys.exit(_explain(error))
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _explain(error: BaseException) -> int:
+    """Print an error in one line; the exit code."""
+    if isinstance(error, KeyboardInterrupt | typer.Abort):
+        _complain("stopped; the same command goes on from here")
+        return 130
+    if type(error).__name__ == "NoArgsIsHelpError":
+        return 2  # it has printed the help
+    if isinstance(error, UserError):
+        _complain(str(error))
+    elif isinstance(error, typer.TyperException):
+        _complain(_usage(error))
+    else:
+        text = " ".join(str(error).split())
+        name = type(error).__name__
+        _complain(f"{name}: {text[:300]} (--debug shows where; unexpected, so please report it)")
+    return 2
+
+
+def _usage(error: typer.TyperException) -> str:
+    """A mistake in flags or arguments, in one line."""
+    if isinstance(error, typer.BadParameter) and error.message.startswith("given "):
+        return error.message
+    text = " ".join(error.format_message().split())
+    context = getattr(error, "ctx", None)
+    command = "sunbench" if context is None else context.command_path
+    return f"{text} ({command} -h lists what there is)"
+
+
+def _complain(text: str) -> None:
+    line = " ".join(text.splitlines())
+    err.print(Text.assemble(("sunbench:", "bold red"), " ", line), soft_wrap=True)

@@ -3,50 +3,80 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.markup import escape
+from rich.text import Text
 
-from sunbench.cli.console import err, out
+from sunbench.cli import options as o
+from sunbench.cli.console import err, out, print_json, records, say, table
+
+if TYPE_CHECKING:
+    from sunbench.regression.compare import Comparison
+
+#: Lines of the table on the screen; the page has all of them.
+SHOWN = 20
 
 
 def compare(
-    baseline: Annotated[Path, typer.Argument(help="A finished run, or a light baseline.")],
+    baseline: Annotated[Path, typer.Argument(help="A finished run, or a saved baseline.")],
     folder: Annotated[Path, typer.Argument(metavar="RUN", help="A finished run.")],
     allow_missing: Annotated[
-        bool, typer.Option("--allow-missing", help="Rows that RUN lacks do not count.")
+        bool, o.option("Ignore rows that RUN lacks.", "--allow-missing")
     ] = False,
     tolerances: Annotated[
-        Path | None, typer.Option(help="TOML put over the package's tolerances.")
+        Path | None, o.option("TOML file that overrides the package's tolerances.")
     ] = None,
-    save_baseline: Annotated[
-        bool,
-        typer.Option(
-            "--save-baseline",
-            help="Given RUN DIR: write RUN's numbers and scores, no pictures, into DIR.",
-        ),
-    ] = False,
+    as_json: o.Json = False,
 ) -> None:
-    """Is RUN worse than BASELINE? Exit code 0: no, 1: yes, 2: they cannot be compared."""
+    """Check whether RUN is worse than BASELINE.
+
+    Exit code 0: it is not, 1: it is, 2: they cannot be compared.
+    """
     from sunbench.regression import compare as gate
-    from sunbench.regression.compare_page import HEAD, table, write_page
+    from sunbench.regression.compare_page import write_page
     from sunbench.regression.tolerances import load_tolerances
 
-    if save_baseline:
-        gate.save_baseline(baseline, folder)
-        out.print(f"Baseline: {folder}", highlight=False, soft_wrap=True)
-        return
-    found = gate.compare(baseline, folder, load_tolerances(tolerances))
-    if found.verdicts:
-        out.print(table("against the baseline", HEAD, table(found)))
-    page = write_page(found, folder)
-    (err if found.problems else out).print(escape(found.headline), highlight=False, soft_wrap=True)
-    out.print(f"Page: {page}", highlight=False, soft_wrap=True)
-    raise typer.Exit(found.exit_code(allow_missing))
+    comparison = gate.compare(baseline, folder, load_tolerances(tolerances))
+    page, code = write_page(comparison, folder), comparison.exit_code(allow_missing)
+    if as_json:
+        print_json(_document(comparison, code))
+        raise typer.Exit(code)
+    _print_changed(comparison)
+    say(f"Page: {page}")
+    stream = err if comparison.problems else out
+    stream.print(Text(comparison.headline), soft_wrap=True)
+    raise typer.Exit(code)
 
 
-def verify(folder: Annotated[Path, typer.Argument(help="Folder of a finished run.")]) -> None:
+def _print_changed(comparison: Comparison) -> None:
+    """The rows that changed, worst first, and what else is not the same."""
+    from sunbench.regression.compare_page import HEAD
+    from sunbench.regression.compare_page import table as lines_of
+
+    lines = [line for line in lines_of(comparison) if line[0] != "same"]
+    if lines:
+        out.print(table("against the baseline", HEAD, lines[:SHOWN]))
+    if len(lines) > SHOWN:
+        say(f"{len(lines) - SHOWN} more rows changed: see the page")
+    for change in comparison.changes[:SHOWN]:
+        say(f"Not the same in the two: {change}")
+
+
+def _document(comparison: Comparison, code: int) -> dict[str, Any]:
+    from sunbench.regression.compare_page import HEAD
+    from sunbench.regression.compare_page import table as lines_of
+
+    return {
+        "exit_code": code,
+        "headline": comparison.headline,
+        "problems": list(comparison.problems),
+        "changes": list(comparison.changes),
+        "rows": records(HEAD, lines_of(comparison)),
+    }
+
+
+def verify(folder: o.RunDir) -> None:
     """Check every checksum, key and pairing of a run."""
     from sunbench.bench.verify import verify_run
 
@@ -54,9 +84,9 @@ def verify(folder: Annotated[Path, typer.Argument(help="Folder of a finished run
 
 
 def print_verified(checked: int, problems: list[str], what: str) -> None:
-    """The outcome of a check; exit code 1 where something is wrong."""
+    """Print the outcome of a check; exit code 1 where something is wrong."""
     for problem in problems:
-        err.print(escape(problem), style="red", highlight=False)
+        err.print(Text(problem, "red"), soft_wrap=True)
     if problems:
         raise typer.Exit(1)
-    out.print(f"{checked} {what} checked: every checksum, key and pairing is right")
+    say(f"{checked} {what} checked: every checksum, key and pairing is right")

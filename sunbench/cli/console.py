@@ -2,22 +2,38 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import typer
 from rich.console import Console, JustifyMethod
 from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 out = Console()
 err = Console(stderr=True)
 
 
+def say(text: str, style: str = "") -> None:
+    """Print one line of plain text: no markup, no colors of its own, no wrapping."""
+    out.print(Text(text, style), soft_wrap=True)
+
+
+def print_json(document: Any) -> None:
+    """Print a document as JSON."""
+    typer.echo(json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False, default=str))
+
+
 def table(title: str, head: list[str], lines: list[list[str]], wrap: bool = True) -> Table:
     """A Rich table of plain text: markup in names is printed as it stands."""
-    built = Table(title=title, title_justify="left", header_style="bold")
+    built = Table(title=escape(title), title_justify="left", header_style="bold")
     for i, column in enumerate(head):
         side: JustifyMethod = "right" if i else "left"
         built.add_column(escape(column), overflow="fold", justify=side, no_wrap=not wrap)
     for line in lines:
-        built.add_row(*(escape(c) for c in line))
+        built.add_row(*(Text(c) for c in line))
     return built
 
 
@@ -25,23 +41,23 @@ def tables(title: str, head: list[str], lines: list[list[str]], fixed: int) -> l
     """One table where the screen has the width, else several with the first columns in each."""
 
     def with_columns(start: int, end: int) -> Table:
-        kept = [*range(fixed), *range(start, end)]
-        rows = [[line[i] for i in kept] for line in lines]
-        return table(title if start == fixed else "", [head[i] for i in kept], rows, wrap=False)
+        columns = [*range(fixed), *range(start, end)]
+        rows = [[line[i] for i in columns] for line in lines]
+        return table(title if start == fixed else "", [head[i] for i in columns], rows, wrap=False)
 
-    def fits(table: Table) -> bool:
+    def fits(part: Table) -> bool:
         wide = out.options.update(max_width=10_000)  # else no table measures more than the screen
-        return out.measure(table, options=wide).maximum <= out.width
+        return out.measure(part, options=wide).maximum <= out.width
 
-    made: list[Table] = []
+    parts: list[Table] = []
     start = fixed
-    while start < len(head) or not made:
+    while start < len(head) or not parts:
         end = len(head)
         while end > start + 1 and not fits(with_columns(start, end)):
             end -= 1
-        made.append(with_columns(start, end))
+        parts.append(with_columns(start, end))
         start = end
-    return made
+    return parts
 
 
 def metric_head(metric: str) -> str:
@@ -49,3 +65,15 @@ def metric_head(metric: str) -> str:
     name, bracket, rest = metric.partition("[")
     features, _, arrow = rest.rpartition(" ")
     return f"{name} {arrow}\n[{features}" if bracket else metric
+
+
+def literal_help(command: Callable[..., Any]) -> str:
+    """A command's docstring as help text: brackets stay, paragraphs wrap as the screen does."""
+    paragraphs = (command.__doc__ or "").split("\n\n")
+    return escape("\n\n".join(" ".join(p.split()) for p in paragraphs))
+
+
+def records(head: Iterable[str], lines: Iterable[Iterable[str]]) -> list[dict[str, str]]:
+    """Lines of a table as objects by column."""
+    columns = list(head)
+    return [dict(zip(columns, line, strict=True)) for line in lines]

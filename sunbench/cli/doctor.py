@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from sunbench.cli.console import out, table
+from sunbench.cli import options as o
+from sunbench.cli.console import out, print_json, table
 
 
-def doctor() -> None:
-    """Device, memory, disk, versions, and what is reachable offline."""
+def doctor(as_json: o.Json = False) -> None:
+    """Show device, memory, disk, versions, and which weights are available offline."""
     from sunbench.doctor import examine
 
-    out.print(table("doctor", ["what", "found"], examine()))
+    rows = examine()
+    if as_json:
+        print_json(dict(rows))
+    else:
+        out.print(table("doctor", ["item", "value"], rows))

@@ -5,45 +5,65 @@ from __future__ import annotations
 from typing import Annotated
 
 import typer
-from rich.table import Table
 
-from sunbench.cli.console import out, table
+from sunbench.cli import options as o
+from sunbench.cli.console import out, print_json, records, table
 from sunbench.errors import unknown
 
-_LISTS = ("methods", "models", "prompts", "metrics", "reference-sets")
+#: A table's head and its lines.
+Listing = tuple[list[str], list[list[str]]]
 
 
-def list_(what: Annotated[str, typer.Argument(help=", ".join(_LISTS))]) -> None:
-    """What can be asked for."""
-    if what not in _LISTS:
-        raise unknown("list", what, _LISTS)
-    out.print(_listing(what))
+def list_(
+    kind: Annotated[
+        str | None,
+        typer.Argument(
+            help="methods, models, prompts, metrics or reference-sets; default: all.",
+            metavar="KIND",
+            autocompletion=lambda incomplete: [k for k in LISTS if k.startswith(incomplete)],
+        ),
+    ] = None,
+    as_json: o.Json = False,
+) -> None:
+    """List the methods, models, prompt sets, metrics and reference sets that there are."""
+    if kind is not None and kind not in LISTS:
+        raise unknown("list", kind, LISTS)
+    listings = {name: LISTS[name]() for name in ([kind] if kind else LISTS)}
+    if as_json:
+        documents = {name: records(*listing) for name, listing in listings.items()}
+        print_json(documents[kind] if kind else documents)
+        return
+    for name, listing in listings.items():
+        out.print(table(name.replace("-", " "), *listing))
 
 
-def _listing(what: str) -> Table:
-    if what == "methods":
-        from sunbench.registry import methods
+def _methods() -> Listing:
+    from sunbench.registry import methods
 
-        rows = [[n, e.summary, e.paper] for n, e in methods().items()]
-        return table("methods", ["name", "what", "paper"], rows)
-    if what == "models":
-        from sunbench.models import cards
-
-        rows = [[n, c.source, c.id, f"{c.guidance_scale:g}"] for n, c in cards().items()]
-        return table("models", ["name", "source", "id", "guidance"], rows)
-    if what == "prompts":
-        from sunbench import prompts
-
-        return table("prompts", ["name", "what"], [[n, s] for n, s in prompts.names().items()])
-    if what == "metrics":
-        from sunbench.metrics.registry import metrics
-
-        rows = [[m.name, m.summary, m.protocol] for m in metrics().values()]
-        return table("metrics", ["name", "what", "protocol"], rows)
-    return reference_table()
+    return ["name", "summary", "paper"], [[n, e.summary, e.paper] for n, e in methods().items()]
 
 
-def reference_table() -> Table:
+def _models() -> Listing:
+    from sunbench.models import cards
+
+    head = ["name", "source", "id", "guidance"]
+    return head, [[n, c.source, c.id, f"{c.guidance_scale:g}"] for n, c in cards().items()]
+
+
+def _prompts() -> Listing:
+    from sunbench import prompts
+
+    return ["name", "summary"], [[n, s] for n, s in prompts.names().items()]
+
+
+def _metrics() -> Listing:
+    from sunbench.metrics.registry import metrics
+
+    head = ["name", "summary", "protocol"]
+    return head, [[m.name, m.summary, m.protocol] for m in metrics().values()]
+
+
+def reference_listing() -> Listing:
     """Reference sets in the cache, then the recipes without one."""
     from sunbench.bench.references import listing
     from sunbench.reference_sets import recipes
@@ -52,10 +72,19 @@ def reference_table() -> Table:
         [r["model"], r["role"], f"{r['method']} {r['steps']}", str(r["images"]), r["key"]]
         for r in listing()
     ]
-    held = {r[0] for r in rows}
+    built = {r[0] for r in rows}
     rows += [
         [m, "reference", f"{r.method} {r.steps}", str(r.images), "not built"]
         for m, r in recipes().items()
-        if m not in held
+        if m not in built
     ]
-    return table("reference sets", ["model", "role", "sampler", "images", "key"], rows)
+    return ["model", "role", "sampler", "images", "key"], rows
+
+
+LISTS = {
+    "methods": _methods,
+    "models": _models,
+    "prompts": _prompts,
+    "metrics": _metrics,
+    "reference-sets": reference_listing,
+}

@@ -18,7 +18,7 @@ from sunbench.paper.catalogue import Entry, entries
 if TYPE_CHECKING:
     from sunbench.paper.page import Page
     from sunbench.paper.plan import Options
-    from sunbench.progress import RichWatcher
+    from sunbench.progress import ConsoleProgress
 
 
 class PaperGroup(TyperGroup):
@@ -92,10 +92,10 @@ def _options(
     )
 
 
-def _watch() -> AbstractContextManager[RichWatcher]:
-    from sunbench.progress import RichWatcher
+def _watch() -> AbstractContextManager[ConsoleProgress]:
+    from sunbench.progress import ConsoleProgress
 
-    return RichWatcher(out)
+    return ConsoleProgress(out)
 
 
 def _say(text: str) -> None:

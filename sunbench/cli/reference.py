@@ -6,43 +6,47 @@ from typing import Annotated
 
 import typer
 
+from sunbench.cli import options as o
 from sunbench.cli.compare import print_verified
-from sunbench.cli.console import out
-from sunbench.cli.listing import reference_table
-from sunbench.cli.options import best_device
+from sunbench.cli.console import out, say, table
+from sunbench.cli.listing import reference_listing
 
-reference_app = typer.Typer(help="The 25-step sets that methods are compared with.")
+reference_app = typer.Typer(
+    help="The 25-step sets that methods are compared with.", no_args_is_help=True
+)
 
 
 @reference_app.command("build")
 def reference_build(
     models: Annotated[list[str], typer.Argument(help="Models.")],
-    images: Annotated[int | None, typer.Option(help="Images; default: the recipe's.")] = None,
-    device: Annotated[str | None, typer.Option(help="cpu, cuda, mps.")] = None,
-    dtype: Annotated[str, typer.Option(help="float32, float16 or bfloat16.")] = "float32",
-    batch: Annotated[int, typer.Option(help="Images sampled at once.")] = 64,
+    images: Annotated[
+        int | None, o.whole("images", "Number of images; default: the recipe's.", panel=o.PROMPTS)
+    ] = None,
+    device: o.Device = None,
+    dtype: o.Dtype = "float32",
+    batch_size: o.BatchSize = "64",
 ) -> None:
-    """Make the 25-step DPM-Solver++ set of each model in the cache."""
+    """Sample the 25-step DPM-Solver++ set of each model into the cache."""
     from sunbench.bench.references import build
-    from sunbench.progress import RichWatcher
+    from sunbench.progress import ConsoleProgress
 
     for model in models:
-        with RichWatcher(out) as watcher:
-            made = build(
+        with ConsoleProgress(out) as progress:
+            outcome = build(
                 model,
-                watcher,
+                progress,
                 images=images,
-                device=device or best_device(),
+                device=device or o.best_device(),
                 dtype=dtype,
-                batch=batch,
+                batch=o.batch_size(batch_size),
             )
-        out.print(f"{model}: {made.new_shards} shards made")
+        say(f"{model}: {outcome.new_shards} shards sampled")
 
 
 @reference_app.command("list")
 def reference_list() -> None:
-    """The reference sets in the cache, and the recipes without one."""
-    out.print(reference_table())
+    """List the reference sets in the cache, and the recipes without one."""
+    out.print(table("reference sets", *reference_listing()))
 
 
 @reference_app.command("verify")

@@ -6,9 +6,8 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.markup import escape
 
-from sunbench.cli.console import metric_head, out, table, tables
+from sunbench.cli.console import metric_head, out, say, table, tables
 
 
 def print_tables(folder: Path) -> None:
@@ -26,10 +25,23 @@ def print_tables(folder: Path) -> None:
         for part in tables(title, [*map(metric_head, head)], lines, fixed=3):
             out.print(part)
         for reason in reasons(r for r in rows if r.model == model):
-            out.print(f"n/a: {escape(reason)}", highlight=False)
+            say(f"n/a: {reason}")
         if any(r.method == FLOOR for r in rows):
             out.print("Other seeds: the floor, the reference against itself with other noise.\n")
         out.print(table("time of an image", *time_table([t for t in times if t["model"] == model])))
+
+
+def print_report(folder: Path) -> None:
+    """The tables of a finished run, then the answer in words."""
+    from sunbench.report.answer import answer
+    from sunbench.store import RunFolder
+
+    print_tables(folder)
+    finished = RunFolder(folder)
+    document = finished.read_results_document()
+    times, pairs = document.get("times", []), document.get("pairs", [])
+    for sentence in answer(finished.read_results(), times, pairs):
+        say(sentence)
 
 
 def report(
@@ -55,19 +67,19 @@ def report(
     if html:
         from sunbench.report.html.page import write_page
 
-        out.print(f"Page: {write_page(finished)}", highlight=False, soft_wrap=True, markup=False)
+        say(f"Page: {write_page(finished)}")
     if figures:
         from sunbench.report.figures import write_figures
 
         for path in write_figures(finished):
-            out.print(f"Figure: {path}", highlight=False, soft_wrap=True, markup=False)
+            say(f"Figure: {path}")
     if model_cards:
         from sunbench.report.weights_card import write_cards
 
         for path in write_cards(finished):
-            out.print(f"Card: {path}", highlight=False, soft_wrap=True, markup=False)
+            say(f"Card: {path}")
     if not (html or figures or model_cards):
-        print_tables(folder)
+        print_report(folder)
 
 
 def pick(
@@ -92,4 +104,4 @@ def pick(
     for line in pick_lines(
         rows, times, pairs, max_latency_ms=max_latency_ms, max_loss=max_loss, metric=metric
     ):
-        out.print(line, highlight=False, soft_wrap=True, markup=False)
+        say(line)

@@ -7,73 +7,108 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sunbench.cli.console import out
-from sunbench.cli.options import (
-    WeightsOption,
-    best_device,
-    names,
-    numbers,
-    seed_list,
-    weights_table,
-)
-from sunbench.cli.report import print_tables
+from sunbench.cli import options as o
+from sunbench.cli.config import config_text, load_config
+from sunbench.cli.console import out, say
+from sunbench.cli.report import print_report
 
 if TYPE_CHECKING:
     from sunbench.bench import Request
 
 
 def run(
-    methods: Annotated[str, typer.Option(help="Methods, by commas.")] = "ddim,dpm++",
-    models: Annotated[
-        str, typer.Option(help="Cards, hub ids (owner/name@revision), folders or .safetensors.")
-    ] = "emoji-3d",
-    steps: Annotated[str, typer.Option(help="Numbers of steps, by commas.")] = "4,8",
-    images: Annotated[int, typer.Option(help="Images a cell: prompts x seeds.")] = 1000,
-    seeds: Annotated[str, typer.Option(help="How many seeds, or a list: 0,1,2.")] = "1",
-    prompts: Annotated[
-        str | None, typer.Option(help="Prompt set, file or hub data set; default: the card's.")
-    ] = None,
-    column: Annotated[str | None, typer.Option(help="Column of the prompts.")] = None,
-    negatives: Annotated[str, typer.Option(help="none, default or sampled.")] = "none",
-    guidance: Annotated[
-        float | None, typer.Option(help="Guidance scale; default: the card's.")
-    ] = None,
-    metrics: Annotated[str, typer.Option(help="Metrics; default: the card's.")] = "",
-    resolution: Annotated[int | None, typer.Option(help="Pixels a side.")] = None,
-    task: Annotated[
-        str, typer.Option(help="text2image, image2image, inpaint or controlnet.")
-    ] = "text2image",
+    context: typer.Context,
+    models: o.Models = "emoji-3d",
+    methods: o.Methods = "ddim,dpm++",
+    steps: o.Steps = "4,8",
+    guidance: o.Guidance = None,
+    weights: o.WeightsOption = None,
+    images: o.Images = 1000,
+    seeds: o.Seeds = "1",
+    prompts: o.Prompts = None,
+    column: o.Column = None,
+    negatives: o.Negatives = "none",
+    metrics: o.Metrics = "",
+    floor: Annotated[
+        bool, o.option("Also compare the reference with itself at other seeds.", panel=o.MEASURE)
+    ] = True,
+    task: Annotated[str, o.choice("task", o.TASKS, "What to generate from.", o.TASK)] = (
+        "text2image"
+    ),
     strength: Annotated[
-        float | None, typer.Option(help="Of image2image (0.5) and inpaint (1).")
+        float | None,
+        o.real(
+            "strength",
+            "Strength of image2image (default 0.5) and inpaint (default 1).",
+            panel=o.TASK,
+        ),
     ] = None,
     mask: Annotated[
-        str, typer.Option(help="Of inpaint: centre, left, right, top, bottom or a picture.")
+        str,
+        o.option(
+            "Mask of inpaint: centre, left, right, top, bottom or an image file.",
+            panel=o.TASK,
+            metavar="NAME",
+        ),
     ] = "centre",
     sources: Annotated[
-        str | None, typer.Option(help="Folder of source pictures; default: the model's own.")
+        str | None,
+        o.option(
+            "Folder of source images; default: images by the model itself.",
+            panel=o.TASK,
+            metavar="DIR",
+        ),
     ] = None,
     controlnet: Annotated[
-        str | None, typer.Option(help="A ControlNet on edges; default: the zoo's.")
+        str | None,
+        o.option(
+            "ControlNet on edges: folder or hub id; default: the zoo's.",
+            panel=o.TASK,
+            metavar="NAME",
+        ),
     ] = None,
-    device: Annotated[str | None, typer.Option(help="cpu, cuda, mps; default: the best.")] = None,
-    dtype: Annotated[str, typer.Option(help="float32, float16 or bfloat16.")] = "float32",
-    batch: Annotated[int, typer.Option(help="Images sampled at once.")] = 64,
-    keep_images: Annotated[bool, typer.Option(help="Store every picture, losslessly.")] = True,
-    floor: Annotated[
-        bool, typer.Option(help="Also compare the reference with itself at other seeds.")
-    ] = True,
-    weights: WeightsOption = None,
-    folder: Annotated[Path, typer.Option("--out", help="Folder of the run.")] = Path("runs/latest"),
+    resolution: Annotated[
+        int | None,
+        o.whole("resolution", "Image size in pixels; default: the model's.", panel=o.TASK),
+    ] = None,
+    device: o.Device = None,
+    dtype: o.Dtype = "float32",
+    batch_size: o.BatchSize = "64",
+    folder: Annotated[Path, o.option("Folder of the run.", "--out", panel=o.OUTPUT)] = Path(
+        "runs/latest"
+    ),
+    keep_images: Annotated[bool, o.option("Store every image, losslessly.", panel=o.OUTPUT)] = True,
+    config: Annotated[
+        Path | None,
+        o.option(
+            "TOML file with any of these options; flags override it.",
+            panel=o.OUTPUT,
+            callback=load_config,
+            is_eager=True,
+            metavar="FILE",
+        ),
+    ] = None,
+    dry_run: Annotated[
+        bool,
+        o.option(
+            "Only print the plan, and the config file that asks for it.",
+            "--dry-run",
+            panel=o.OUTPUT,
+        ),
+    ] = False,
 ) -> None:
-    """Sample every method, compare it with 25-step DPM-Solver++, print and write the tables."""
+    """Sample every method, compare it with 25-step DPM-Solver++, and print tables and answer.
+
+    The same command continues an interrupted run.
+    """
     from sunbench.bench import Request
 
     request = Request(
-        models=names(models),
-        methods=names(methods),
-        steps=numbers(steps, "steps"),
+        models=o.names(models),
+        methods=o.names(methods),
+        steps=o.numbers(steps, "steps"),
         images=images,
-        seeds=seed_list(seeds),
+        seeds=o.seed_list(seeds),
         prompts=prompts,
         column=column,
         negatives=negatives,
@@ -83,25 +118,37 @@ def run(
         mask=mask,
         sources=sources,
         controlnet=controlnet,
-        metrics=names(metrics),
+        metrics=o.names(metrics),
         resolution=resolution,
         dtype=dtype,
-        device=device or best_device(),
-        batch=batch,
+        device=device or o.best_device(),
+        batch=o.batch_size(batch_size),
+        weights=o.weights_table(weights),
         keep_images=keep_images,
         floor=floor,
-        weights=weights_table(weights),
     )
-    _execute(request, folder)
+    if dry_run:
+        _print_plan(request, folder)
+        say("\n# the same as a file for --config\n" + config_text(context).rstrip())
+    else:
+        _execute(request, folder)
+
+
+def _print_plan(request: Request, folder: Path) -> None:
+    from sunbench.bench.layout import bytes_needed, plan
+    from sunbench.progress import ConsoleProgress
+
+    plans = [model.whole for model in plan(request)]
+    ConsoleProgress(out).print_plan(plans, sum(bytes_needed(plans, request.keep_images, folder)))
 
 
 def _execute(request: Request, folder: Path) -> None:
     from sunbench.bench.run import execute
-    from sunbench.progress import RichWatcher
+    from sunbench.progress import ConsoleProgress
 
-    with RichWatcher(out) as watcher:
-        outcome = execute(request, folder, watcher)
-    print_tables(folder)
+    with ConsoleProgress(out) as progress:
+        outcome = execute(request, folder, progress)
+    print_report(folder)
     if outcome.black:
-        out.print(f"[yellow]{outcome.black} all-black pictures[/] (counted, not dropped)")
-    out.print(f"Tables: {folder / 'tables'}", highlight=False)
+        say(f"{outcome.black} all-black images (counted, not dropped)", style="yellow")
+    say(f"Tables: {folder / 'tables'}")

@@ -8,38 +8,43 @@ from typing import Annotated
 
 import typer
 
-from sunbench.cli.console import out
-from sunbench.cli.options import best_device
+from sunbench.cli import options as o
+from sunbench.cli.console import say
 
 
 def train(
     method: Annotated[
         str,
         typer.Argument(
-            help="What to train: sun, lcm, lcm-lora, guided-distill, boostdiff-lora or"
-            " boostdiff-bitfit."
+            help="sun, lcm, lcm-lora, guided-distill, boostdiff-lora or boostdiff-bitfit."
         ),
     ],
-    base: Annotated[str, typer.Option(help="The frozen model: card, hub id, folder or file.")],
-    folder: Annotated[Path, typer.Option("--out", help="Where to train; resumes what is there.")],
+    base: Annotated[
+        str, o.option("The frozen model: built-in name, hub id, folder or file.", metavar="MODEL")
+    ],
+    folder: Annotated[Path, o.option("Folder of the training; continues one there.", "--out")],
     config: Annotated[
         Path | None,
-        typer.Option(help="TOML over the zoo's recipe or the paper's settings; [loop] for rates."),
+        o.option("TOML over the zoo's recipe or the paper's settings; [loop] for rates."),
     ] = None,
     data: Annotated[
         str | None,
-        typer.Option(help="Folder with captions, .parquet, owner/name, or a zoo build's folder."),
+        o.option(
+            "Images with captions: folder, .parquet, hub dataset or a zoo build's folder.",
+            metavar="NAME",
+        ),
     ] = None,
-    device: Annotated[str | None, typer.Option(help="cpu, cuda, mps; default: the best.")] = None,
+    device: o.Device = None,
     start: Annotated[
         str | None,
-        typer.Option(
+        o.option(
+            "Weights of this method to start from, such as the base's for a fine-tune.",
             "--from",
-            help="Weights of this method to begin with, such as the base's for a fine-tune.",
+            metavar="PATH",
         ),
     ] = None,
 ) -> None:
-    """Train a method's own weights beside a frozen model; resumes to the bit where it stopped.
+    """Train a method's weights beside a frozen model; an interrupted training continues bit-exact.
 
     sun: an adapter with negative prompts, for all fine-tunes of the base. lcm: a student U-Net
     with guidance as an input. lcm-lora: the same as a LoRA, for the fine-tunes too, at one
@@ -47,23 +52,23 @@ def train(
     one student U-Net per number of steps, trained again for each fine-tune. boostdiff-lora,
     boostdiff-bitfit: one guidance scale in a small LoRA or in the biases.
 
-    DIR receives the weights in the layout that the method reads (give them to a run by --weights
-    METHOD=PATH), training.json with the settings, the base and the cost, README.md (a
-    model card of these), loss.csv, its plot and sample sheets.
+    The folder receives the weights as `sunbench run --weights METHOD=PATH` reads them,
+    training.json with the settings, the base and the cost, README.md (their model card),
+    loss.csv, its plot and sample sheets.
 
-    Several GPUs: accelerate launch --num_processes N -m sunbench train …, with a multiple of N
-    micro-batches an update (accumulate, under [loop]).
+    Several GPUs: accelerate launch --num_processes N -m sunbench train ..., with the number of
+    micro-batches per update (accumulate, under [loop]) a multiple of N.
     """
     from sunbench.training.trainers import trainer
     from sunbench.training.workers import join, workers
 
     chosen = trainer(method)
-    device = join(device or best_device())
+    device = join(device or o.best_device())
     first = workers().first
     logging.getLogger("sunbench").setLevel(logging.INFO if first else logging.ERROR)
-    made = chosen(base, folder, config, data, device, start)
+    weights = chosen(base, folder, config, data, device, start)
     if first:
         from sunbench.report.weights_card import write_beside
 
         write_beside(folder)
-        out.print(f"Weights: {made}", highlight=False, soft_wrap=True, markup=False)
+        say(f"Weights: {weights}")

@@ -8,31 +8,31 @@ from typing import Annotated
 
 import typer
 
-from sunbench.cli.options import best_device, names
+from sunbench.cli import options as o
 
-zoo_app = typer.Typer(help="The built-in models.")
+zoo_app = typer.Typer(help="The built-in models.", no_args_is_help=True)
 
 
 @zoo_app.command("build")
 def zoo_build(
-    folder: Annotated[Path, typer.Option("--out", help="Where to build.")] = Path("build/zoo"),
-    stages: Annotated[str, typer.Option(help="Some stages only, by commas.")] = "",
-    device: Annotated[str | None, typer.Option(help="cpu or cuda.")] = None,
+    folder: Annotated[Path, o.option("Folder of the build.", "--out")] = Path("build/zoo"),
+    stages: Annotated[str, o.option("Comma-separated stages; default: all.", metavar="NAMES")] = "",
+    device: o.Device = None,
 ) -> None:
-    """Make the whole zoo again from the art packages; resumes where it stopped."""
+    """Rebuild the whole zoo from the art packages; continues an interrupted build."""
     from sunbench.zoo.build import build
 
     logging.getLogger("sunbench").setLevel(logging.INFO)
-    build(folder, names(stages), device or best_device())
+    build(folder, o.names(stages), device or o.best_device())
 
 
 @zoo_app.command("check")
 def zoo_check(
-    images: Annotated[int, typer.Option(help="Pictures a figure.")] = 256,
+    images: Annotated[int, o.whole("images", "Images per figure.")] = 256,
     sprites: Annotated[
-        Path | None, typer.Option(help="sprites.safetensors of a build, for what needs real art.")
+        Path | None, o.option("sprites.safetensors of a build, for what needs the art itself.")
     ] = None,
-    folder: Annotated[Path, typer.Option("--out", help="Where figures go.")] = Path("reports/zoo"),
+    folder: Annotated[Path, o.option("Folder of the figures.", "--out")] = Path("reports/zoo"),
 ) -> None:
     """Measure the zoo's quality and draw its sample sheets."""
     from sunbench.studies.zoo_check import check
@@ -42,7 +42,7 @@ def zoo_check(
 
 @zoo_app.command("path")
 def zoo_path(name: Annotated[str, typer.Argument(help="A zoo model.")]) -> None:
-    """The plain diffusers folder of a zoo model."""
+    """Print the path of a zoo model, a plain diffusers folder."""
     from sunbench.zoo import folder
 
     typer.echo(str(folder(name)))

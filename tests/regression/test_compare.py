@@ -467,7 +467,7 @@ def sunbench(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 
 def test_the_command(base: Path, tmp_path: Path, sunbench: Any):
     run = write_run(tmp_path / "run", shift={"ssim": -0.2}, methods=("ddim",))
-    code, out, err = sunbench("compare", "--save-baseline", base, tmp_path / "light")
+    code, out, err = sunbench("baseline", "save", base, tmp_path / "light")
     assert (code, err) == (0, "")
     code, out, err = sunbench("compare", tmp_path / "light", run)
     assert (code, err) == (1, "")
@@ -529,8 +529,8 @@ def test_another_cache_is_one_line(
 ):
     run = write_run(tmp_path / "run")
     monkeypatch.setenv("SUNBENCH_CACHE", str(tmp_path / "elsewhere"))
-    for words in (("--save-baseline", run, tmp_path / "light"), (base, run)):
-        code, out, err = sunbench("compare", *words)
+    for words in (("baseline", "save", run, tmp_path / "light"), ("compare", base, run)):
+        code, out, err = sunbench(*words)
         assert (code, out, err.count("\n")) == (2, "", 1)
         assert "name the cache that the run was made with in SUNBENCH_CACHE" in err
 

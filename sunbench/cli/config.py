@@ -1,0 +1,81 @@
+"""Settings of a command in a TOML file: every flag has a key of its name."""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from sunbench.errors import UserError, unknown
+
+#: Options that are no settings.
+NO_KEY = ("config", "dry_run", "help", "show_plan")
+
+
+def key_of(param: Any) -> str:
+    """The key of a parameter: its long flag without dashes."""
+    return next(flag for flag in param.opts if flag.startswith("--")).removeprefix("--")
+
+
+def read_config(file: Path) -> dict[str, Any]:
+    """The table of a TOML file; UserError in one line for anything that is none."""
+    try:
+        return tomllib.loads(file.read_text("utf-8"))
+    except OSError as error:
+        raise UserError(f"given --config {file}, expected a TOML file: {error.strerror}") from None
+    except (UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as error:
+        raise UserError(f"{file}: expected TOML: {error}") from None
+
+
+def as_option(value: Any, repeatable: bool) -> Any:
+    """A TOML value as the command line would hold it: lists joined by commas, tables as k=v."""
+    if isinstance(value, Mapping):
+        return [f"{k}={v}" for k, v in value.items()]
+    if repeatable:
+        return [str(v) for v in (value if isinstance(value, list) else [value])]
+    if isinstance(value, list):
+        return ",".join(str(v) for v in value)
+    return value if isinstance(value, bool) else str(value)
+
+
+def load_config(context: typer.Context, file: Path | None) -> Path | None:
+    """Callback of ``--config``: the file's values become the defaults of the other options."""
+    if file is None:
+        return None
+    params = {key_of(p): p for p in context.command.params if p.name not in NO_KEY}
+    defaults: dict[str, Any] = {}
+    for key, value in read_config(file).items():
+        param = params.get(key.replace("_", "-"))
+        if param is None:
+            raise unknown(f"key of {file}", key, params)
+        defaults[str(param.name)] = as_option(value, param.multiple)
+    context.default_map = {**(context.default_map or {}), **defaults}
+    return file
+
+
+def config_text(context: typer.Context) -> str:
+    """The settings of the command at work as a TOML file that asks for the same."""
+    lines = []
+    for param in context.command.params:
+        value = context.params.get(str(param.name))
+        if param.name in NO_KEY or value is None or value == "" or value == []:
+            continue
+        lines.append(f"{key_of(param)} = {_toml(value)}")
+    return "\n".join(lines) + "\n"
+
+
+def _toml(value: Any) -> str:
+    if isinstance(value, (list, tuple)):  # of METHOD=PATH
+        pairs = (str(v).partition("=") for v in value)
+        return "{ " + ", ".join(f"{_text(name)} = {_text(path)}" for name, _, path in pairs) + " }"
+    if isinstance(value, bool | int | float):
+        return json.dumps(value)
+    return _text(str(value))
+
+
+def _text(value: str) -> str:
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
