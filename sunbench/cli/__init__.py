@@ -76,6 +76,10 @@ def _root(
     pass
 
 
+#: Exit code of a command stopped by Ctrl-C.
+INTERRUPTED = 130
+
+
 def main() -> None:
     """Entry point: a mistake is one line and exit code 2; ``--debug`` shows where it comes from."""
     handler = RichHandler(console=err, show_path=False, show_time=False)
@@ -87,18 +91,17 @@ def main() -> None:
     debug = len(words) < len(sys.argv) - 1
     try:
         code = app(words, prog_name="sunbench", standalone_mode=False)
-    except (Exception, KeyboardInterrupt) as error:
+    except Exception as error:
         if debug:
             raise
         sys.exit(_explain(error))
+    if code == INTERRUPTED:  # typer's answer to Ctrl-C
+        _complain("stopped; the same command continues from here")
     sys.exit(code if isinstance(code, int) else 0)
 
 
-def _explain(error: BaseException) -> int:
+def _explain(error: Exception) -> int:
     """Print an error in one line; the exit code."""
-    if isinstance(error, KeyboardInterrupt | typer.Abort):
-        _complain("stopped; the same command goes on from here")
-        return 130
     if type(error).__name__ == "NoArgsIsHelpError":
         return 2  # it has printed the help
     if isinstance(error, UserError):

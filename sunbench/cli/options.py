@@ -206,8 +206,8 @@ Guidance = Annotated[
 WeightsOption = Annotated[
     list[str] | None,
     option(
-        "A method's trained weights: METHOD=PATH for all models, METHOD@MODEL=PATH for one; PATH may"
-        " be a hub id. Repeatable.",
+        "A method's trained weights, a path or hub id: METHOD=PATH for all models,"
+        " METHOD@MODEL=PATH for one. Repeatable.",
         panel=COMPARE,
         metavar="METHOD=PATH",
     ),

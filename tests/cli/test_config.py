@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import sys
 import tomllib
 from pathlib import Path
@@ -113,7 +114,8 @@ def test_the_printed_file_asks_for_the_same(
     words += ["--weights", "sun=a b=c.safetensors", "--out", "x/y", "--device", "cpu"]
     before = request_of(*words)
     monkeypatch.setattr(sunbench.bench, "Request", lambda **fields: fields)
-    monkeypatch.setattr("sunbench.cli.run._print_plan", lambda request, folder: None)
+    module = importlib.import_module("sunbench.cli.run")
+    monkeypatch.setattr(module, "_print_plan", lambda request, folder: None)
     app(["run", *words, "--dry-run"], standalone_mode=False)
     text = capsys.readouterr().out
     assert tomllib.loads(text)["out"] == "x/y"

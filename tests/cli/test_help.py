@@ -113,7 +113,7 @@ def test_stopping_it_says_how_to_go_on(sunbench: Any, monkeypatch: Any):
     monkeypatch.setattr("sunbench.doctor.examine", stop)
     code, _, err = sunbench("doctor")
     assert code == 130
-    assert "the same command goes on from here" in err
+    assert "the same command continues from here" in err
 
 
 def test_list_alone_lists_everything(sunbench: Any, monkeypatch: Any, tmp_path: Any):
