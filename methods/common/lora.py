@@ -24,7 +24,14 @@ from torch import Tensor, nn
 from sunbench.errors import UserError
 from sunbench.methods.common.weights import metadata
 from sunbench.store import write_atomic
-from sunbench.store.tensors import Header, load_tensors, load_weights, read_header, refuse_pickle
+from sunbench.store.tensors import (
+    Header,
+    check_floating,
+    load_tensors,
+    load_weights,
+    read_header,
+    refuse_pickle,
+)
 
 DOWN = re.compile(r"(?P<layer>.+)\.(lora_down|lora_A|lora\.down)(\.default)?\.weight")
 UPS = {"lora_down": "lora_up", "lora_A": "lora_B", "lora.down": "lora.up"}
@@ -83,6 +90,7 @@ def lora_layers(path: Path, unet: nn.Module) -> list[LoraLayer]:
     flat = {name.replace(".", "_"): name for name in modules}
     layers = [_layer(path, key, header, flat, alphas) for key in names]
     _check_fit(path, layers, modules, header)
+    _check_rest(path, layers, header)
     return layers
 
 
@@ -95,6 +103,10 @@ def _layer(
     up = f"{stem}.{key[len(stem) + 1 :].replace(match[2], UPS[match[2]])}"
     if up not in header:
         raise UserError(f"{path}: {key} has no partner {up}")
+    if min(len(header[key]), len(header[up])) < 2 or header[key][0] < 1:
+        raise UserError(
+            f"{path}: {key} is {header[key]}, {up} {header[up]}, expected rank 1 or more"
+        )
     bare = PREFIX.sub("", stem)
     name = flat.get(bare.replace(".", "_"), bare)
     alpha = alphas.get(stem, alphas.get(bare, alphas.get("")))
@@ -115,7 +127,13 @@ def _alphas(path: Path, header: Header) -> dict[str, float]:
             raise UserError(f"{path}: {key} has shape {header[key]}, expected one number")
     tensors = load_tensors(path) if keys else {}
     own = {key.removesuffix(".alpha"): float(tensors[key]) for key in keys}
-    return {**_peft_alphas(path), **own}
+    alphas = {**_peft_alphas(path), **own}
+    for name, alpha in alphas.items():
+        if not math.isfinite(alpha):
+            raise UserError(
+                f"{path}: alpha of {name or 'its layers'} is {alpha}, expected a number"
+            )
+    return alphas
 
 
 def _peft_alphas(path: Path) -> dict[str, float]:
@@ -124,7 +142,7 @@ def _peft_alphas(path: Path) -> dict[str, float]:
         about = {key.removeprefix("unet."): value for key, value in json.loads(text).items()}
         pattern = {name: float(x) for name, x in about.get("alpha_pattern", {}).items()}
         common = {"": float(about["lora_alpha"])} if "lora_alpha" in about else {}
-    except (ValueError, TypeError, AttributeError):
+    except (ValueError, TypeError, AttributeError, OverflowError, RecursionError):
         raise UserError(f"{path}: its lora_adapter_metadata is not a LoRA's") from None
     return {**common, **pattern}
 
@@ -147,6 +165,17 @@ def _check_fit(
                 f"{path}: LoRA for another architecture, {layer.module} is {up} x {down},"
                 f" the U-Net's weight {shape}"
             )
+
+
+def _check_rest(path: Path, layers: list[LoraLayer], header: Header) -> None:
+    """No half of a layer is alone, and nothing else would change the network unnoticed."""
+    factors = {name for layer in layers for name in (layer.down, layer.up)}
+    check_floating(path, header)
+    rest = sorted(n for n in header if n not in factors and not n.endswith(".alpha"))
+    if rest:
+        raise UserError(
+            f"{path}: has {len(rest)} tensors that belong to no LoRA layer, such as {rest[0]}"
+        )
 
 
 def sharing_copy(unet: Any) -> Any:

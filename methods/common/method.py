@@ -7,25 +7,32 @@ hold the guidance that they were trained with.
 
 from __future__ import annotations
 
+import contextlib
 import copy
+import math
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
 from sunbench.errors import UserError
 from sunbench.methods.common.lora import lora_layers, with_lora
-from sunbench.methods.common.weights import Weights, metadata
+from sunbench.methods.common.weights import Weights, check_values, metadata, weight_files
 from sunbench.models.hashes import file_hash
 from sunbench.sampling import PipelineMethod, PipelineSampler, SampleSettings, too_many
 
 
 def trained_guidance(path: Path) -> float | None:
     """The one guidance_scale that a file's weights imitate; None where it does not say."""
-    given = metadata(path).get("guidance_scale")
+    text = metadata(path).get("guidance_scale")
+    if text is None:
+        return None
     try:
-        return None if given is None else float(given)
+        scale = float(text)
     except ValueError:
-        raise UserError(f"{path}: its guidance_scale is {given!r}, expected a number") from None
+        scale = math.nan
+    if not 0 < scale < math.inf:
+        raise UserError(f"{path}: its guidance_scale is {text!r}, expected a number above 0")
+    return scale
 
 
 @dataclass(frozen=True)
@@ -46,12 +53,18 @@ class TrainedMethod(PipelineMethod):
         )
 
     def trained_weights(self, pipeline: Any) -> tuple[Path, str] | None:
-        """Those that are used on the pipeline."""
+        """Those that are used on the pipeline; None where the model is complete without."""
+        if self.complete(pipeline):
+            return None
         return self.weights.find(pipeline.unet), self.weights.method
 
     def used(self, pipeline: Any, settings: SampleSettings) -> Path:
         """The file or folder that sampling with these settings reads."""
         return self.weights.find(pipeline.unet)
+
+    def complete(self, pipeline: Any) -> bool:
+        """Whether the model is itself what the weights would make of it."""
+        return False
 
     def check(self, pipeline: Any, settings: SampleSettings) -> None:
         """Raise UserError unless the weights are available, fit and can take the settings."""
@@ -64,11 +77,11 @@ class TrainedMethod(PipelineMethod):
     def content(self, pipeline: Any, settings: SampleSettings) -> dict[str, Any]:
         """For the cell's key: the solver and the weights that are used; {} where there are none."""
         own = super().content(pipeline, settings)
-        try:
-            path = self.used(pipeline, settings)
-            about = {**self.describe(path), **self.weights.label(path)}
-        except UserError:  # ``skip`` gives it as its reason
-            about = {}
+        about: dict[str, Any] = {}
+        if not self.complete(pipeline):
+            with contextlib.suppress(UserError):  # ``skip`` gives it as its reason
+                path = self.used(pipeline, settings)
+                about = {**self.describe(path), **self.weights.label(path)}
         return {**own, "guidance": "distilled", "weights": about}
 
     def skip(self, pipeline: Any, settings: SampleSettings) -> str | None:
@@ -80,6 +93,9 @@ class TrainedMethod(PipelineMethod):
             return too_many(settings, f"the LCM grid has {self.grid}")
         try:
             self.check(pipeline, settings)
+            if not self.complete(pipeline):
+                for file in weight_files(self.used(pipeline, settings)):
+                    check_values(file)
         except UserError as error:
             return f"{self.name}: {error}"
         return None

@@ -18,15 +18,14 @@ from diffusers import UNet2DConditionModel
 from sunbench.errors import UserError
 from sunbench.methods.common.deltas import added, is_difference, stored
 from sunbench.methods.common.method import DistilledMethod
-from sunbench.methods.common.weights import metadata, shape_of
+from sunbench.methods.common.weights import metadata, shape_of, unet_folder, weight_files
 from sunbench.models.checkpoint import (
     folder_config,
-    pick_weights,
 )
 from sunbench.models.hashes import files_hash
 from sunbench.models.mistakes import one_line
 from sunbench.sampling import SampleSettings
-from sunbench.store.tensors import Shapes, load_weights, read_header, refuse_pickle
+from sunbench.store.tensors import Shapes, load_weights, read_header
 
 #: The layer that w comes in by.
 INPUT = "time_embedding.cond_proj.weight"
@@ -50,21 +49,6 @@ def student_config(unet: Any, dim: int | None) -> dict[str, Any]:
     return {**own, "time_cond_proj_dim": dim}
 
 
-def _folder(path: Path) -> Path:
-    """The U-Net's own folder, inside a pipeline's or given by itself."""
-    return path / "unet" if (path / "unet" / "config.json").is_file() else path
-
-
-def weight_files(path: Path) -> list[Path]:
-    """Weight files of a student: a diffusers folder or one .safetensors file."""
-    if not path.is_dir():
-        refuse_pickle(str(path))
-        return [path]
-    folder = _folder(path)
-    names = [file.name for file in folder.iterdir()]
-    return [folder / name for name in pick_weights(names, "", None, str(folder))]
-
-
 def student_hash(path: Path) -> str:
     """The sha256 of a student's weights."""
     return files_hash(weight_files(path))
@@ -77,7 +61,7 @@ def _header(path: Path) -> Shapes:
 def _config(path: Path, header: Shapes, unet: Any) -> dict[str, Any]:
     """A folder's own config; a file is a student of the pipeline's own U-Net."""
     if path.is_dir():
-        folder = _folder(path)
+        folder = unet_folder(path)
         return folder_config(folder.parent, folder.name)
     dim = header[INPUT][1] if len(header.get(INPUT, ())) == 2 else None
     return student_config(unet, dim)

@@ -11,6 +11,7 @@ import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +20,15 @@ from huggingface_hub import constants, try_to_load_from_cache
 from sunbench import zoo
 from sunbench.errors import NotAvailable, UserError
 from sunbench.models.catalogue import Place, place
-from sunbench.models.checkpoint import Shape, architecture_of
+from sunbench.models.checkpoint import Shape, architecture_of, pick_weights
 from sunbench.models.hub import fetch_file, fetch_folder
-from sunbench.store.tensors import read_header
+from sunbench.store.tensors import (
+    check_finite,
+    check_floating,
+    load_tensors,
+    read_header,
+    refuse_pickle,
+)
 
 #: Files of a w-conditioned U-Net in a repository, or of several in folders named by their steps.
 STUDENT_FILES = re.compile(
@@ -38,6 +45,39 @@ def shape_of(unet: Any) -> Shape:
 def metadata(path: Path) -> dict[str, str]:
     """What a safetensors file says about itself."""
     return read_header(path).metadata
+
+
+def unet_folder(path: Path) -> Path:
+    """The U-Net's own folder, inside a pipeline's or given by itself."""
+    return path / "unet" if (path / "unet" / "config.json").is_file() else path
+
+
+def weight_files(path: Path) -> list[Path]:
+    """Weight files of a student: a diffusers folder or one .safetensors file."""
+    if not path.is_dir():
+        refuse_pickle(str(path))
+        return [path]
+    folder = unet_folder(path)
+    names = [file.name for file in folder.iterdir()]
+    return [folder / name for name in pick_weights(names, "", None, str(folder))]
+
+
+def check_values(path: Path) -> None:
+    """Raise UserError unless a file of weights holds finite floating point numbers.
+
+    The digits of a file of weight deltas (``deltas``) are int16. Each version of a file is read
+    once per process.
+    """
+    about = path.stat()
+    _check_values(path, about.st_size, about.st_mtime_ns)
+
+
+@lru_cache(maxsize=256)
+def _check_values(path: Path, size: int, mtime_ns: int) -> None:
+    header = read_header(path)
+    digits = {name for name in header if f"{name}.scale" in header and header.dtypes[name] == "I16"}
+    check_floating(path, header, set(header) - digits)
+    check_finite(path, load_tensors(path))
 
 
 def trained_on(path: Path, unet_sha256: str) -> bool:

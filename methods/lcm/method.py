@@ -11,10 +11,8 @@ Dreamshaper v7, and results say so.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from sunbench.errors import NotAvailable
 from sunbench.methods.common.students import StudentMethod, check_guidance
 from sunbench.methods.common.weights import Weights
 from sunbench.sampling import SampleSettings, SolverSpec
@@ -49,23 +47,16 @@ class LcmMethod(StudentMethod):
     def check(self, pipeline: Any, settings: SampleSettings) -> None:
         """A positive w, and a student at hand unless the model is one."""
         check_guidance(settings.guidance_scale)
-        if pipeline.unet.config.time_cond_proj_dim is None:
+        if not self.complete(pipeline):
             super().check(pipeline, settings)
 
-    def trained_weights(self, pipeline: Any) -> tuple[Path, str] | None:
-        """None where the model is a student itself."""
-        own = pipeline.unet.config.time_cond_proj_dim is not None
-        return None if own else super().trained_weights(pipeline)
-
-    def used(self, pipeline: Any, settings: SampleSettings) -> Path:
-        """None beside the model where it is a student itself."""
-        if pipeline.unet.config.time_cond_proj_dim is not None:
-            raise NotAvailable("the model's own U-Net is the student")
-        return super().used(pipeline, settings)
+    def complete(self, pipeline: Any) -> bool:
+        """Whether the model's own U-Net is a student."""
+        return pipeline.unet.config.time_cond_proj_dim is not None
 
     def network(self, pipeline: Any, settings: SampleSettings) -> Any:
         """The model's own U-Net where it is a student, else the one at hand."""
-        if pipeline.unet.config.time_cond_proj_dim is not None:
+        if self.complete(pipeline):
             return pipeline.unet
         return super().network(pipeline, settings)
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from sunbench.errors import UserError
-from sunbench.store.files import parse_json
+from sunbench.training.record import read_training
 
 log = logging.getLogger(__name__)
 
@@ -23,9 +23,9 @@ def training_of(weights: Path, method: str) -> dict[str, Any] | None:
     folders = [weights.parent, weights.parent.parent]
     for path in [weights.with_suffix(".json"), *(f / "training.json" for f in folders)]:
         if path.is_file():
-            found: dict[str, Any] = parse_json(path.read_bytes(), str(path))
-            if found.get("method") == method:
-                return found
+            document = read_training(path)
+            if document.get("method") == method:
+                return document
     return None
 
 
@@ -35,13 +35,7 @@ def takes(method: Any, pipeline: Any) -> dict[str, Any]:
     training: "none", "once a base" or "once a model"; base: the model that its weights were trained
     on; document: their training.json. Methods from outside need not say any of it.
     """
-    find = getattr(method, "trained_weights", None)
-    try:
-        found = None if find is None else find(pipeline)
-        document = None if found is None else training_of(*found)
-    except UserError as error:  # of weights the cells say why; a run is not lost for a document
-        log.info("%s: %s", method.name, error)
-        document = None
+    document = _document(method, pipeline)
     cost = (document or {}).get("cost", {})
     return {
         "method": method.name,
@@ -51,3 +45,16 @@ def takes(method: Any, pipeline: Any) -> dict[str, Any]:
         **{name: cost.get(name) for name in COST},
         "document": document,
     }
+
+
+def _document(method: Any, pipeline: Any) -> dict[str, Any] | None:
+    find = getattr(method, "trained_weights", None)
+    try:
+        weights = None if find is None else find(pipeline)
+    except UserError:  # the cells say why
+        return None
+    try:
+        return None if weights is None else training_of(*weights)
+    except UserError as error:  # a run is not lost for a document
+        log.warning("%s: %s", method.name, error)
+        return None

@@ -25,8 +25,9 @@ from sunbench.report.tables import (
     plain,
 )
 from sunbench.store import ResultRow, RunFolder, write_atomic
-from sunbench.store.files import make_folder, parse_json
+from sunbench.store.files import make_folder
 from sunbench.store.runs import result_rows
+from sunbench.training.record import check_training, read_training
 
 #: Of training.json, what is said elsewhere in the card.
 ELSEWHERE = ("schema_version", "method", "base", "base_sha256", "cost", "learned_guidance")
@@ -99,6 +100,7 @@ def weights_card(document: dict[str, Any], results: Sequence[str] = ()) -> str:
     method, base = document.get("method"), document.get("base")
     if not isinstance(method, str) or not isinstance(base, str):
         raise UserError("given a training.json without method and base, expected both")
+    check_training(document, "training.json")
     entry, made = registry.method_entry(method), registry.method(method)
     paper = f" ({entry.paper})" if entry.paper else ""
     wheres = WHERE.get(getattr(made, "training", ""), "")
@@ -129,7 +131,7 @@ def weights_card(document: dict[str, Any], results: Sequence[str] = ()) -> str:
 def write_beside(folder: Path) -> Path:
     """README.md of a training's folder, not yet measured."""
     source = folder / "training.json"
-    document: dict[str, Any] = parse_json(source.read_bytes(), str(source))
+    document = read_training(source)
     path = folder / "README.md"
     write_atomic(path, weights_card(document).encode())
     return path

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -39,6 +40,51 @@ def averaged(module: nn.Module, ema: Mapping[str, Tensor]) -> Iterator[None]:
 
 
 # ------------------------------------------------------------------------------ training.json
+
+_NUMBER = (int, float)
+#: Fields of training.json that reports read, and their kinds; null stands for "not said".
+_FIELDS: dict[str, tuple[type, ...]] = {
+    "method": (str,),
+    "base": (str,),
+    "data": (str,),
+    "resolution": _NUMBER,
+    "guidance_scale": (*_NUMBER, type(None)),
+    "learned_guidance": (list, type(None)),
+    "cost": (dict,),
+}
+
+
+def read_training(path: Path) -> dict[str, Any]:
+    """A training.json whose fields are of the kinds that reports expect; UserError otherwise."""
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror}") from error
+    document = parse_json(data, str(path))
+    check_training(document, str(path))
+    return document
+
+
+def check_training(document: Mapping[str, Any], where: str) -> None:
+    """Raise UserError, one line, where a field of a training.json is of another kind."""
+    for name, kinds in _FIELDS.items():
+        if name in document:
+            _expect(isinstance(document[name], kinds), where, name, document[name])
+    cost = document.get("cost", {})
+    for name in ("steps", "images", "seconds", "parameters"):
+        _expect(_is_amount(cost.get(name, 0)), where, f"cost.{name}", cost.get(name))
+    guidance = document.get("learned_guidance") or [1, 1]
+    ends = len(guidance) == 2 and all(map(_is_amount, guidance))
+    _expect(ends, where, "learned_guidance", guidance)
+
+
+def _is_amount(value: object) -> bool:
+    return isinstance(value, _NUMBER) and not isinstance(value, bool) and 0 <= value < math.inf
+
+
+def _expect(good: bool, where: str, name: str, value: object) -> None:
+    if not good:
+        raise UserError(f"{where}: given {name} = {json.dumps(value)[:60]}, expected another kind")
 
 
 def settle(folder: Path, asked: Mapping[str, Any]) -> None:

@@ -72,3 +72,31 @@ def test_methods_from_outside_need_not_say(pipeline: Any):
     found = takes(Mine(), pipeline)
     assert found.pop("method") == "mine"
     assert set(found.values()) == {None}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"cost": None},
+        {"cost": "much"},
+        {"cost": [1]},
+        {"cost": {**COST, "images": None}},
+        {"cost": {**COST, "seconds": -1}},
+        {"cost": {**COST, "parameters": True}},
+        {"base": 3},
+        {"learned_guidance": [3.0]},
+        {"learned_guidance": ["a", "b"]},
+        {"resolution": "64"},
+    ],
+)
+def test_a_document_of_other_kinds_is_one_line_and_ends_no_run(
+    change: dict[str, Any], lora: Path, pipeline: Any, caplog: pytest.LogCaptureFixture
+):
+    file = lora.parent / "training.json"
+    file.write_text(json.dumps({"method": "lcm-lora", "base": "tiny", "cost": COST, **change}))
+    found = takes(lcm_lora(lora), pipeline)
+    assert (found["base"], found["images"], found["document"]) == (None, None, None)
+    (record,) = caplog.records
+    name = next(iter(change))
+    assert record.getMessage().startswith(f"lcm-lora: {file}: given {name}")
+    assert "\n" not in record.getMessage()
