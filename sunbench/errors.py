@@ -14,7 +14,11 @@ class NotAvailable(UserError):
     """Weights or data that cannot be had here and now, such as offline; a run goes on without."""
 
 
-class NotFinite(UserError):
+class CannotSample(UserError):
+    """A method that cannot make a cell's images; a run says why in the cell, and goes on."""
+
+
+class NotFinite(CannotSample):
     """NaN or infinity where an image was to be."""
 
 

@@ -16,8 +16,8 @@ from rich.text import Text
 from sunbench.store.files import human
 
 if TYPE_CHECKING:
-    from sunbench.bench.layout import ModelPlan
-    from sunbench.bench.plan import Planned
+    from sunbench.bench.planner import ModelPlan
+    from sunbench.bench.cells import PlannedCell
 
 #: Seconds between two lines of a log.
 LOG_SECONDS = 10.0
@@ -109,7 +109,7 @@ class ConsoleProgress:
             self.task = self.bar.add_task("starting", total=self.time_left.total, left="")
             self.bar.start()
 
-    def cell(self, planned: Planned) -> None:
+    def cell(self, planned: PlannedCell) -> None:
         """Name the cell at work."""
         self.label, self.model = planned.cell.label, planned.cell.model
         if self.task is not None:

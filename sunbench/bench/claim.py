@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from sunbench.errors import UserError
 from sunbench.store import RunFolder, write_atomic
+from sunbench.store.files import read_versioned, to_json
 
-#: The file by which an unfinished run is known; a finished one is known by its run.json as well.
+#: The file by which a folder of a run is known, and what a finished one rests on.
 MARKER = ".sunbench-run"
-_TEXT = b"This folder is written by sunbench; `sunbench run` with the same --out resumes it.\n"
+SCHEMA_VERSION = 1
+_ABOUT = "This folder is written by sunbench; `sunbench run` with the same --out resumes it."
 
 
 def claim(folder: Path) -> None:
@@ -26,7 +29,18 @@ def claim(folder: Path) -> None:
             f"given output folder {folder}, which holds {entries[0]!r} and no run, expected a new"
             " or empty folder, or that of an earlier run"
         )
-    write_atomic(folder / MARKER, _TEXT)
+    write_marker(folder, None)
+
+
+def write_marker(folder: Path, finished: dict[str, Any] | None) -> None:
+    """Mark a folder as a run's; finished: what its results rest on."""
+    document = {"schema_version": SCHEMA_VERSION, "about": _ABOUT, "finished": finished}
+    write_atomic(folder / MARKER, to_json(document))
+
+
+def read_marker(folder: Path) -> Any:
+    """What a finished run's results rest on, or None."""
+    return read_versioned(folder / MARKER, SCHEMA_VERSION, "`sunbench run`").get("finished")
 
 
 def _is_run(folder: Path) -> bool:

@@ -7,9 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from sunbench.bench.execute import COST, Made
+from sunbench.bench.cells import PlannedCell
 from sunbench.bench.feature_extractors import FeatureExtractors
-from sunbench.bench.plan import Planned
+from sunbench.bench.handles import CellHandle
+from sunbench.bench.runner import COST
 from sunbench.errors import UserError
 from sunbench.metrics import CellFeatures, Estimate, PerImageMetric, closer_share
 from sunbench.metrics.estimate import Floats
@@ -23,7 +24,7 @@ ROLE_NAMES = {"reference": "reference", "floor": "reference (other seeds)"}
 UNPAIRED = ("sets", "text", "alone")
 
 
-def gather(made: Made, feature: str) -> np.ndarray:
+def gather(made: CellHandle, feature: str) -> np.ndarray:
     """A feature of all images of a cell, in order."""
     parts = [made.store.read_features(k, feature) for k in range(made.cell.shards)]
     found = [p for p in parts if p is not None]
@@ -40,7 +41,7 @@ def clusters(cell: Cell) -> np.ndarray:
     return np.arange(cell.images) // len(cell.seeds)
 
 
-def cost(made: Made) -> dict[str, float]:
+def cost(made: CellHandle) -> dict[str, float]:
     """NFE and seconds an image; the median over images, so that a hiccup does not count."""
     table = gather(made, "cost")
     return dict(zip(COST, np.median(table, 0).tolist(), strict=True))
@@ -51,12 +52,12 @@ class Reducer:
     """Computes one model's metrics against its reference; each number is computed once."""
 
     extractors: FeatureExtractors
-    reference: Made
+    reference: CellHandle
     prompts: list[str]
     _texts: dict[str, np.ndarray] = field(default_factory=dict)
     _scores: dict[tuple[str, str], Floats] = field(default_factory=dict)
 
-    def rows(self, made: Made) -> list[ResultRow]:
+    def rows(self, made: CellHandle) -> list[ResultRow]:
         """Result rows of one cell, one per metric; the reference gets what needs no pair."""
         return [
             self._row(made, choice)
@@ -66,7 +67,7 @@ class Reducer:
             or choice.metric.compares in ("text", "alone", "source")
         ]
 
-    def _row(self, made: Made, choice: MetricChoice) -> ResultRow:
+    def _row(self, made: CellHandle, choice: MetricChoice) -> ResultRow:
         nfe = round(cost(made)["nfe"])
         reason = self.extractors.reasons.get(choice.label)
         if reason is not None:
@@ -80,7 +81,7 @@ class Reducer:
 
     # ------------------------------------------------------------------------- metrics
 
-    def features(self, made: Made, choice: MetricChoice) -> CellFeatures:
+    def features(self, made: CellHandle, choice: MetricChoice) -> CellFeatures:
         """What a metric reads of one cell."""
         metric, name = choice.metric, self.extractors.feature(choice, self.reference.store.key)
         groups = clusters(made.cell)
@@ -93,11 +94,11 @@ class Reducer:
             self.extractors.network(choice),
         )
 
-    def estimate(self, made: Made, choice: MetricChoice) -> Estimate:
+    def estimate(self, made: CellHandle, choice: MetricChoice) -> Estimate:
         """One metric of one cell."""
         return choice.metric.estimate(self.features(made, choice))
 
-    def scores(self, made: Made, choice: MetricChoice) -> Floats:
+    def scores(self, made: CellHandle, choice: MetricChoice) -> Floats:
         """The metric of every image of a cell, for metrics that have one."""
         assert isinstance(choice.metric, PerImageMetric)
         place = (made.store.key, choice.label)
@@ -112,7 +113,7 @@ class Reducer:
             self._texts[net] = network.embed_text(self.prompts).cpu().numpy()
         return self._texts[net]
 
-    def pairs(self, candidates: list[Made], choice: MetricChoice) -> list[dict[str, Any]]:
+    def pairs(self, candidates: list[CellHandle], choice: MetricChoice) -> list[dict[str, Any]]:
         """For every two methods at equal steps: on what share of prompts A is the closer."""
         out = []
         for a in candidates:
@@ -121,7 +122,7 @@ class Reducer:
                     out.append(self._closer(a, b, choice))
         return out
 
-    def _closer(self, a: Made, b: Made, choice: MetricChoice) -> dict[str, Any]:
+    def _closer(self, a: CellHandle, b: CellHandle, choice: MetricChoice) -> dict[str, Any]:
         sign = 1 if choice.metric.better == "lower" else -1
         x, y = (sign * self.scores(m, choice) for m in (a, b))
         e = closer_share(x, y, clusters(a.cell))
@@ -139,7 +140,7 @@ class Reducer:
 
 
 def result_row(
-    planned: Planned,
+    planned: PlannedCell,
     choice: MetricChoice,
     estimate: Estimate | None,
     reason: str | None,

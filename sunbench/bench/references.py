@@ -9,7 +9,7 @@ from typing import Any
 from sunbench.bench.request import Request
 from sunbench.bench.run import Outcome, execute
 from sunbench.bench.verify import verify_store
-from sunbench.bench.watch import Watcher
+from sunbench.bench.progress import Progress
 from sunbench.models import find
 from sunbench.paths import cache_root, reference_sets
 from sunbench.reference_sets import FLOOR_OFFSET, SOURCE_OFFSET, recipe_for
@@ -33,7 +33,7 @@ def request_for(model: str, **overrides: Any) -> Request:
     return Request(**{**settings, **{k: v for k, v in overrides.items() if v is not None}})
 
 
-def build(model: str, watcher: Watcher | None = None, **overrides: Any) -> Outcome:
+def build(model: str, watcher: Progress | None = None, **overrides: Any) -> Outcome:
     """Make a model's reference set in the cache, or find it there."""
     request = request_for(model, **overrides)
     name = re.sub(r"[^\w.@-]+", "-", find(model).name)

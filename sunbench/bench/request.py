@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from sunbench import registry
 from sunbench.errors import UserError
@@ -45,7 +45,7 @@ class Request:
     resolution: int | None = None
     dtype: str = "float32"
     device: str = "cpu"
-    batch: int = 64
+    batch: int | Literal["auto"] = 64
     keep_images: bool = True
     floor: bool = True
     weights: Mapping[str, str] = field(default_factory=dict)  # METHOD[@MODEL] -> path or hub id
@@ -107,7 +107,8 @@ def _check_numbers(r: Request) -> None:
         f"a multiple of the {len(r.seeds)} seeds (N prompts x S seeds)",
     )
     _expect(r.n_prompts >= 2, f"{r.n_prompts} prompt", "2 or more")
-    _expect(1 <= r.batch <= MAX_BATCH, f"batch {r.batch}", f"1 to {MAX_BATCH}")
+    good = r.batch == "auto" or (isinstance(r.batch, int) and 1 <= r.batch <= MAX_BATCH)
+    _expect(good, f"batch {r.batch}", f"1 to {MAX_BATCH}, or auto")
     if r.guidance_scale is not None:
         _expect(
             0 <= r.guidance_scale <= 100, f"guidance_scale {r.guidance_scale}", "between 0 and 100"

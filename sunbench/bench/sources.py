@@ -15,7 +15,6 @@ of image i all start from source i. They are a text2image cell of the cache, sha
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -26,8 +25,8 @@ import torch
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
-from sunbench.bench.execute import Made, stacked
-from sunbench.bench.plan import Planned, reference_cell
+from sunbench.bench.cells import PlannedCell, reference_cell
+from sunbench.bench.handles import CellHandle
 from sunbench.bench.request import Request
 from sunbench.errors import UserError
 from sunbench.reference_sets import SOURCE_OFFSET
@@ -44,14 +43,14 @@ if TYPE_CHECKING:
 #: How many prompts further in the set the source of a prompt is.
 SHIFT = {"image2image": 1, "inpaint": 0, "controlnet": 0}
 
-Pictures = Callable[[range], Tensor]
+SourceImages = Callable[[range], Tensor]
 
 
 @dataclass(frozen=True)
 class SourcePlan:
     """A cell of the model's own pictures to be made, or the files of a folder, one a prompt."""
 
-    own: Planned | None = None
+    own: PlannedCell | None = None
     shift: int = 0
     files: tuple[Path, ...] = ()
 
@@ -116,38 +115,32 @@ def task_content(request: Request, plan: SourcePlan | None) -> tuple[tuple[str, 
 # ------------------------------------------------------------------------------ pictures
 
 
-def open_sources(plan: SourcePlan, made: Made | None, cell: Cell) -> Pictures:
+def open_sources(plan: SourcePlan, handle: CellHandle | None, cell: Cell) -> SourceImages:
     """Image indices of a task's cell -> their sources (B, 3, H, W) uint8."""
-    if made is not None:
-        return CellSources(made, plan.shift)
+    if handle is not None:
+        return CellSources(handle, plan.shift)
     return FolderSources(plan.files, len(cell.seeds), cell.resolution)
 
 
+@dataclass(frozen=True)
 class CellSources:
-    """Sources in a cell of the model's own; two shards are held in memory."""
+    """Sources in a cell of the model's own."""
 
-    def __init__(self, made: Made, shift: int) -> None:
-        self.made, self.shift = made, shift
-        self._recent: OrderedDict[int, Tensor] = OrderedDict()
+    handle: CellHandle
+    shift: int
 
     def __call__(self, indices: range) -> Tensor:
         """Sources of a run of images."""
-        return torch.stack([self._picture(self._place(i)) for i in indices])
+        return torch.stack([self._image(self._place(i)) for i in indices])
 
     def _place(self, i: int) -> int:
-        cell = self.made.cell
+        cell = self.handle.cell
         prompt, seed = divmod(i, len(cell.seeds))
         return (prompt + self.shift) % cell.n_prompts * len(cell.seeds) + seed
 
-    def _picture(self, place: int) -> Tensor:
-        size = len(self.made.cell.shard(0))
-        k, at = divmod(place, size)
-        if k not in self._recent:
-            store = self.made.store
-            self._recent[k] = stacked(store.read_rows(k, images=True), store.folder)
-            while len(self._recent) > 2:
-                self._recent.popitem(last=False)
-        return self._recent[k][at]
+    def _image(self, place: int) -> Tensor:
+        k, at = divmod(place, len(self.handle.cell.shard(0)))
+        return self.handle.images(k)[at]
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from sunbench.bench.execute import check_pairs
+from sunbench.bench.handles import check_pairs
 from sunbench.paths import cell_folder
 from sunbench.sampling import Cell
 from sunbench.store import CellStore, RunFolder, key

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from sunbench import prompts
 from sunbench.bench import request as bench_request
-from sunbench.bench.watch import Watcher
+from sunbench.bench.progress import Progress
 from sunbench.errors import NotAvailable, UserError
 from sunbench.paper.catalogue import Entry
 from sunbench.paper.cells import cells, floors
@@ -20,7 +20,7 @@ from sunbench.store import RunFolder
 
 
 def make_table(
-    entry: Entry, options: Options, run: Path, watcher: Watcher, *, reuse: bool = False
+    entry: Entry, options: Options, run: Path, watcher: Progress, *, reuse: bool = False
 ) -> Page:
     """Run what the table lacks in a folder, and lay it out.
 
@@ -45,7 +45,7 @@ class Figures:
     who: Cast
     options: Options
     run: Path
-    watcher: Watcher
+    watcher: Progress
     reuse: bool
 
     def found(self, job: Job) -> Found:
@@ -111,7 +111,7 @@ class Figures:
 
 
 def make_figure(
-    entry: Entry, options: Options, run: Path, watcher: Watcher, *, reuse: bool = False
+    entry: Entry, options: Options, run: Path, watcher: Progress, *, reuse: bool = False
 ) -> list[Sheet]:
     """The sheets of a figure. reuse: draw from the finished run in the folder, sample nothing."""
     if reuse and not run.is_dir():

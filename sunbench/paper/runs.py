@@ -6,10 +6,9 @@ from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from sunbench.bench import Request
-from sunbench.bench.layout import default_metrics, plan
-from sunbench.bench.plan import cards
+from sunbench.bench.planner import cards, default_metrics, plan
 from sunbench.bench.run import execute
-from sunbench.bench.watch import Watcher
+from sunbench.bench.progress import Progress
 from sunbench.errors import UserError
 from sunbench.metrics.registry import find as find_metric
 from sunbench.models import ModelCard
@@ -113,7 +112,7 @@ def refused(request: Request) -> str | None:
     return reasons[0] if len(reasons) == len(candidates) else None
 
 
-def run_job(job: Job, options: Options, watcher: Watcher, *, reuse: bool) -> Found:
+def run_job(job: Job, options: Options, watcher: Progress, *, reuse: bool) -> Found:
     """Make what a part lacks. reuse: the folder is the user's, and what it holds is kept."""
     if job.absent is not None:
         return Found(job, job.request, absent=job.absent)

@@ -21,6 +21,8 @@ ROW_GROUP = 64  # images; `datasets` reads a row group at a time
 class ShardRow:
     """One image of a cell: where it came from and, if kept, its pixels (H, W, 3) uint8.
 
+    A row that is to be written may hold the bytes of a PNG instead.
+
     Two rows are equal when all but their pixels are equal.
     """
 
@@ -30,7 +32,7 @@ class ShardRow:
     prompt: str
     negative: str
     noise_hash: str
-    image: NDArray[np.uint8] | None = field(default=None, compare=False, repr=False)
+    image: NDArray[np.uint8] | bytes | None = field(default=None, compare=False, repr=False)
     black: bool = False
 
 
@@ -59,7 +61,8 @@ def schema() -> pa.Schema:
 def _picture(row: ShardRow) -> dict[str, Any] | None:
     if row.image is None:
         return None
-    return {"bytes": encode_png(row.image), "path": f"{row.index:08d}.png"}
+    data = row.image if isinstance(row.image, bytes) else encode_png(row.image)
+    return {"bytes": data, "path": f"{row.index:08d}.png"}
 
 
 def to_table(rows: Sequence[ShardRow]) -> pa.Table:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from sunbench.bench.execute import Clock
+from sunbench.bench.clock import Clock
 from sunbench.errors import UserError
 from sunbench.metrics import NotAvailable
 from sunbench.sampling import ImageId, image_generator, noise_hash
@@ -29,7 +29,7 @@ def never(*args: Any, **kwargs: Any) -> Any:
 
 @pytest.fixture
 def no_sampling(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sunbench.bench.execute.generate", never)
+    monkeypatch.setattr("sunbench.bench.runner.generate", never)
 
 
 def rows_of(lab: Any, name: str = "run") -> list[Any]:
@@ -238,7 +238,7 @@ def test_metric_added_later_touches_no_sampler(
     """Its numbers are those of a run that had it from the start."""
     whole = values(done)
     lab.run("late", methods=("ddim",), steps=(2,), metrics=("psnr",))
-    monkeypatch.setattr("sunbench.bench.execute.generate", never)
+    monkeypatch.setattr("sunbench.bench.runner.generate", never)
     added = ("psnr", "perceptual[zoo-clip]", "clip_score[zoo-clip]", "fd[zoo-clip]")
     outcome = lab.run("late", methods=("ddim",), steps=(2,), metrics=added)
     assert outcome.new_shards == 0
@@ -250,7 +250,7 @@ def test_metric_added_later_touches_no_sampler(
 def test_metric_cannot_be_added_without_pictures(lab: Any):
     settings = {"methods": ("ddim",), "steps": (1,), "floor": False, "images": 4, "seeds": (0,)}
     lab.run(metrics=("ssim",), keep_images=False, **settings)
-    with pytest.raises(UserError, match="pictures were not kept"):
+    with pytest.raises(UserError, match="images were not kept"):
         lab.run(metrics=("ssim", "clip_score[zoo-clip]"), keep_images=False, **settings)
 
 

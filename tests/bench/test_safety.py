@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from sunbench.bench.layout import bytes_needed, plan
+from sunbench.bench.planner import bytes_needed, plan
 from sunbench.errors import UserError
 from sunbench.store import RunFolder
 
@@ -74,7 +74,7 @@ def test_float32_is_not_drawn_with_bfloat16_embeddings(
     lab.run("plain", **SMALL)
     monkeypatch.setenv("SUNBENCH_CACHE", str(tmp_path / "other-cache"))
     with monkeypatch.context() as patch:
-        patch.setattr("sunbench.bench.execute.generate", never)
+        patch.setattr("sunbench.bench.runner.generate", never)
         with pytest.raises(AssertionError, match="work began"):
             lab.run("run", **SMALL, dtype="bfloat16")
     assert list((lab.out / "run" / "texts").rglob("*.embeddings"))
@@ -168,7 +168,7 @@ def test_an_extractor_that_a_second_card_misspells_is_found_before_work(
     lab: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     second = twin(lab, tmp_path, "second", extractor="zoo-clop")
-    monkeypatch.setattr("sunbench.bench.layout.load", never)
+    monkeypatch.setattr("sunbench.bench.planner.load", never)
     with pytest.raises(UserError, match="did you mean 'zoo-clip'"):
         lab.run(**SMALL, models=(str(lab.world.card), second))
 
@@ -177,6 +177,6 @@ def test_prompts_that_a_second_card_lacks_are_found_before_work(
     lab: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     second = twin(lab, tmp_path, "second", prompts=str(tmp_path / "none.txt"))
-    monkeypatch.setattr("sunbench.bench.layout.load", never)
+    monkeypatch.setattr("sunbench.bench.planner.load", never)
     with pytest.raises(UserError, match=r"none\.txt"):
         lab.run(**SMALL, models=(str(lab.world.card), second))

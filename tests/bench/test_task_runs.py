@@ -105,17 +105,17 @@ def test_sources_are_text2image_pictures_of_noise_that_nothing_else_uses(lab: An
 def test_image2image_starts_from_the_next_prompts_picture(
     lab: Any, monkeypatch: pytest.MonkeyPatch
 ):
-    import sunbench.bench.execute as execute_module
+    import sunbench.bench.runner as runner_module
 
     seen: list[tuple[int, torch.Tensor]] = []
-    real = execute_module.generate
+    real = runner_module.generate
 
     def watched(cell: Any, *rest: Any) -> Any:
         if cell.method == "ddim":
             seen.extend(zip(rest[3], rest[5].pictures, strict=True))
         return real(cell, *rest)
 
-    monkeypatch.setattr(execute_module, "generate", watched)
+    monkeypatch.setattr(runner_module, "generate", watched)
     lab.run("edit", **SMALL, task="image2image", strength=0.5)
     sources = pictures(sources_of(lab, "edit"))
     assert [i for i, _ in seen] == list(range(8))

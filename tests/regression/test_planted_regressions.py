@@ -16,7 +16,7 @@ import torch
 from PIL import Image
 
 from sunbench.bench import Request
-from sunbench.bench.execute import Executor
+from sunbench.bench.runner import Runner
 from sunbench.bench.run import execute
 from sunbench.errors import UserError
 from sunbench.regression.compare import Comparison, compare, save_baseline
@@ -24,7 +24,7 @@ from sunbench.regression.compare_page import markdown
 
 batch_module = importlib.import_module("sunbench.sampling.batch")
 ddim_module = importlib.import_module("sunbench.methods.ddim")
-execute_module = importlib.import_module("sunbench.bench.execute")
+runner_module = importlib.import_module("sunbench.bench.runner")
 
 #: 12 images a cell: 6 prompts x 2 seeds.
 SETTINGS: dict[str, Any] = {
@@ -93,7 +93,7 @@ def test_honest_run_passes(
         def last_first(self: Any, made: Any, reference: Any, missing: list[int]) -> None:
             real(self, made, reference, missing[::-1])
 
-        monkeypatch.setattr(Executor, "_make_shards", last_first)
+        monkeypatch.setattr(Runner, "_make_shards", last_first)
     found = gate(lab, saved, batch=batch)
     assert {v.verdict for v in found.verdicts} == {"same"}, markdown(found)
     assert found.problems == ()
@@ -156,19 +156,19 @@ def test_pairs_of_other_noise(quick: Any, saved: Saved):
 
 def test_pairs_of_other_pictures(quick: Any, saved: Saved, monkeypatch: pytest.MonkeyPatch):
     """Paired metrics of pictures in another order, which no hash tells of."""
-    real = Executor._paired
+    real = Runner._paired
 
     def turned(self: Any, cell: Any, rows: Any, images: Any, reference: Any, k: int) -> Any:
         return real(self, cell, rows, images.flip(0), reference, k)
 
-    monkeypatch.setattr(Executor, "_paired", turned)
+    monkeypatch.setattr(Runner, "_paired", turned)
     found = gate(quick, saved)
     assert worse(found, "ddim") >= PAIRED
     assert found.exit_code() == 1
 
 
 def test_floor_of_the_references_seeds(quick: Any, saved: Saved, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("sunbench.bench.plan.FLOOR_OFFSET", 0)
+    monkeypatch.setattr("sunbench.bench.cells.FLOOR_OFFSET", 0)
     found = gate(quick, saved)
     assert found.exit_code() == 2
     assert any("the floor shares seeds [0, 1]" in p for p in found.problems)
@@ -187,7 +187,7 @@ def test_floor_of_the_references_pictures(
     quick: Any, saved: Saved, monkeypatch: pytest.MonkeyPatch
 ):
     """Under seeds and noise hashes of its own."""
-    real = execute_module.generate
+    real = runner_module.generate
 
     def shared(cell: Any, *rest: Any) -> Any:
         own = real(cell, *rest)
@@ -195,7 +195,7 @@ def test_floor_of_the_references_pictures(
             return own
         return replace(real(replace(cell, seeds=(0, 1)), *rest), noise_hashes=own.noise_hashes)
 
-    monkeypatch.setattr(execute_module, "generate", shared)
+    monkeypatch.setattr(runner_module, "generate", shared)
     found = gate(quick, saved)
     assert found.exit_code() == 2
     assert any("12 pictures of the floor are the reference's" in p for p in found.problems)
@@ -217,7 +217,7 @@ def round_trip(images: torch.Tensor) -> torch.Tensor:
 
 
 def lossy(chosen: Callable[[Any], bool]) -> Callable[..., Any]:
-    real = execute_module.generate
+    real = runner_module.generate
 
     def generate(cell: Any, *rest: Any) -> Any:
         made = real(cell, *rest)
@@ -227,7 +227,7 @@ def lossy(chosen: Callable[[Any], bool]) -> Callable[..., Any]:
 
 
 def test_lossy_candidate(quick: Any, saved: Saved, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(execute_module, "generate", lossy(lambda cell: cell.method == "ddim"))
+    monkeypatch.setattr(runner_module, "generate", lossy(lambda cell: cell.method == "ddim"))
     found = gate(quick, saved)
     assert worse(found, "ddim") >= PAIRED
     assert worse(found, "dpm++") == worse(found, "reference") == set()
@@ -236,7 +236,7 @@ def test_lossy_candidate(quick: Any, saved: Saved, monkeypatch: pytest.MonkeyPat
 
 def test_lossy_everywhere(quick: Any, saved: Saved, monkeypatch: pytest.MonkeyPatch):
     """The reference too: it may move in neither direction."""
-    monkeypatch.setattr(execute_module, "generate", lossy(lambda cell: True))
+    monkeypatch.setattr(runner_module, "generate", lossy(lambda cell: True))
     found = gate(quick, saved)
     assert "clip_score[zoo-clip]" in worse(found, "reference")
     assert found.exit_code() == 1

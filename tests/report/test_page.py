@@ -154,7 +154,7 @@ def test_best_and_worst_come_from_all_images_each_prompt_once(finished: Finished
 
 def test_pictures_that_were_not_kept_are_said(finished: Finished):
     found = data_of(write_page(finished(keep=False)))["models"][0]["gallery"]
-    assert "ddim at 4 steps: its pictures were not kept." in found["notes"]
+    assert "ddim at 4 steps: its images were not kept." in found["notes"]
     assert found["items"][0]["pictures"][0] is not None
     assert found["items"][0]["pictures"][1:] == [None] * 4
 
@@ -377,5 +377,5 @@ def test_a_page_without_pictures_still_opens(finished: Finished, tmp_path: Path)
     shutil.rmtree(tmp_path / "cache" / "reference_sets")
     document, console = browse(write_page(run), tmp_path / "profile")
     assert console == ""
-    assert "its pictures were not kept" in document
+    assert "its images were not kept" in document
     assert 'class="point"' in document

@@ -164,11 +164,11 @@ def _card(name: str, root: Path, prompts: Path) -> str:
 
 def settle(world: World, patch: Callable[[Any, str, Any], None]) -> None:
     """Make the library live in the world: its zoo, short references, shards of four images."""
-    import sunbench.bench.plan
+    import sunbench.bench.cells
     import sunbench.sampling.cell
     import sunbench.zoo
     from sunbench.reference_sets import Recipe
 
     patch(sunbench.zoo, "weights", lambda: world.weights)
-    patch(sunbench.bench.plan, "recipe_for", lambda model: Recipe(model=model, steps=5))
+    patch(sunbench.bench.cells, "recipe_for", lambda model: Recipe(model=model, steps=5))
     patch(sunbench.sampling.cell, "SHARD_SIZE", 4)

@@ -5,30 +5,30 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from sunbench.bench.layout import ModelPlan
-    from sunbench.bench.plan import Planned
+    from sunbench.bench.planner import ModelPlan
+    from sunbench.bench.cells import PlannedCell
 
 
-class Watcher(Protocol):
+class Progress(Protocol):
     """Who is told how a run goes."""
 
     def planned(self, plans: list[ModelPlan], bytes_needed: int) -> None:
         """The whole plan, before anything is made."""
 
-    def cell(self, planned: Planned) -> None:
+    def cell(self, planned: PlannedCell) -> None:
         """A cell begins."""
 
     def advance(self, nfe: int) -> None:
         """So many U-Net evaluations of the plan are done."""
 
 
-class Silent:
-    """A watcher that says nothing."""
+class NoProgress:
+    """Nobody is told."""
 
     def planned(self, plans: list[ModelPlan], bytes_needed: int) -> None:
         """Ignore."""
 
-    def cell(self, planned: Planned) -> None:
+    def cell(self, planned: PlannedCell) -> None:
         """Ignore."""
 
     def advance(self, nfe: int) -> None:

@@ -1,0 +1,76 @@
+"""From the cells of a run to its numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from sunbench.bench.handles import CellHandle
+from sunbench.bench.planner import ModelPlan
+from sunbench.bench.feature_extractors import FeatureExtractors
+from sunbench.bench.reduce import Reducer, cost, result_row
+from sunbench.bench.runner import COST
+from sunbench.bench.takes import takes
+from sunbench.store import ResultRow
+
+
+@dataclass
+class Outcome:
+    """The numbers of a run, images that are all black, and shards that had to be made."""
+
+    rows: list[ResultRow] = field(default_factory=list)
+    pairs: list[dict[str, Any]] = field(default_factory=list)
+    times: list[dict[str, Any]] = field(default_factory=list)
+    takes: list[dict[str, Any]] = field(default_factory=list)
+    black: int = 0
+    new_shards: int = 0
+
+
+def evaluate(
+    model: ModelPlan, handles: Mapping[str, CellHandle], extractors: FeatureExtractors, outcome: Outcome
+) -> None:
+    """Add one model's numbers: its cells' metrics against its reference, costs and win rates.
+
+    handles: by key of the cell; a planned cell without one says why in its rows.
+    """
+    first = handles[model.cells[0].key]
+    reducer = Reducer(extractors, first, [p.text for p in model.prompts.rows])
+    for planned in model.cells:
+        if planned.skip is None:
+            handle = handles[planned.key]
+            outcome.rows += reducer.rows(handle)
+            outcome.times.append(_time_row(handle))
+            outcome.black += _black(handle)
+        else:
+            outcome.rows += [
+                result_row(planned, c, None, planned.skip, None, "") for c in extractors.choices
+            ]
+    candidates = [h for h in handles.values() if h.planned.role == "candidate"]
+    for choice in extractors.choices:
+        if choice.metric.compares == "pairs" and choice.label not in extractors.reasons:
+            outcome.pairs += reducer.pairs(candidates, choice)
+
+
+def add_requirements(model: ModelPlan, outcome: Outcome) -> None:
+    """Add what each method of a loaded model needed beside it: a training, its cost."""
+    assert model.loaded is not None
+    methods = {c.method.name: c.method for c in model.cells if c.role == "candidate"}
+    for method in methods.values():
+        needs = takes(method, model.loaded.pipeline)
+        outcome.takes.append({"model": model.card.name, **needs})
+
+
+def _black(handle: CellHandle) -> int:
+    return sum(r.black for k in range(handle.cell.shards) for r in handle.store.read_rows(k))
+
+
+def _time_row(handle: CellHandle) -> dict[str, Any]:
+    spent, cell = cost(handle), handle.cell
+    return {
+        "model": cell.model,
+        "method": cell.method,
+        "role": handle.planned.role,
+        "steps": cell.steps,
+        **{name: spent[name] for name in COST},
+    }

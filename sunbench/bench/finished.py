@@ -1,0 +1,147 @@
+"""Is a run finished, with nothing changed that it rests on? Then it is read, and nothing is loaded.
+
+A finished run's receipt holds a stamp of what shaped its numbers: the request, versions, the
+package's own code, size and time of change of every local file that cards and request name, and
+what the caches of downloads hold. Beside it stand the checksums of its documents.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import sunbench
+from sunbench import zoo
+from sunbench.bench.claim import read_marker, write_marker
+from sunbench.bench.environment import environment
+from sunbench.bench.evaluate import Outcome
+from sunbench.bench.planner import cards
+from sunbench.bench.request import Request
+from sunbench.errors import UserError
+from sunbench.models import ModelCard
+from sunbench.paths import cell_folder
+from sunbench.store import CellStore, RunFolder, key, sha256_file
+
+Stat = tuple[str, int, int]
+
+
+@dataclass(frozen=True)
+class Receipt:
+    """The stamp of a request as it would be answered now."""
+
+    stamp: str
+
+    @classmethod
+    def of(cls, request: Request, only: str | None) -> Receipt:
+        """The stamp of a request; UserError for models that are not there."""
+        chosen = cards(request)
+        places = _strings([request.to_json(), *(c.content for c in chosen)])
+        files = [s for place in sorted(set(places)) for s in _stats(Path(place).expanduser())]
+        if any(card.source == "zoo" for card in chosen):
+            files += _stats(zoo.weights())
+        settings = {k: v for k, v in os.environ.items() if k.startswith("SUNBENCH_")}
+        content = [request.to_json(), only, [_content(c) for c in chosen], settings, environment()]
+        return cls(key([content, files, _code(), _downloads(), str(zoo.weights())]))
+
+    def outcome(self, run: RunFolder) -> Outcome | None:
+        """What the run found, or None where anything is missing, broken or not what it was."""
+        try:
+            if read_marker(run.path) != {"stamp": self.stamp, **_documents(run)}:
+                return None
+            document, results = run.read_run(), run.read_results_document()
+            if not all(_whole(run.path, cell) for cell in _cells(document)):
+                return None
+            rows = run.read_results()
+        except (UserError, OSError):
+            return None
+        more = {name: results.get(name, []) for name in ("pairs", "times", "takes")}
+        return Outcome(rows, **more, black=document["black_images"])
+
+    def write(self, run: RunFolder) -> None:
+        """Say in the run's folder that it is finished."""
+        write_marker(run.path, {"stamp": self.stamp, **_documents(run)})
+
+
+def _documents(run: RunFolder) -> dict[str, str]:
+    return {f.name: sha256_file(f) for f in (run.run_file, run.results_file)}
+
+
+def _cells(document: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    for model in document["models"]:
+        sources = model.get("sources", {})
+        yield from [sources] if "content" in sources else []
+        yield from (cell for cell in model["cells"] if cell["skip"] is None)
+
+
+def _whole(run: Path, cell: dict[str, Any]) -> bool:
+    """Whether every shard of a cell is there with its checksums right."""
+    content = cell["content"]
+    store = CellStore.open(cell_folder(run, cell["role"], cell["key"]))
+    images = content["prompts"]["n"] * len(content["seeds"])
+    shards = -(-images // content["shard_size"])
+    return store.key == cell["key"] and all(store.has_shard(k) for k in range(shards))
+
+
+# ------------------------------------------------------------------------------ the stamp
+
+
+def _content(card: ModelCard) -> dict[str, Any]:
+    """A card, and that of the model that its U-Net goes into."""
+    base = None if card.unet_into is None else _based(card.unet_into)
+    return {**card.content, "base": base}
+
+
+def _based(name: str) -> dict[str, Any]:
+    from sunbench.models import find
+
+    return _content(find(name))
+
+
+def _strings(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict):
+        yield from _strings(list(value.values()))
+    elif isinstance(value, list | tuple):
+        for item in value:
+            yield from _strings(item)
+
+
+def _stat(path: Path) -> Stat:
+    stat = path.stat()
+    return str(path), stat.st_size, stat.st_mtime_ns
+
+
+def _stats(place: Path) -> list[Stat]:
+    """Size and time of change of a file, or of all files below a folder; none for other names."""
+    try:
+        if place.is_file():
+            return [_stat(place)]
+        return [_stat(f) for f in sorted(place.rglob("*")) if f.is_file()] if place.parts else []
+    except OSError:
+        return []
+
+
+def _code() -> list[Stat]:
+    """The package itself and its two top-level folders."""
+    import sunbench.methods
+    import sunbench.reference_sets
+
+    packages: Iterable[Any] = (sunbench, sunbench.methods, sunbench.reference_sets)
+    folders = {Path(p) for package in packages for p in package.__path__}
+    kinds = (".py", ".toml")
+    return [s for f in sorted(folders) for s in _stats(f) if Path(s[0]).suffix in kinds]
+
+
+def _downloads() -> list[Any]:
+    """What the caches of the hub and of torch hold: revisions, snapshots, checkpoints."""
+    import torch
+    from huggingface_hub.constants import HF_HUB_CACHE
+
+    hub = Path(HF_HUB_CACHE)
+    refs = [(str(f), f.read_text()) for f in sorted(hub.glob("models--*/refs/**/*")) if f.is_file()]
+    snapshots = [str(f) for f in sorted(hub.glob("models--*/snapshots/*/**/*"))]
+    return [refs, snapshots, _stats(Path(torch.hub.get_dir()) / "checkpoints")]

@@ -1,0 +1,92 @@
+"""A planned cell together with its stored shards, and the images of shards decoded once."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sunbench.bench.cells import PlannedCell
+from sunbench.errors import UserError
+from sunbench.sampling import Cell
+from sunbench.store import CellStore, ShardRow
+
+#: Decoded images that a cell keeps in memory, at least two shards.
+DECODED_BYTES = 512 << 20
+
+Shard = tuple[list[ShardRow], Tensor]
+
+
+@dataclass(frozen=True)
+class CellHandle:
+    """A planned cell and where it is kept."""
+
+    planned: PlannedCell
+    store: CellStore
+
+    @property
+    def cell(self) -> Cell:
+        """What it is."""
+        return self.planned.cell
+
+    @cached_property
+    def decoded(self) -> DecodedShards:
+        """Its images, decoded in a thread and kept for whoever asks next."""
+        shard_bytes = 3 * self.cell.resolution**2 * len(self.cell.shard(0))
+        return DecodedShards(self.store, max(2, DECODED_BYTES // shard_bytes))
+
+    def images(self, k: int) -> Tensor:
+        """Images of shard k: uint8 (B, 3, H, W)."""
+        return self.decoded(k)[1]
+
+
+class DecodedShards:
+    """The last shards of a cell with their images: a candidate's are sampled meanwhile."""
+
+    def __init__(self, store: CellStore, limit: int) -> None:
+        self.store, self.limit = store, limit
+        self._pool = ThreadPoolExecutor(1, "image-decoder")
+        self._shards: OrderedDict[int, Future[Shard]] = OrderedDict()
+
+    def prefetch(self, k: int) -> Future[Shard]:
+        """Begin to decode a shard unless it is there."""
+        if k not in self._shards:
+            self._shards[k] = self._pool.submit(read_shard, self.store, k)
+            while len(self._shards) > self.limit:
+                self._shards.popitem(last=False)
+        self._shards.move_to_end(k)
+        return self._shards[k]
+
+    def __call__(self, k: int) -> Shard:
+        """Rows and images (B, 3, H, W) uint8 of a shard."""
+        return self.prefetch(k).result()
+
+
+def read_shard(store: CellStore, k: int) -> Shard:
+    """Rows and decoded images of a stored shard."""
+    rows = store.read_rows(k, images=True)
+    return rows, stacked(rows, store.folder)
+
+
+def check_pairs(cell: Cell, mine: list[ShardRow], theirs: list[ShardRow]) -> None:
+    """Reference and candidate must show the same prompts from the same noise, in the same order."""
+    for a, b in zip(mine, theirs, strict=True):
+        if (a.index, a.prompt_id, a.noise_hash) != (b.index, b.prompt_id, b.noise_hash):
+            raise UserError(
+                f"{cell.label}, image {a.index}: prompt {a.prompt_id} from noise {a.noise_hash},"
+                f" expected its reference's prompt {b.prompt_id} from noise {b.noise_hash}"
+            )
+
+
+def stacked(rows: list[ShardRow], where: Path) -> Tensor:
+    """Stored images: uint8 (B, 3, H, W)."""
+    images = [r.image for r in rows if r.image is not None]
+    if len(images) != len(rows):
+        raise UserError(f"{where}: its images were not kept, so no metric can be added")
+    return torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).contiguous()

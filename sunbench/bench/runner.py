@@ -1,0 +1,244 @@
+"""The one loop that makes images: cells of one model, shard by shard, resumable and paired.
+
+Runs, reference sets, studies, checks of the zoo and previews of a training all plan cells
+(`sunbench.bench.cells.plan_cell`) and let a `Runner` make them in a folder.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import cached_property, partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sunbench.bench.batches import BatchSize
+from sunbench.bench.cells import PlannedCell
+from sunbench.bench.clock import Clock
+from sunbench.bench.handles import CellHandle, check_pairs
+from sunbench.bench.feature_extractors import FeatureExtractors
+from sunbench.bench.writer import PENDING_SHARDS, Encoded, ShardWriter
+from sunbench.errors import CannotSample, UserError
+from sunbench.metrics.unmasked_psnr import unmasked_psnr
+from sunbench.paths import cell_folder
+from sunbench.sampling import Generated, Given, Sampler, TextCache, generate
+from sunbench.store import CellStore, ShardRow
+
+if TYPE_CHECKING:
+    from sunbench.models import LoadedModel
+
+#: Columns of the feature "cost" of each shard, per image.
+COST = ("nfe", "unet_seconds", "sample_seconds", "decode_seconds")
+
+Features = dict[str, np.ndarray]
+
+
+def _ignore(nfe: int) -> None:
+    pass
+
+
+class Runner:
+    """Makes the missing shards of one model's cells.
+
+    folder: candidates go to ``cells/`` in it; references, floors and sources to the cache.
+    batch: images at once, halved whenever memory runs out; "auto" starts high.
+    extractors: the networks whose features are stored with each shard.
+    sources: image indices -> source images (B, 3, H, W) uint8, for tasks that start from some;
+    mask: (H, W), 1 where inpainting paints. advance: told of U-Net evaluations done.
+    """
+
+    def __init__(
+        self,
+        loaded: LoadedModel,
+        folder: Path,
+        *,
+        batch: int | Literal["auto"] = "auto",
+        keep_images: bool = True,
+        extractors: FeatureExtractors | None = None,
+        clock: Clock | None = None,
+        advance: Callable[[int], None] = _ignore,
+        sources: Callable[[range], Tensor] | None = None,
+        mask: Tensor | None = None,
+    ) -> None:
+        self.loaded, self.folder, self.keep_images = loaded, folder, keep_images
+        self.extractors = FeatureExtractors(()) if extractors is None else extractors
+        self.clock, self.advance = Clock() if clock is None else clock, advance
+        self.sources, self.mask = sources, mask
+        self.batch = BatchSize(batch, str(loaded.pipeline.unet.device))
+        self.new_shards = 0
+
+    @cached_property
+    def texts(self) -> TextCache:
+        """Embeddings of prompts, in the folder while the runner works."""
+        return TextCache(self.loaded.pipeline, self.folder / "texts")
+
+    def run(self, cells: Sequence[PlannedCell]) -> list[CellHandle]:
+        """Make cells that stand alone, then remove what only sampling needed."""
+        handles = [self.make(planned) for planned in cells]
+        self.close()
+        return handles
+
+    def make(self, planned: PlannedCell, reference: CellHandle | None = None) -> CellHandle:
+        """Make what a cell lacks, paired with its reference where there is one.
+
+        Raises CannotSample for a method that fails on this model, before anything is stored, and
+        UserError for a reference of other prompts or noise.
+        """
+        content = planned.cell.content()
+        folder = cell_folder(self.folder, planned.role, planned.key)
+        handle = CellHandle(planned, CellStore(folder, content))
+        store, shards = handle.store, range(planned.cell.shards)
+        missing = [k for k in shards if not store.has_shard(k)]
+        whole = [k for k in shards if k not in missing]
+        self.advance(sum(len(planned.cell.shard(k)) for k in whole) * planned.evaluations)
+        if missing:
+            self._sample(handle, reference, missing)
+        for k in whole:
+            self._complete(handle, reference, k)
+        self.new_shards += len(missing)
+        return handle
+
+    def close(self) -> None:
+        """Remove the embeddings of prompts."""
+        if "texts" in self.__dict__:
+            self.texts.clear()
+
+    # ------------------------------------------------------------------------- new shards
+
+    def _sample(self, handle: CellHandle, reference: CellHandle | None, shards: list[int]) -> None:
+        planned, pipeline = handle.planned, self.loaded.pipeline
+        try:
+            sampler = planned.method.prepare(pipeline, planned.settings)
+        except UserError as error:
+            raise CannotSample(str(error)) from error
+        try:
+            with ShardWriter(handle.store) as writer:
+                for k in shards:
+                    if reference is not None:
+                        reference.decoded.prefetch(k)
+                    writer.submit(k, *self._shard(handle, reference, sampler, writer, k))
+                    with self.clock.phase("waiting for the disk"):
+                        writer.wait(PENDING_SHARDS - 1)
+                with self.clock.phase("waiting for the disk"):
+                    writer.wait()
+        finally:
+            planned.method.release(pipeline)
+
+    def _shard(
+        self,
+        handle: CellHandle,
+        reference: CellHandle | None,
+        sampler: Sampler,
+        writer: ShardWriter,
+        k: int,
+    ) -> tuple[list[ShardRow], Encoded, Features]:
+        cell, texts = handle.cell, self._texts(handle.planned, k)
+        keep = self.keep_images or handle.planned.role in ("reference", "source")
+        rows, encoded = list[ShardRow](), Encoded()
+        images, costs, unmasked = list[Tensor](), list[list[float]](), list[float]()
+        start, stop = cell.shard(k).start, cell.shard(k).stop
+        while start < stop:
+            part = partial(self._part, handle.planned, sampler, texts, range(start, stop))
+            indices, given, g = self.batch.attempt(part)
+            unmasked += self._unmasked(g.images, given)
+            costs += self._costs(g, len(indices))
+            images.append(g.images)
+            rows += _rows(handle.planned, indices, g)
+            encoded += writer.encode(g.images) if keep else []
+            self.advance(len(indices) * handle.planned.evaluations)
+            start = indices.stop
+        features = {"cost": np.array(costs)} | self._embedded(whole := torch.cat(images))
+        if unmasked:
+            features["unmasked_psnr"] = np.array(unmasked)
+        if reference is not None:
+            features |= self._paired(handle, rows, whole, reference, k)
+        return rows, encoded, features
+
+    def _part(
+        self,
+        planned: PlannedCell,
+        sampler: Sampler,
+        texts: dict[str, Tensor],
+        rest: range,
+        size: int,
+    ) -> tuple[range, Given | None, Generated]:
+        """The next images of a shard, so many at once."""
+        indices, prompts = rest[:size], planned.prompts.rows
+        given = self._given(indices)
+        g = generate(planned.cell, self.loaded.pipeline, sampler, prompts, indices, texts, given)
+        return indices, given, g
+
+    def _given(self, indices: range) -> Given | None:
+        if self.sources is None:
+            return None
+        with self.clock.phase("source images"):
+            return Given(self.sources(indices), self.mask)
+
+    def _unmasked(self, images: Tensor, given: Given | None) -> list[float]:
+        """How well each image kept what its mask leaves alone; nothing without a mask."""
+        if given is None or given.mask is None:
+            return []
+        with self.clock.phase("paired metrics"):
+            return unmasked_psnr(images, given.pictures, given.mask).tolist()
+
+    def _texts(self, planned: PlannedCell, k: int) -> dict[str, Tensor]:
+        prompts, seeds = planned.prompts.rows, len(planned.cell.seeds)
+        own = [prompts[i // seeds] for i in planned.cell.shard(k)]
+        with self.clock.phase("text encoder"):
+            negatives = self.texts.block([p.negative for p in own])
+            return negatives | self.texts.block([p.text for p in own])
+
+    def _costs(self, g: Generated, n: int) -> list[list[float]]:
+        self.clock.seconds["U-Net"] += g.unet_seconds
+        self.clock.seconds["solver and pipeline"] += g.sample_seconds - g.unet_seconds
+        self.clock.seconds["VAE decoder"] += g.decode_seconds
+        seconds = (g.unet_seconds, g.sample_seconds, g.decode_seconds)
+        return [[g.nfe, *(s / n for s in seconds)]] * n
+
+    # ------------------------------------------------------------------------- features
+
+    def _complete(self, handle: CellHandle, reference: CellHandle | None, k: int) -> None:
+        """Add the features that a stored shard lacks; without any, nothing is opened."""
+        held = handle.store.feature_names(k)
+        wanted = set(self.extractors.embedded())
+        if reference is not None:
+            wanted |= set(self.extractors.paired_names(reference.store.key).values())
+        if not wanted - set(held):
+            return
+        rows, images = handle.decoded(k)
+        features = self._embedded(images)
+        if reference is not None:
+            features |= self._paired(handle, rows, images, reference, k)
+        for name in sorted(wanted - set(held)):
+            handle.store.add_features(k, name, features[name])
+
+    def _embedded(self, images: Tensor) -> Features:
+        with self.clock.phase("feature networks"):
+            return self.batch.attempt(partial(self.extractors.embed, images))
+
+    def _paired(
+        self,
+        handle: CellHandle,
+        rows: list[ShardRow],
+        images: Tensor,
+        reference: CellHandle,
+        k: int,
+    ) -> Features:
+        with self.clock.phase("reading the reference"):
+            theirs, pictures = reference.decoded(k)
+        check_pairs(handle.cell, rows, theirs)
+        pairs = (images, pictures.to(images.device), reference.store.key)
+        with self.clock.phase("paired metrics"):
+            return self.batch.attempt(partial(self.extractors.paired, *pairs))
+
+
+def _rows(planned: PlannedCell, indices: range, g: Generated) -> list[ShardRow]:
+    black = (g.images.flatten(1).amax(1) == 0).tolist()
+    seeds, out = planned.cell.seeds, []
+    for i, noise, dark in zip(indices, g.noise_hashes, black, strict=True):
+        p, seed = planned.prompts.rows[i // len(seeds)], seeds[i % len(seeds)]
+        out.append(ShardRow(i, p.id, seed, p.text, p.negative, noise, black=dark))
+    return out
