@@ -16,8 +16,8 @@ from rich.text import Text
 from sunbench.store.files import human
 
 if TYPE_CHECKING:
-    from sunbench.bench.planner import ModelPlan
     from sunbench.bench.cells import PlannedCell
+    from sunbench.bench.planner import ModelPlan
 
 #: Seconds between two lines of a log.
 LOG_SECONDS = 10.0

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from sunbench.bench.planner import ModelPlan
     from sunbench.bench.cells import PlannedCell
+    from sunbench.bench.planner import ModelPlan
 
 
 class Progress(Protocol):

@@ -6,10 +6,10 @@ import re
 from pathlib import Path
 from typing import Any
 
+from sunbench.bench.progress import Progress
 from sunbench.bench.request import Request
 from sunbench.bench.run import Outcome, execute
 from sunbench.bench.verify import verify_store
-from sunbench.bench.progress import Progress
 from sunbench.models import find
 from sunbench.paths import cache_root, reference_sets
 from sunbench.reference_sets import FLOOR_OFFSET, SOURCE_OFFSET, recipe_for

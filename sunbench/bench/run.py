@@ -106,7 +106,7 @@ class _Run:
         reference: CellHandle | None,
         handles: dict[str, CellHandle],
     ) -> PlannedCell:
-        """Make a cell, a candidate's paired with the reference; a method's failure is its reason."""
+        """Make a cell; where a candidate's method fails, the plan says why."""
         self.progress.cell(planned)
         candidate = planned.role == "candidate"
         try:

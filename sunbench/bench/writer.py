@@ -11,19 +11,17 @@ from types import TracebackType
 
 import numpy as np
 from torch import Tensor
-from torchvision.io import encode_png
 
-from sunbench.store import CellStore, ShardRow
+from sunbench.store import CellStore, ShardRow, encode_png
 
 #: Shards that may wait for the disk before sampling waits for them.
 PENDING_SHARDS = 2
-COMPRESSION = 1
 
 Encoded = list[Future[bytes]]
 
 
 def _png(image: Tensor) -> bytes:
-    return encode_png(image, COMPRESSION).numpy().tobytes()
+    return encode_png(image.permute(1, 2, 0).contiguous().numpy())
 
 
 class ShardWriter:
@@ -38,7 +36,7 @@ class ShardWriter:
 
     def encode(self, images: Tensor) -> Encoded:
         """Begin to encode images (B, 3, H, W) uint8 as PNG."""
-        return [self._encoders.submit(_png, image) for image in images.cpu().contiguous()]
+        return [self._encoders.submit(_png, image) for image in images.cpu()]
 
     def submit(
         self, k: int, rows: list[ShardRow], encoded: Encoded, features: Mapping[str, np.ndarray]

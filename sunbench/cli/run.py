@@ -145,9 +145,12 @@ def _print_plan(request: Request, folder: Path) -> None:
 def _execute(request: Request, folder: Path) -> None:
     from sunbench.bench.run import execute
     from sunbench.progress import ConsoleProgress
+    from sunbench.report.tables import write_tables
+    from sunbench.store import RunFolder
 
     with ConsoleProgress(out) as progress:
         outcome = execute(request, folder, progress)
+    write_tables(RunFolder(folder))
     print_report(folder)
     if outcome.black:
         say(f"{outcome.black} all-black images (counted, not dropped)", style="yellow")

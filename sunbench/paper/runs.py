@@ -7,8 +7,8 @@ from typing import Any
 
 from sunbench.bench import Request
 from sunbench.bench.planner import cards, default_metrics, plan
-from sunbench.bench.run import execute
 from sunbench.bench.progress import Progress
+from sunbench.bench.run import execute
 from sunbench.errors import UserError
 from sunbench.metrics.registry import find as find_metric
 from sunbench.models import ModelCard

@@ -19,6 +19,8 @@ import torch
 
 from sunbench.bench import Request
 from sunbench.bench.run import execute
+from sunbench.report.tables import write_tables
+from sunbench.store import RunFolder
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "support"))
 
@@ -49,6 +51,7 @@ def attempt(request: Request, work: Path, moment: int | None) -> int:
                 die_at(moment)
             os.environ["SUNBENCH_CACHE"] = str(work / "cache")
             outcome = execute(request, work / "run")
+            write_tables(RunFolder(work / "run"))
             (work / "new").write_text(str(outcome.new_shards))
             code = 0
         except BaseException:
@@ -77,6 +80,7 @@ def main() -> None:
     straight = work / "straight"
     os.environ["SUNBENCH_CACHE"] = str(straight / "cache")
     uninterrupted = execute(request, straight / "run").new_shards  # imports all that a run needs
+    write_tables(RunFolder(straight / "run"))
     rng, codes, kept = random.Random(int(seed)), [], True
     for _ in range(int(kills)):
         before = committed(work / "killed")

@@ -12,15 +12,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-from sunbench.bench.execute import Made
+from sunbench.bench.cells import PlannedCell
 from sunbench.bench.feature_extractors import FeatureExtractors
-from sunbench.bench.plan import Planned
+from sunbench.bench.handles import CellHandle
 from sunbench.bench.reduce import Reducer, gather
 from sunbench.bench.verify import _cell as cell_of
 from sunbench.bench.verify import verify_run
 from sunbench.errors import UserError
 from sunbench.methods.ddim import ddim
 from sunbench.metrics.registry import find
+from sunbench.prompts import Prompt, PromptSet
 from sunbench.store import CellStore, ShardRow
 
 
@@ -108,7 +109,7 @@ def test_verify_wants_a_finished_run(done: Any):
 # ------------------------------------------------------------------------------ equal N
 
 
-def made(folder: Path, like: Any, n: int) -> Made:
+def made(folder: Path, like: Any, n: int) -> CellHandle:
     """A cell of n images with a feature of the network called "zoo-clip"."""
     cell = replace(cell_of(like.content), n_prompts=n, seeds=(0,))
     store = CellStore(folder / str(n), cell.content())
@@ -116,7 +117,8 @@ def made(folder: Path, like: Any, n: int) -> Made:
     for k in range(cell.shards):
         rows = [ShardRow(i, f"p{i}", 0, "a cat", "", "00") for i in cell.shard(k)]
         store.write_shard(k, rows, {"embed-zoo-clip-kkkkkkkk": rng.normal(size=(len(rows), 3))})
-    return Made(Planned("candidate", cell, ddim()), store)
+    prompts = PromptSet("rows", tuple(Prompt(f"p{i}", "a cat") for i in range(n)), "", "")
+    return CellHandle(PlannedCell("candidate", cell, prompts, ddim()), store)
 
 
 @pytest.mark.parametrize("metric", ["fd[zoo-clip]", "kid[zoo-clip]", "cos[zoo-clip]"])
@@ -134,6 +136,6 @@ def test_a_cell_with_too_few_images_is_refused(done: Any, tmp_path: Path):
     whole = made(tmp_path, done.cell(), 8)
     claims = replace(whole.planned, cell=replace(whole.cell, n_prompts=7))
     with pytest.raises(UserError, match="8 images, expected 7"):
-        gather(Made(claims, whole.store), "embed-zoo-clip-kkkkkkkk")
+        gather(CellHandle(claims, whole.store), "embed-zoo-clip-kkkkkkkk")
     with pytest.raises(UserError, match="feature 'other' is missing"):
         gather(whole, "other")

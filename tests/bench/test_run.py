@@ -355,3 +355,63 @@ def test_clock_adds_the_time_of_a_block_that_fails():
     with pytest.raises(KeyError), clock.phase("x"):
         raise KeyError
     assert clock.seconds["x"] > 0
+
+
+# ------------------------------------------------------------------------------ finished
+
+
+QUICK: dict[str, Any] = {"methods": ("ddim",), "steps": (1,), "images": 4, "seeds": (0,)}
+
+
+def forbid_networks(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr("sunbench.bench.planner.load", never)
+    patch.setattr("sunbench.bench.run.Probes.load", never)
+    patch.setattr("sunbench.bench.run.evaluate", never)
+
+
+def test_a_finished_run_asked_again_loads_no_network(lab: Any, monkeypatch: pytest.MonkeyPatch):
+    first = lab.run(**QUICK)
+    forbid_networks(monkeypatch)
+    again = lab.run(**QUICK)
+    assert (again.new_shards, first.new_shards) == (0, 3)
+    assert (again.rows, again.pairs, again.black) == (first.rows, first.pairs, first.black)
+    assert again.times == json.loads(json.dumps(first.times))
+    assert again.takes == json.loads(json.dumps(first.takes))
+
+
+@pytest.mark.parametrize(
+    "change", ["request", "weights", "results", "run.json", "shard", "reference", "prompts"]
+)
+def test_whatever_changed_is_looked_at_again(
+    lab: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: str
+):
+    import shutil
+
+    shutil.copytree(lab.world.card.parent / "tiny", tmp_path / "model")
+    card, rows = tmp_path / "copy.toml", tmp_path / "rows.txt"
+    text = lab.world.card.read_text().replace(str(lab.world.card.parent / "tiny"), "MODEL")
+    shutil.copy(lab.world.prompts, rows)
+    text = text.replace("MODEL", str(tmp_path / "model")).replace(str(lab.world.prompts), str(rows))
+    card.write_text(text)
+    request = QUICK | {"models": (str(card),)}
+    lab.run(**request)
+    (reference,) = [
+        r
+        for r in lab.cache.glob("reference_sets/*")
+        if "1000000" not in (r / "cell.json").read_text()
+    ]
+    changed: dict[str, Path] = {
+        "weights": next((tmp_path / "model/unet").glob("*.safetensors")),
+        "results": lab.out / "run/results.json",
+        "run.json": lab.out / "run/run.json",
+        "shard": next((lab.out / "run").rglob("shard-00000.parquet")),
+        "reference": reference / "shard-00000.parquet",
+        "prompts": rows,
+    }
+    if change == "request":
+        request["floor"] = False
+    else:
+        changed[change].write_bytes(changed[change].read_bytes() + b"a fox\n")
+    forbid_networks(monkeypatch)
+    with pytest.raises(AssertionError, match="a sampler was touched"):
+        lab.run(**request)

@@ -36,7 +36,7 @@ from torchmetrics.image import (
 )
 
 from sunbench import prompts, zoo
-from sunbench.bench import Request, plan
+from sunbench.bench import Request, cells
 from sunbench.bench.run import execute
 from sunbench.metrics.networks.zoo_clip import ZooClip
 from sunbench.metrics.perceptual import Perceptual
@@ -288,7 +288,7 @@ def measure(images: int, folder: Path) -> int:
         metrics=METRICS,
         floor=False,
     )
-    with patch.object(plan, "recipe_for", lambda model: replace(recipe_for(model), steps=1)):
+    with patch.object(cells, "recipe_for", lambda model: replace(recipe_for(model), steps=1)):
         execute(request, folder / "run")
     return peak_bytes()
 

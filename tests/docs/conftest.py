@@ -43,11 +43,14 @@ def _write_zoo(tiny: Path, weights: Path) -> None:
 def _write_run(world: Any) -> None:
     from sunbench.bench import Request
     from sunbench.bench.run import execute
+    from sunbench.report.tables import write_tables
+    from sunbench.store import RunFolder
 
     models, metrics = (str(world.card),), ("perceptual[zoo-clip]",)
     methods, steps = ("ddim", "dpm++"), (2,)
     request = Request(models, methods, steps, images=8, seeds=(0,), metrics=metrics, batch=8)
     execute(request, Path("runs/latest"))
+    write_tables(RunFolder(Path("runs/latest")))
 
 
 def _write_adapter(words: Path, zoo: Path) -> None:

@@ -73,10 +73,10 @@ def sun(lab: Any, pipeline: Any) -> dict[str, str]:
 
 
 def test_figure_5_changes_the_negative_prompt_and_nothing_else(lab, sun):
-    from sunbench.bench.watch import Silent
+    from sunbench.bench.progress import NoProgress
 
     asked = options(lab, lab.cards[0], images=4, weights=sun)
-    (sheet,) = make_figure(find("sun-fig-5"), asked, lab.root / "run", Silent())
+    (sheet,) = make_figure(find("sun-fig-5"), asked, lab.root / "run", NoProgress())
     assert len(sheet.strips) == 4
     assert sheet.strips[0].name == "no negative"
     assert sheet.strips[1].name.startswith("not: ")
@@ -111,10 +111,10 @@ def test_figure_7_compares_two_adapters(lab, sun, pipeline):
     folder.mkdir()
     other = SunAdapter.for_unet(pipeline.unet, add_pos=True, alpha0=0.2)
     write_adapter(other, folder / "sun-p0.0.safetensors")
-    from sunbench.bench.watch import Silent
+    from sunbench.bench.progress import NoProgress
 
     asked = options(lab, lab.cards[0], images=2, ablations=folder, weights=sun)
-    (sheet,) = make_figure(find("sun-fig-7"), asked, lab.root / "run", Silent())
+    (sheet,) = make_figure(find("sun-fig-7"), asked, lab.root / "run", NoProgress())
     assert [s.name for s in sheet.strips] == ["without MSC (p = 0)", "with MSC (p = 0.1)"]
     assert len(sheet.columns) == 2 * (3 + 1)
     a, b = (s.pictures for s in sheet.strips)

@@ -16,8 +16,8 @@ import torch
 from PIL import Image
 
 from sunbench.bench import Request
-from sunbench.bench.runner import Runner
 from sunbench.bench.run import execute
+from sunbench.bench.runner import Runner
 from sunbench.errors import UserError
 from sunbench.regression.compare import Comparison, compare, save_baseline
 from sunbench.regression.compare_page import markdown
@@ -88,12 +88,12 @@ def test_honest_run_passes(
     """Another batch size; of every second one the shards are made last to first."""
     monkeypatch.setattr("sunbench.sampling.cell.SHARD_SIZE", shard)
     if (batch + shard) % 2:
-        real = Executor._make_shards
+        real = Runner._sample
 
         def last_first(self: Any, made: Any, reference: Any, missing: list[int]) -> None:
             real(self, made, reference, missing[::-1])
 
-        monkeypatch.setattr(Runner, "_make_shards", last_first)
+        monkeypatch.setattr(Runner, "_sample", last_first)
     found = gate(lab, saved, batch=batch)
     assert {v.verdict for v in found.verdicts} == {"same"}, markdown(found)
     assert found.problems == ()
@@ -245,7 +245,9 @@ def test_lossy_everywhere(quick: Any, saved: Saved, monkeypatch: pytest.MonkeyPa
 def test_lossy_files(quick: Any, saved: Saved, monkeypatch: pytest.MonkeyPatch):
     """Refused where they are read; where they are never read again, by the gate."""
     execute(quick.request(**SETTINGS), quick.out / "run", only="reference")
-    monkeypatch.setattr("sunbench.store.rows.encode_png", jpeg)
+    monkeypatch.setattr(
+        "sunbench.bench.writer._png", lambda image: jpeg(image.permute(1, 2, 0).numpy())
+    )
     with pytest.raises(UserError, match="lossy JPEG"):
         gate(quick, saved)
     monkeypatch.setenv("SUNBENCH_CACHE", str(Path(os.environ["SUNBENCH_CACHE"]) / "again"))

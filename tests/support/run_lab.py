@@ -37,8 +37,12 @@ class Lab:
     def run(self, name: str = "run", **changes: Any) -> Any:
         """Execute a request; returns the outcome."""
         from sunbench.bench.run import execute
+        from sunbench.report.tables import write_tables
+        from sunbench.store import RunFolder
 
-        return execute(self.request(**changes), self.out / name)
+        outcome = execute(self.request(**changes), self.out / name)
+        write_tables(RunFolder(self.out / name))
+        return outcome
 
     def tables(self, name: str = "run") -> dict[str, bytes]:
         """The tables that equal runs share, to the byte."""
