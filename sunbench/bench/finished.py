@@ -7,7 +7,6 @@ what the caches of downloads hold. Beside it stand the checksums of its document
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,12 +38,8 @@ class Receipt:
         chosen = cards(request)
         places = _strings([request.to_json(), *(c.content for c in chosen)])
         files = [s for place in sorted(set(places)) for s in _stats(Path(place).expanduser())]
-        if any(card.source == "zoo" for card in chosen):
-            files += _stats(zoo.weights())
-        settings = {k: v for k, v in os.environ.items() if k.startswith("SUNBENCH_")}
-        settings.pop("SUNBENCH_CACHE", None)  # wherever they lie, its cells are checked
-        content = [request.to_json(), only, [_content(c) for c in chosen], settings, environment()]
-        return cls(key([content, files, _code(), _downloads(), str(zoo.weights())]))
+        content = [request.to_json(), only, [_content(c) for c in chosen], environment()]
+        return cls(key([content, files, _stats(zoo.weights()), _code(), _downloads()]))
 
     def outcome(self, run: RunFolder) -> Outcome | None:
         """What the run found, or None where anything is missing, broken or not what it was."""
