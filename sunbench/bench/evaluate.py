@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from sunbench.bench.feature_extractors import FeatureExtractors
 from sunbench.bench.handles import CellHandle
 from sunbench.bench.planner import ModelPlan
-from sunbench.bench.feature_extractors import FeatureExtractors
 from sunbench.bench.reduce import Reducer, cost, result_row
 from sunbench.bench.runner import COST
 from sunbench.bench.takes import takes
@@ -28,7 +28,10 @@ class Outcome:
 
 
 def evaluate(
-    model: ModelPlan, handles: Mapping[str, CellHandle], extractors: FeatureExtractors, outcome: Outcome
+    model: ModelPlan,
+    handles: Mapping[str, CellHandle],
+    extractors: FeatureExtractors,
+    outcome: Outcome,
 ) -> None:
     """Add one model's numbers: its cells' metrics against its reference, costs and win rates.
 

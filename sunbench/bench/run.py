@@ -14,10 +14,10 @@ from sunbench.bench.claim import claim
 from sunbench.bench.clock import Clock
 from sunbench.bench.environment import environment
 from sunbench.bench.evaluate import Outcome, add_requirements, evaluate
+from sunbench.bench.feature_extractors import FeatureExtractors
 from sunbench.bench.finished import Receipt
 from sunbench.bench.handles import CellHandle
 from sunbench.bench.planner import ModelPlan, bytes_needed, load_model, metrics_of, plan
-from sunbench.bench.feature_extractors import FeatureExtractors
 from sunbench.bench.progress import NoProgress, Progress
 from sunbench.bench.request import Request
 from sunbench.bench.runner import Runner
@@ -85,7 +85,9 @@ class _Run:
     def _model(self, model: ModelPlan, clock: Clock, outcome: Outcome) -> None:
         assert model.loaded is not None
         with clock.phase("loading feature networks"):
-            extractors = FeatureExtractors.load(metrics_of(model.card, self.request), self.request.device)
+            extractors = FeatureExtractors.load(
+                metrics_of(model.card, self.request), self.request.device
+            )
         sources, painted = self._sources(model, clock, outcome)
         runner = self._runner(model.loaded, clock, extractors, sources, painted)
         handles: dict[str, CellHandle] = {}

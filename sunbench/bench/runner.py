@@ -18,8 +18,8 @@ from torch import Tensor
 from sunbench.bench.batches import BatchSize
 from sunbench.bench.cells import PlannedCell
 from sunbench.bench.clock import Clock
-from sunbench.bench.handles import CellHandle, check_pairs
 from sunbench.bench.feature_extractors import FeatureExtractors
+from sunbench.bench.handles import CellHandle, check_pairs
 from sunbench.bench.writer import PENDING_SHARDS, Encoded, ShardWriter
 from sunbench.errors import CannotSample, UserError
 from sunbench.metrics.unmasked_psnr import unmasked_psnr

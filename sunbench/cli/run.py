@@ -135,7 +135,7 @@ def run(
 
 
 def _print_plan(request: Request, folder: Path) -> None:
-    from sunbench.bench.layout import bytes_needed, plan
+    from sunbench.bench.planner import bytes_needed, plan
     from sunbench.progress import ConsoleProgress
 
     plans = [model.whole for model in plan(request)]

@@ -365,7 +365,7 @@ QUICK: dict[str, Any] = {"methods": ("ddim",), "steps": (1,), "images": 4, "seed
 
 def forbid_networks(patch: pytest.MonkeyPatch) -> None:
     patch.setattr("sunbench.bench.planner.load", never)
-    patch.setattr("sunbench.bench.run.Probes.load", never)
+    patch.setattr("sunbench.bench.run.FeatureExtractors.load", never)
     patch.setattr("sunbench.bench.run.evaluate", never)
 
 

@@ -32,6 +32,7 @@ def options(done: Any) -> list[str]:
 
 def test_run_prints_plan_and_tables(done: Any, sunbench: Any, monkeypatch: pytest.MonkeyPatch):
     before = done.tables()
+    (done.out / "run/.sunbench-run").unlink()  # without it the run is planned again
     code, out, err = sunbench(*options(done))
     assert (code, err) == (0, "")
     assert "240 U-Net evaluations" in out.replace(",", "") or "U-Net evaluations" in out
