@@ -11,43 +11,45 @@ from sunbench.cli.console import metric_head, out, say, table, tables
 
 
 def print_tables(folder: Path) -> None:
-    """The tables of a finished run: results and times, per model."""
-    from sunbench.report.tables import FLOOR, headline, models, reasons, short_text, time_table
+    """The tables of a finished run: results and latency, per model."""
+    from sunbench.report.data import models, read_run
+    from sunbench.report.tables import FLOOR, flags, headline, reasons, short_text, time_table
     from sunbench.store import RunFolder
 
-    finished = RunFolder(folder)
-    rows = finished.read_results()
-    times = finished.read_results_document().get("times", [])
-    for model in models(rows):
-        head, lines = headline(rows, model, short_text)
-        title = f"{model}, {rows[0].n} images a row"
+    data = read_run(RunFolder(folder))
+    for model in models(data.rows):
+        rows = [r for r in data.rows if r.model == model]
+        times = [t for t in data.times if t.model == model]
+        head, lines = headline(rows, model, short_text, times)
+        title = f"{model}, {rows[0].n} images per row"
         lines = [["other seeds" if line[0] == FLOOR else line[0], *line[1:]] for line in lines]
         for part in tables(title, [*map(metric_head, head)], lines, fixed=3):
             out.print(part)
-        for reason in reasons(r for r in rows if r.model == model):
+        for reason in reasons(rows):
             say(f"n/a: {reason}")
-        if any(r.method == FLOOR for r in rows):
+        if any(line[0] == "other seeds" for line in lines):
             out.print("Other seeds: the floor, the reference against itself with other noise.\n")
-        out.print(table("time of an image", *time_table([t for t in times if t["model"] == model])))
+        out.print(table("latency per image", *time_table(times)))
+        for flag in flags(times):
+            say(f"† {flag}")
 
 
 def print_report(folder: Path) -> None:
     """The tables of a finished run, then the answer in words."""
     from sunbench.report.answer import answer
+    from sunbench.report.data import read_run
     from sunbench.store import RunFolder
 
     print_tables(folder)
-    finished = RunFolder(folder)
-    document = finished.read_results_document()
-    times, pairs = document.get("times", []), document.get("pairs", [])
-    for sentence in answer(finished.read_results(), times, pairs):
+    data = read_run(RunFolder(folder))
+    for sentence in answer(data.rows, data.times, data.win_rates):
         say(sentence)
 
 
 def report(
     folder: Annotated[Path, typer.Argument(help="Folder of a finished run.")],
     html: Annotated[
-        bool, typer.Option("--html", help="Write report.html: one page, pictures and all.")
+        bool, typer.Option("--html", help="Write report.html: one page, images and all.")
     ] = False,
     figures: Annotated[
         bool, typer.Option("--figures", help="Write figures/*.pdf and *.png for print.")
@@ -85,23 +87,33 @@ def report(
 def pick(
     folder: Annotated[Path, typer.Argument(help="Folder of a finished run.")],
     max_latency_ms: Annotated[
-        float | None, typer.Option(help="The closest within so many U-Net ms an image.")
+        float | None, typer.Option(help="The closest within this latency per image.")
     ] = None,
-    max_loss: Annotated[
+    max_distance: Annotated[
         float | None, typer.Option(help="The fastest within this distance from the reference.")
     ] = None,
     metric: Annotated[
         str | None, typer.Option(help="The distance; default: LPIPS, else the run's first.")
     ] = None,
 ) -> None:
-    """Name one (method, steps) a model: the closest in a time, or the fastest in a distance."""
-    from sunbench.report.answer import pick_lines
+    """Name one (method, steps) per model, by default the recommended one.
+
+    Exit code 1: nothing qualifies for a model.
+    """
+    from sunbench.report.answer import picks
+    from sunbench.report.data import read_run
     from sunbench.store import RunFolder
 
-    finished = RunFolder(folder)
-    rows, document = finished.read_results(), finished.read_results_document()
-    times, pairs = document.get("times", []), document.get("pairs", [])
-    for line in pick_lines(
-        rows, times, pairs, max_latency_ms=max_latency_ms, max_loss=max_loss, metric=metric
-    ):
-        say(line)
+    data = read_run(RunFolder(folder))
+    chosen = picks(
+        data.rows,
+        data.times,
+        data.win_rates,
+        max_latency_ms=max_latency_ms,
+        max_distance=max_distance,
+        metric=metric,
+    )
+    for one in chosen:
+        say(f"{one.model}: {one.sentence}")
+    if any(one.point is None for one in chosen):
+        raise typer.Exit(1)

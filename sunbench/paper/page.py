@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from sunbench.report.tables import markdown_table
+from sunbench.report.formats import markdown_table
 from sunbench.store import write_atomic
 from sunbench.store.files import make_folder
 

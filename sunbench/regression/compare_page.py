@@ -6,7 +6,8 @@ import os
 from pathlib import Path
 
 from sunbench.regression.compare import Comparison, Verdict
-from sunbench.report.tables import markdown_table, number
+from sunbench.report.formats import markdown_table
+from sunbench.report.tables import number
 from sunbench.store import write_atomic
 
 #: Columns of the verdict table.

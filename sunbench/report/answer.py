@@ -1,31 +1,31 @@
-"""The answer of a run in words, made from its numbers alone."""
+"""The answer of a run in words, computed from its numbers alone."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
 
 from sunbench.errors import UserError, unknown
 from sunbench.metrics.registry import find
 from sunbench.report.choice import (
     Point,
+    Recommendation,
     complete,
     default_distance,
     distances,
     front,
     pick,
     points,
-    reference_ms,
+    recommend,
     signed,
     tie,
     ties,
 )
-from sunbench.report.tables import cell_text, models, number
+from sunbench.report.data import CellTime, WinRate, models
+from sunbench.report.tables import cell_text, number
 from sunbench.store import ResultRow
 
-#: Without a chosen loss, so many times the smallest distance found.
-ALLOWED = 1.5
 #: Ties named one by one before the rest is only counted.
 NAMED_TIES = 6
 
@@ -38,17 +38,23 @@ def _facts(p: Point) -> str:
     return f"{p.name} ({number(p.ms)} ms, {p.nfe_text}, {cell_text(p.row)})"
 
 
-def _gain(p: Point, reference: float | None) -> str:
-    if reference is None or p.ms <= 0:
+def gain_text(p: Point) -> str:
+    """Its end-to-end speed-up in words, or nothing."""
+    return "" if p.gain is None else f"{p.gain.end_to_end:.1f} times as fast as the reference"
+
+
+def relative_text(p: Point) -> str:
+    """How far its images move relative to a new seed, in words, or nothing."""
+    if p.relative is None or p.relative.value is None:
         return ""
-    return f", {reference / p.ms:.1f} times as fast as the reference in U-Net time"
+    return f"moves images by {p.relative.value:.0%} of what a new seed does"
 
 
-def _front_sentence(given: list[Point], line: list[Point], metric: str) -> str:
-    whole = complete(given)
+def _front_sentence(candidates: list[Point], line: list[Point], metric: str) -> str:
+    whole = complete(candidates)
     if len(whole) == 1:
-        return f"Only one has both a time and a distance: {_facts(whole[0])}; no front to choose."
-    what = f"On the front of U-Net time against {metric}: {_list([_facts(p) for p in line])}."
+        return f"Only one has both a latency and a distance: {_facts(whole[0])}."
+    what = f"On the front of latency against {metric}: {_list([_facts(p) for p in line])}."
     rest = len(whole) - len(line)
     if not rest:
         return what + " None of them is beaten by another."
@@ -57,7 +63,7 @@ def _front_sentence(given: list[Point], line: list[Point], metric: str) -> str:
 
 
 def _same_work(line: list[Point]) -> list[str]:
-    """A warning where points of the front differ in measured time but not in NFE."""
+    """A warning where points of the front differ in measured latency but not in NFE."""
     same = [
         f"{a.name} and {b.name}"
         for a, b in pairwise(line)
@@ -66,9 +72,18 @@ def _same_work(line: list[Point]) -> list[str]:
     if not same:
         return []
     return [
-        f"Equal NFE: {_list(same)}; a difference in their times may be the machine's, "
+        f"Equal NFE: {_list(same)}; a difference in their latencies may be the machine's, "
         "not the method's."
     ]
+
+
+def recommendation_sentence(one: Recommendation) -> str:
+    """The recommendation with its rule, speed-up and relative distance."""
+    p = one.point
+    facts = [text for text in (gain_text(p), relative_text(p)) if text]
+    text = f"Recommended, {one.rule}: {_facts(p)}"
+    text += f", {'; '.join(facts)}." if facts else "."
+    return text + (f" Its speed-up is in doubt: {p.gain.flag}." if p.gain and p.gain.flag else "")
 
 
 def _limit_text(metric: str, limit: float) -> str:
@@ -76,73 +91,59 @@ def _limit_text(metric: str, limit: float) -> str:
     return f"{metric} {'at most' if lower else 'at least'} {number(limit)}"
 
 
-def allowed(given: Iterable[Point]) -> float | None:
-    """The loss within which the fastest is named when nobody chose one."""
-    best = min(complete(given), key=lambda p: p.loss, default=None)
-    if best is None or best.row.value is None:
-        return None
-    return best.row.value * (ALLOWED if best.loss > 0 else 1 / ALLOWED)
-
-
-def _allowance(metric: str) -> str:
-    if find(metric).metric.better == "lower":
-        return "one and a half times the smallest distance found"
-    return "two thirds of the best value found"
-
-
 def pick_sentence(
-    given: Sequence[Point],
-    pairs: Sequence[dict[str, Any]],
-    reference: float | None,
+    candidates: Sequence[Point],
+    win_rates: Sequence[WinRate],
     *,
     max_latency_ms: float | None = None,
-    max_loss: float | None = None,
-    because: str = "",
-) -> str:
-    """The pick in words, with what it cannot be told from; because: where the limit is from."""
-    chosen = pick(given, max_latency_ms=max_latency_ms, max_loss=max_loss)
-    metric = given[0].row.metric
-    if max_loss is not None:
-        what, limit = "fastest", _limit_text(metric, max_loss)
+    max_distance: float | None = None,
+) -> tuple[Point | None, str]:
+    """The pick, and the sentence that says it with what it is not distinguishable from."""
+    chosen = pick(candidates, max_latency_ms=max_latency_ms, max_distance=max_distance)
+    metric = candidates[0].row.metric
+    if max_distance is not None:
+        what, limit = "fastest", _limit_text(metric, max_distance)
     else:
         what, limit = "closest", f"at most {number(max_latency_ms or 0.0)} ms"
     if chosen is None:
-        return f"With {limit}{because}: none. {_nearest(given, what)}"
-    text = f"With {limit}{because}, the {what} is {_facts(chosen)}{_gain(chosen, reference)}."
-    worst = chosen.loss if chosen.ends is None else chosen.ends[1]
-    if max_loss is not None and worst > signed(metric, max_loss):
-        text += " Its interval reaches beyond that limit."
-    inside = [p for p in complete(given) if max_latency_ms is None or p.ms <= max_latency_ms]
-    same = [p.name for p in inside if p != chosen and tie(pairs, chosen, p) is not None]
-    return text + (f" Its distance cannot be told from that of {_list(same)}." if same else "")
+        return None, f"With {limit}: none. {_nearest(candidates, what, max_distance)}"
+    gain = gain_text(chosen)
+    text = f"With {limit}, the {what} is {_facts(chosen)}{f', {gain}' if gain else ''}."
+    inside = [p for p in complete(candidates) if max_latency_ms is None or p.ms <= max_latency_ms]
+    same = [p.name for p in inside if p != chosen and tie(win_rates, chosen, p) is not None]
+    return chosen, text + (f" Not distinguishable in distance from {_list(same)}." if same else "")
 
 
-def _nearest(given: Iterable[Point], what: str) -> str:
-    whole = complete(given)
+def _nearest(candidates: Iterable[Point], what: str, max_distance: float | None) -> str:
+    whole = complete(candidates)
     if not whole:
-        return "Nothing has both a time and a distance."
-    best = min(whole, key=lambda p: p.loss) if what == "fastest" else whole[0]
-    return f"The {'closest' if what == 'fastest' else 'fastest'} is {_facts(best)}."
+        return "Nothing has both a latency and a distance."
+    best = min(whole, key=lambda p: p.worst) if what == "fastest" else whole[0]
+    text = f"The {'closest' if what == 'fastest' else 'fastest'} is {_facts(best)}."
+    if max_distance is not None and best.loss <= signed(best.row.metric, max_distance):
+        text += " Its interval reaches beyond that limit."
+    return text
 
 
-def _tie_sentence(found: list[tuple[Point, Point, str]], count: int) -> str:
-    if not found:
-        return "Methods at equal steps: every difference in distance is clear." if count > 1 else ""
-    named = [f"{a.name} and {b.name} ({why})" for a, b, why in found[:NAMED_TIES]]
-    more = len(found) - len(named)
-    return f"Too small to tell: {'; '.join(named)}{f'; and {more} more' if more else ''}."
+def _tie_sentence(same: list[tuple[Point, Point, str]], count: int) -> str:
+    if not same:
+        text = "Methods at equal steps: every difference in distance is distinguishable."
+        return text if count > 1 else ""
+    named = [f"{a.name} and {b.name} ({why})" for a, b, why in same[:NAMED_TIES]]
+    more = len(same) - len(named)
+    return f"Not distinguishable: {'; '.join(named)}{f'; and {more} more' if more else ''}."
 
 
-def _missing(given: Iterable[Point]) -> list[str]:
-    out = [f"No number for {p.name}: {p.row.reason}." for p in given if p.row.value is None]
-    timeless = [p.name for p in given if p.row.value is not None and p.latency_ms is None]
-    return out + ([f"No time for {_list(timeless)}."] if timeless else [])
+def _missing(candidates: Iterable[Point]) -> list[str]:
+    out = [f"No number for {p.name}: {p.row.reason}." for p in candidates if p.row.value is None]
+    timeless = [p.name for p in candidates if p.row.value is not None and p.latency_ms is None]
+    return out + ([f"No latency for {_list(timeless)}."] if timeless else [])
 
 
 def model_answer(
     rows: Sequence[ResultRow],
-    times: Sequence[dict[str, Any]],
-    pairs: Sequence[dict[str, Any]],
+    times: Sequence[CellTime],
+    win_rates: Sequence[WinRate],
     model: str,
     metric: str | None = None,
 ) -> list[str]:
@@ -150,61 +151,75 @@ def model_answer(
     metric = metric or default_distance([r for r in rows if r.model == model])
     if metric is None:
         return ["No distance from the reference was measured, so there is nothing to choose by."]
-    given = points(rows, times, model, metric)
-    line, reference, limit = front(given), reference_ms(times, model), allowed(given)
+    candidates = points(rows, times, model, metric)
+    line, best = front(candidates), recommend(candidates)
     out = []
+    if best is not None and len(complete(candidates)) > 1:
+        out.append(recommendation_sentence(best))
     if line:
-        out += [_front_sentence(given, line, metric), *_same_work(line)]
+        out += [_front_sentence(candidates, line, metric), *_same_work(line)]
     else:
-        out.append(f"Nothing has both a time and a value of {metric}, so there is no front.")
-    if limit is not None and len(complete(given)) > 1:
-        because = f" ({_allowance(metric)})"
-        out.append(pick_sentence(given, pairs, reference, max_loss=limit, because=because))
-    valued = [p for p in given if p.row.value is not None]
-    return [
-        s for s in [*out, _tie_sentence(ties(given, pairs), len(valued)), *_missing(given)] if s
-    ]
+        out.append(f"Nothing has both a latency and a value of {metric}, so there is no front.")
+    valued = [p for p in candidates if p.row.value is not None]
+    out.append(_tie_sentence(ties(candidates, win_rates), len(valued)))
+    return [s for s in [*out, *_missing(candidates)] if s]
 
 
 def answer(
     rows: Sequence[ResultRow],
-    times: Sequence[dict[str, Any]],
-    pairs: Sequence[dict[str, Any]],
+    times: Sequence[CellTime],
+    win_rates: Sequence[WinRate],
 ) -> list[str]:
-    """The answer of a run: a few sentences a model, each saying its model."""
+    """The answer of a run: a few sentences per model, each saying its model."""
     return [
         f"{model}: {sentence}"
         for model in models(rows)
-        for sentence in model_answer(rows, times, pairs, model)
+        for sentence in model_answer(rows, times, win_rates, model)
     ]
 
 
-def pick_lines(
+# ------------------------------------------------------------------------------ pick
+
+
+@dataclass(frozen=True)
+class Pick:
+    """What was picked for a model, if anything qualifies, and the sentence that says so."""
+
+    model: str
+    point: Point | None
+    sentence: str
+
+
+def picks(
     rows: Sequence[ResultRow],
-    times: Sequence[dict[str, Any]],
-    pairs: Sequence[dict[str, Any]],
+    times: Sequence[CellTime],
+    win_rates: Sequence[WinRate],
     *,
     max_latency_ms: float | None = None,
-    max_loss: float | None = None,
+    max_distance: float | None = None,
     metric: str | None = None,
-) -> list[str]:
-    """One sentence a model; UserError for a metric that is no distance of this run."""
-    if (max_latency_ms is None) == (max_loss is None):
-        raise UserError(
-            "given both or none of --max-latency-ms and --max-loss, expected one of the two"
-        )
+) -> list[Pick]:
+    """One pick per model: within a limit, or without one the recommendation.
+
+    UserError for a metric that is no distance of this run, for two limits, or one not finite.
+    """
+    if max_latency_ms is not None and max_distance is not None:
+        raise UserError("given a maximum latency and a maximum distance, expected one of the two")
     if metric is not None and metric not in distances(rows):
         raise unknown("distance", metric, distances(rows))
+    limits = {"max_latency_ms": max_latency_ms, "max_distance": max_distance}
     out = []
     for model in models(rows):
         name = metric or default_distance([r for r in rows if r.model == model])
-        given = points(rows, times, model, name) if name else []
-        if not given:
-            out.append(f"{model}: No distance from the reference was measured.")
-            continue
-        reference = reference_ms(times, model)
-        text = pick_sentence(
-            given, pairs, reference, max_latency_ms=max_latency_ms, max_loss=max_loss
-        )
-        out.append(f"{model}: {text}")
+        candidates = points(rows, times, model, name) if name else []
+        if not candidates:
+            out.append(Pick(model, None, "No distance from the reference was measured."))
+        elif max_latency_ms is None and max_distance is None:
+            best = recommend(candidates)
+            if best is None:
+                out.append(Pick(model, None, "Nothing has both a latency and a distance."))
+            else:
+                out.append(Pick(model, best.point, recommendation_sentence(best)))
+        else:
+            out.append(Pick(model, *pick_sentence(candidates, win_rates, **limits)))
     return out

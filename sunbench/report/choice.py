@@ -1,28 +1,40 @@
-"""Choosing by time and distance: the front, the pick, and which differences are ties."""
+"""Choosing by latency and distance: the front, the recommendation, and which differences count."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
 
 from sunbench.errors import UserError
 from sunbench.metrics.registry import find
+from sunbench.report.data import (
+    CellTime,
+    SpeedUp,
+    WinRate,
+    reference_time,
+    role_of,
+    speed_up,
+)
 from sunbench.store import ResultRow
 
-#: Times of one run that differ by less than this share count as equal.
+#: Latencies of one run that differ by less than this share count as equal.
 SAME_TIME = 0.05
 #: Times between the nearest and the farthest value, from where on a chart's axis is logarithmic.
 WIDE = 30
+#: A method is recommended when its images move by less than this share of what a new seed does.
+MARGIN = 0.5
 
 
 @dataclass(frozen=True)
 class Point:
-    """One (method, steps): milliseconds of U-Net and NFE of an image, and its distance."""
+    """One (method, steps): latency per image, distance, and the distance relative to a new seed."""
 
     row: ResultRow
     latency_ms: float | None
+    relative: ResultRow | None = None
+    gain: SpeedUp | None = None
 
     @property
     def name(self) -> str:
@@ -43,8 +55,13 @@ class Point:
         return min(low, high), max(low, high)
 
     @property
+    def worst(self) -> float:
+        """The far end of the loss's interval, or the loss itself without one."""
+        return self.loss if self.ends is None else self.ends[1]
+
+    @property
     def ms(self) -> float:
-        """The time of a point that has one."""
+        """The latency of a point that has one."""
         assert self.latency_ms is not None
         return self.latency_ms
 
@@ -61,27 +78,12 @@ def signed(metric: str, value: float | None) -> float:
 
 
 def is_candidate(row: ResultRow) -> bool:
-    """Whether a row is neither the reference nor its floor."""
-    return not row.method.startswith("reference")
-
-
-def latency_ms(times: Iterable[dict[str, Any]], row: ResultRow) -> float | None:
-    """U-Net milliseconds an image of a candidate's cell, or None when it was not measured."""
-    for t in times:
-        place = (t["model"], t["method"], t["steps"], t["role"])
-        if place == (row.model, row.method, row.steps, "candidate"):
-            return 1000 * float(t["unet_seconds"])
-    return None
-
-
-def reference_ms(times: Iterable[dict[str, Any]], model: str) -> float | None:
-    """U-Net milliseconds an image of a model's reference."""
-    own = (t for t in times if t["model"] == model and t["role"] == "reference")
-    return next((1000 * float(t["unet_seconds"]) for t in own), None)
+    """Whether a row is a method's own."""
+    return role_of(row) == "candidate"
 
 
 def distances(rows: Iterable[ResultRow]) -> list[str]:
-    """Metrics that say how far the pictures are from the reference, in the order of the run."""
+    """Metrics that say how far images are from the reference, in the order of the run."""
     names = dict.fromkeys(r.metric for r in rows if is_candidate(r))
     return [n for n in names if find(n).metric.compares in ("pairs", "sets")]
 
@@ -100,24 +102,37 @@ def default_distance(rows: Sequence[ResultRow]) -> str | None:
     return order[0] if order else None
 
 
+def relative_rows(rows: Iterable[ResultRow], metric: str) -> dict[tuple[str, str, int], ResultRow]:
+    """Of each candidate (model, method, steps) the row of ``metric`` relative to a new seed."""
+    own = (r for r in rows if r.metric == f"relative {metric}" and is_candidate(r))
+    return {(r.model, r.method, r.steps): r for r in own if r.value is not None}
+
+
 def points(
-    rows: Iterable[ResultRow], times: Iterable[dict[str, Any]], model: str, metric: str
+    rows: Sequence[ResultRow], times: Iterable[CellTime], model: str, metric: str
 ) -> list[Point]:
     """Every (method, steps) of a model, those without a value included."""
-    times = list(times)
-    mine = (r for r in rows if r.model == model and r.metric == metric and is_candidate(r))
-    return [Point(r, latency_ms(times, r)) for r in mine]
+    own = {(t.method, t.steps): t for t in times if t.model == model and t.role == "candidate"}
+    reference, relative = reference_time(times, model), relative_rows(rows, metric)
+    out = []
+    for r in rows:
+        if (r.model, r.metric) != (model, metric) or not is_candidate(r):
+            continue
+        time, moved = own.get((r.method, r.steps)), relative.get((model, r.method, r.steps))
+        latency = None if time is None else time.latency_ms
+        out.append(Point(r, latency, moved, None if time is None else speed_up(time, reference)))
+    return out
 
 
-def complete(given: Iterable[Point]) -> list[Point]:
-    """The points with both a time and a distance, fastest first."""
-    whole = [p for p in given if p.latency_ms is not None and p.row.value is not None]
+def complete(candidates: Iterable[Point]) -> list[Point]:
+    """The points with both a latency and a distance, fastest first."""
+    whole = [p for p in candidates if p.latency_ms is not None and p.row.value is not None]
     return sorted(whole, key=lambda p: (p.ms, p.loss))
 
 
-def logarithmic(given: Iterable[Point], floor: float | None) -> bool:
+def logarithmic(candidates: Iterable[Point], floor: float | None) -> bool:
     """Whether a chart's axis of distance must be: one far value would press all others onto it."""
-    rows = [p.row for p in complete(given)]
+    rows = [p.row for p in complete(candidates)]
     ends = [v for r in rows for v in (r.value, r.low, r.high)] + [floor]
     values = [v for v in ends if v is not None]
     return bool(rows) and min(values) > 0 and max(values) > WIDE * min(values)
@@ -128,65 +143,129 @@ def beats(a: Point, b: Point) -> bool:
     return a.loss < b.loss and a.ms <= b.ms * (1 + SAME_TIME)
 
 
-def front(given: Iterable[Point]) -> list[Point]:
+def front(candidates: Iterable[Point]) -> list[Point]:
     """The points that no other beats, fastest first."""
-    whole = complete(given)
+    whole = complete(candidates)
     return [p for p in whole if not any(beats(q, p) for q in whole)]
 
 
-def pick(
-    given: Iterable[Point], *, max_latency_ms: float | None = None, max_loss: float | None = None
-) -> Point | None:
-    """The closest within a time, or the fastest within a loss; None when none is within.
+# ------------------------------------------------------------------------------ choosing
 
-    max_loss is in the metric's own terms: the least acceptable value where higher is better.
+
+@dataclass(frozen=True)
+class Recommendation:
+    """A point, and the rule that chose it in words."""
+
+    point: Point
+    rule: str
+
+
+def recommend(candidates: Sequence[Point], margin: float = MARGIN) -> Recommendation | None:
+    """The fastest whose images move clearly less than ``margin`` of a new seed, else the knee.
+
+    Clearly: the whole interval of the relative distance lies below the margin. None without a
+    point that has both a latency and a distance.
     """
-    if (max_latency_ms is None) == (max_loss is None):
-        raise UserError("given both or none of a time and a loss, expected one of the two")
-    whole = complete(given)
+    whole = complete(candidates)
+    within = [p for p in whole if p.relative is not None and _end(p.relative) < margin]
+    if within:
+        rule = f"the fastest that moves images by less than {margin:.0%} of what a new seed does"
+        return Recommendation(within[0], rule)
+    best = knee(front(whole))
+    return best and Recommendation(best, "the best balance of latency and distance on the front")
+
+
+def _end(row: ResultRow) -> float:
+    assert row.value is not None
+    return row.value if row.high is None else row.high
+
+
+def knee(line: Sequence[Point]) -> Point | None:
+    """The point of a front nearest to its ideal corner: the least latency, the least distance.
+
+    Both run from 0 to 1 over the front, latency in logarithms; of equals the fastest.
+    """
+    if not line:
+        return None
+    times, losses = [math.log(p.ms) for p in line], [p.loss for p in line]
+
+    def corner(p: Point) -> tuple[float, float]:
+        x, y = _share(math.log(p.ms), times), _share(p.loss, losses)
+        return round(math.hypot(x, y), 9), p.ms
+
+    return min(line, key=corner)
+
+
+def _share(value: float, values: Sequence[float]) -> float:
+    low, high = min(values), max(values)
+    return 0.0 if high == low else (value - low) / (high - low)
+
+
+def pick(
+    candidates: Iterable[Point],
+    *,
+    max_latency_ms: float | None = None,
+    max_distance: float | None = None,
+) -> Point | None:
+    """The closest within a latency, or the fastest within a distance; None when none is within.
+
+    max_distance is in the metric's own terms (the least acceptable value where higher is better),
+    and the whole interval of a distance must lie within it.
+    """
+    for name, limit in (("latency", max_latency_ms), ("distance", max_distance)):
+        if limit is not None and not math.isfinite(limit):
+            raise UserError(f"given a maximum {name} of {limit}, expected a finite number")
+    if (max_latency_ms is None) == (max_distance is None):
+        raise UserError(
+            "given both or none of a maximum latency and a maximum distance, expected one of the"
+            " two"
+        )
+    whole = complete(candidates)
     if max_latency_ms is not None:
         within = [p for p in whole if p.ms <= max_latency_ms]
         return min(within, key=lambda p: (p.loss, p.ms), default=None)
-    within = [p for p in whole if p.loss <= signed(p.row.metric, max_loss)]
+    within = [p for p in whole if p.worst <= signed(p.row.metric, max_distance)]
     return min(within, key=lambda p: (p.ms, p.loss), default=None)
 
 
 # ------------------------------------------------------------------------------ ties
 
 
-def _share(pairs: Iterable[dict[str, Any]], a: Point, b: Point) -> dict[str, Any] | None:
-    """The "A is closer than B" record of two points at equal steps."""
+def _win_rate(win_rates: Iterable[WinRate], a: Point, b: Point) -> WinRate | None:
+    """The win rate of two points at equal steps."""
     if a.row.steps != b.row.steps or a.row.method == b.row.method:
         return None
     wanted = (a.row.model, a.row.metric, a.row.steps, {a.row.method, b.row.method})
-    own = (p for p in pairs if (p["model"], p["metric"], p["steps"], {p["a"], p["b"]}) == wanted)
+    own = (w for w in win_rates if (w.model, w.metric, w.steps, {w.a, w.b}) == wanted)
     return next(own, None)
 
 
-def tie(pairs: Iterable[dict[str, Any]], a: Point, b: Point) -> str | None:
-    """Why the distances of two points cannot be told apart, or None when they can.
+def tie(win_rates: Iterable[WinRate], a: Point, b: Point) -> str | None:
+    """Why the distances of two points are not distinguishable, or None when they are.
 
-    By the paired share at equal steps when the run has it, else by their intervals.
+    By the win rate at equal steps when the run has it, else by their intervals.
     """
-    share = _share(pairs, a, b)
-    if share is not None:
-        if not share["low"] <= 0.5 <= share["high"]:
+    rate = _win_rate(win_rates, a, b)
+    if rate is not None:
+        if rate.distinguishable:
             return None
-        numbers = [round(100 * share[k]) for k in ("a_closer", "low", "high")]
-        return "{} is closer on {} % [{}, {}] of prompts".format(share["a"], *numbers)
+        numbers = [round(100 * x) for x in (rate.a_closer, rate.low, rate.high)]
+        return "{} is closer on {} % [{}, {}] of prompts".format(rate.a, *numbers)
     if a.ends is None or b.ends is None:
         return "one has no interval"
     apart = a.ends[1] < b.ends[0] or b.ends[1] < a.ends[0]
     return None if apart else "their intervals overlap"
 
 
-def ties(given: Iterable[Point], pairs: Sequence[dict[str, Any]]) -> list[tuple[Point, Point, str]]:
-    """Indistinguishable distances: of methods at equal steps, and of neighbours on the front."""
-    valued = [p for p in given if p.row.value is not None]
+def ties(
+    candidates: Iterable[Point], win_rates: Sequence[WinRate]
+) -> list[tuple[Point, Point, str]]:
+    """Pairs not distinguishable: methods at equal steps, and neighbors on the front."""
+    valued = [p for p in candidates if p.row.value is not None]
     line = front(valued)
     wanted = [
         (a, b) for i, a in enumerate(valued) for b in valued[i + 1 :] if a.row.steps == b.row.steps
     ]
     wanted += [(a, b) for a, b in pairwise(line) if a.row.steps != b.row.steps]
-    found = ((a, b, tie(pairs, a, b)) for a, b in wanted)
-    return [(a, b, why) for a, b, why in found if why is not None]
+    reasons = ((a, b, tie(win_rates, a, b)) for a, b in wanted)
+    return [(a, b, why) for a, b, why in reasons if why is not None]

@@ -1,10 +1,12 @@
-"""Figures of a run for print: quality against time and a sheet of pictures, as PDF and PNG."""
+"""Figures of a run for print: distance against latency and a sheet of images, as PDF and PNG."""
 
 from __future__ import annotations
 
+import hashlib
 import io
 import logging
 import re
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -17,20 +19,22 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, ScalarFormatter
 from numpy.typing import NDArray
 
-from sunbench.metrics.registry import find
 from sunbench.report.choice import Point, complete, distances, front, logarithmic, points
+from sunbench.report.data import CellTime, floor_value, models, read_run, reference_time
 from sunbench.report.html.gallery import cells, sample
 from sunbench.report.shards import CellFiles
-from sunbench.report.tables import ARROWS, floor_value, models
+from sunbench.report.tables import with_arrow
 from sunbench.store import ResultRow, RunFolder, write_atomic
-from sunbench.store.runs import result_rows
 
 log = logging.getLogger(__name__)
 
-COLOURS = ("#0066a8", "#c24a00", "#007a58", "#a8387e", "#8a6500", "#5b4bc4", "#4d5a66", "#b02a37")
-MARKS = ("o", "s", "^", "D", "v", "P", "X", "*")
-ROWS = 6  # prompts of a sheet
+COLORS = ("#0066a8", "#c24a00", "#007a58", "#a8387e", "#8a6500", "#5b4bc4", "#4d5a66", "#b02a37")
+#: One more than the colors, so that no two of 72 methods look the same.
+MARKS = ("o", "s", "^", "D", "v", "P", "X", "*", "h")
+PROMPTS = 6  # columns of a sheet
 WIDTH = 3.4  # inches: one column of a paper
+SHEET_WIDTH = 7.2  # inches: two columns of a paper, or a README
+LABEL_WIDTH = 1.15  # inches of it for the methods' names
 STYLE: Any = {
     "font.size": 8,
     "axes.labelsize": 8,
@@ -48,27 +52,25 @@ STYLE: Any = {
 def write_figures(run: RunFolder) -> list[Path]:
     """Write ``figures/*.{pdf,png}`` of a finished run and return their paths.
 
-    A chart a model and distance; a sheet of pictures a model whose pictures were kept.
+    A chart per model and distance; a sheet of images per model whose images were kept.
     """
-    run.require_finished()
-    results, asked = run.read_results_document(), run.read_run()
-    rows = result_rows(results, str(run.results_file))
+    data, asked = read_run(run), run.read_run()
     folder = run.path / "figures"
     folder.mkdir(parents=True, exist_ok=True)
     out = []
     with rc_context(STYLE):
-        for model in models(rows):
-            for metric in distances([r for r in rows if r.model == model]):
-                chart = pareto(rows, results.get("times", []), model, metric)
-                out += _save(chart, folder, f"time-{model}-{metric}")
-        found = {e["card"]["name"]: cells(run.path, e["cells"]) for e in asked["models"]}
-        for name, some in found.items():
-            out += _save(sheet(some), folder, f"pictures-{name}")
-    _tell_absent([c for some in found.values() for c in some if c.role == "reference"])
+        for model in models(data.rows):
+            for metric in distances([r for r in data.rows if r.model == model]):
+                chart = pareto(data.rows, data.times, model, metric)
+                out += _save(chart, folder, f"latency-{model}-{metric}")
+        stored = {e["card"]["name"]: cells(run.path, e["cells"]) for e in asked["models"]}
+        for name, some in stored.items():
+            out += _save(sheet(some), folder, f"images-{name}")
+    _warn_absent([c for some in stored.values() for c in some if c.role == "reference"])
     return out
 
 
-def _tell_absent(references: Sequence[CellFiles]) -> None:
+def _warn_absent(references: Sequence[CellFiles]) -> None:
     absent = [c for c in references if not c.folder.is_dir()]
     if absent:
         log.warning(
@@ -83,7 +85,7 @@ def _tell_absent(references: Sequence[CellFiles]) -> None:
 def _save(figure: Figure | None, folder: Path, name: str) -> list[Path]:
     if figure is None:
         return []
-    stem = re.sub(r"[^A-Za-z0-9.+]+", "-", name).strip("-")
+    stem = file_stem(name)
     out = []
     for suffix, metadata in (("pdf", {"CreationDate": None}), ("png", {"Software": None})):
         data = io.BytesIO()
@@ -92,6 +94,13 @@ def _save(figure: Figure | None, folder: Path, name: str) -> list[Path]:
         write_atomic(path, data.getvalue())
         out.append(path)
     return out
+
+
+def file_stem(name: str) -> str:
+    """A file name of a text; texts that lose letters (other scripts) get a digest of their own."""
+    stem = re.sub(r"[^A-Za-z0-9.+]+", "-", name).strip("-")
+    lost = re.sub(r"[ -~]", "", name)
+    return f"{stem}-{hashlib.sha256(name.encode()).hexdigest()[:8]}" if lost else stem
 
 
 def _figure(width: float, height: float) -> Figure:
@@ -104,107 +113,126 @@ def _figure(width: float, height: float) -> Figure:
 
 
 def pareto(
-    rows: Sequence[ResultRow], times: Sequence[dict[str, Any]], model: str, metric: str
+    rows: Sequence[ResultRow], times: Sequence[CellTime], model: str, metric: str
 ) -> Figure | None:
-    """Distance against U-Net milliseconds of one model, with intervals; None without points."""
-    given = points(rows, times, model, metric)
-    whole = complete(given)
+    """Distance against latency per image of one model, with intervals; None without points."""
+    candidates = points(rows, times, model, metric)
+    whole = complete(candidates)
     if not whole:
         return None
-    figure = _figure(WIDTH, 3.0)
+    figure = _figure(WIDTH, 3.2)
     axes = figure.add_subplot()
-    for i, method in enumerate(dict.fromkeys(p.row.method for p in given)):
+    for i, method in enumerate(dict.fromkeys(p.row.method for p in candidates)):
         own = sorted((p for p in whole if p.row.method == method), key=lambda p: p.row.steps)
         if own:
-            _curve(axes, own, COLOURS[i % len(COLOURS)], MARKS[i % len(MARKS)])
+            _curve(axes, own, COLORS[i % len(COLORS)], MARKS[i % len(MARKS)])
     best = front(whole)
     x, y = [p.ms for p in best], np.array([p.row.value for p in best], dtype=float)
     axes.step(x, y, where="post", color="0.35", ls="--", lw=0.8, zorder=1, label="front")
-    floor = floor_value(rows, model, metric)
+    reference, floor = reference_time(times, model), floor_value(rows, model, metric)
+    if reference is not None:
+        axes.axvline(reference.latency_ms, color="0.2", ls="-.", lw=0.8, label="reference")
     if floor is not None:
         axes.axhline(floor, color="0.5", ls=":", lw=0.8, label="floor")
-    _time_axis(axes, whole)
+    _time_axis(axes, [p.ms for p in whole] + ([reference.latency_ms] if reference else []))
     if logarithmic(whole, floor):
         axes.set_yscale("log")
         axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    axes.set_xlabel("U-Net ms an image")
-    axes.set_ylabel(f"{metric} {ARROWS[find(metric).metric.better]}")
+    axes.set_xlabel("latency per image, ms")
+    axes.set_ylabel(with_arrow(metric))
     axes.set_title(f"{model}, {whole[0].row.n} images", fontsize=8)
     axes.grid(color="0.9", lw=0.5)
     axes.set_axisbelow(True)
     figure.legend(loc="outside lower center", ncols=3)
+    _step_labels(axes, whole)
     return figure
 
 
-def _time_axis(axes: Axes, whole: list[Point]) -> None:
+def _time_axis(axes: Axes, ms: Sequence[float]) -> None:
     axes.set_xscale("log")
     axes.xaxis.set_major_formatter(ScalarFormatter())
-    narrow = max(p.ms for p in whole) < 10 * min(p.ms for p in whole)
+    narrow = max(ms) < 10 * min(ms)
     if narrow:
         axes.xaxis.set_minor_locator(LogLocator(subs=(2, 3, 5)))
     axes.xaxis.set_minor_formatter(ScalarFormatter() if narrow else NullFormatter())
     axes.tick_params(axis="x", which="minor", labelsize=6)
 
 
-def _curve(axes: Axes, own: list[Point], colour: str, mark: str) -> None:
+def _curve(axes: Axes, own: list[Point], color: str, mark: str) -> None:
     x = [p.ms for p in own]
     y = np.array([p.row.value for p in own], dtype=float)
     low = np.array([np.nan if p.row.low is None else p.row.low for p in own])
     high = np.array([np.nan if p.row.high is None else p.row.high for p in own])
     error = np.maximum(np.stack([y - low, high - y]), 0)
     name = own[0].row.method
-    axes.errorbar(x, y, error, color=colour, marker=mark, ms=4, capsize=2, lw=0.9, label=name)
-    for p, at in zip(own, y, strict=True):
+    axes.errorbar(x, y, error, color=color, marker=mark, ms=4, capsize=2, lw=0.9, label=name)
+
+
+#: Where a mark's number of steps may stand, in points from the mark.
+_PLACES = ((5, 4), (-9, 4), (5, -10), (-9, -10), (-2, 9), (-2, -15), (11, -3), (-15, -3))
+
+
+def _step_labels(axes: Axes, whole: Sequence[Point]) -> None:
+    """The number of steps at each mark, at the first place that nothing else has taken."""
+    axes.figure.draw_without_rendering()  # so that marks have places
+    marks = [axes.transData.transform((p.ms, p.row.value)) for p in whole]
+    scale = axes.figure.dpi / 72
+    taken = list(marks)
+    for p, mark in zip(whole, marks, strict=True):
+        spots = [mark + scale * np.add(place, 2) for place in _PLACES]
+        free = [_clearance(s, taken, mark) for s in spots]
+        k = next((i for i, gap in enumerate(free) if gap > 7 * scale), int(np.argmax(free)))
+        taken.append(spots[k])
         axes.annotate(
-            str(p.row.steps), (p.ms, at), xytext=(4, 4), textcoords="offset points", fontsize=6
+            str(p.row.steps),
+            (p.ms, p.row.value),
+            xytext=_PLACES[k],
+            textcoords="offset points",
+            fontsize=6,
         )
 
 
-# ------------------------------------------------------------------------------ pictures
+def _clearance(spot: NDArray[Any], taken: Sequence[NDArray[Any]], own: NDArray[Any]) -> float:
+    return min((float(np.hypot(*(spot - t))) for t in taken if t is not own), default=np.inf)
 
 
-def sheet(found: Sequence[CellFiles]) -> Figure | None:
-    """A few prompts down, reference and methods across; None when no picture was kept."""
-    ordered = sorted(found, key=lambda c: c.role != "reference")
+# ------------------------------------------------------------------------------ images
+
+
+def sheet(stored: Sequence[CellFiles]) -> Figure | None:
+    """Methods down, a few prompts across, the reference first; None when no image was kept."""
+    ordered = sorted(stored, key=lambda c: c.role != "reference")
     if not ordered:
         return None
     chosen = sample(ordered[0].images, ordered[0].seeds)
     wanted = [
-        chosen[i] for i in np.linspace(0, len(chosen) - 1, min(ROWS, len(chosen))).astype(int)
+        chosen[i] for i in np.linspace(0, len(chosen) - 1, min(PROMPTS, len(chosen))).astype(int)
     ]
-    columns = [({r.index: r for r in c.rows(wanted)}, c.name) for c in ordered]
-    held = [
-        (rows, name) for rows, name in columns if any(r.image is not None for r in rows.values())
-    ]
+    lines = [({r.index: r for r in c.rows(wanted)}, c.name) for c in ordered]
+    held = [(rows, name) for rows, name in lines if any(r.image is not None for r in rows.values())]
     if not held:
         return None
-    figure = _figure(0.3 + 0.9 * len(held), 0.35 + 1.1 * len(wanted))
-    grid = figure.subplots(len(wanted), len(held), squeeze=False)
-    for line, index in zip(grid, wanted, strict=True):
-        for axes, (rows, name) in zip(line, held, strict=True):
+    side = (SHEET_WIDTH - LABEL_WIDTH) / len(wanted)
+    figure = _figure(SHEET_WIDTH, 0.75 + side * len(held))
+    grid = figure.subplots(len(held), len(wanted), squeeze=False)
+    for line, (rows, name) in zip(grid, held, strict=True):
+        for axes, index in zip(line, wanted, strict=True):
             row = rows.get(index)
-            _picture(axes, None if row is None else row.image)
-            if axes in grid[0]:
-                axes.set_title(name.replace(" at ", "\n"), fontsize=7)
+            _show(axes, None if row is None else row.image)
+        words = textwrap.fill(name.replace(" at ", ", "), 16)
+        line[0].set_ylabel(words, rotation=0, ha="right", va="center", fontsize=8)
+    for axes, index in zip(grid[0], wanted, strict=True):
         words = next((rows[index].prompt for rows, _ in held if index in rows), "")
-        line[0].annotate(
-            _short(words),
-            (0, 0),
-            (0, -3),
-            xycoords="axes fraction",
-            textcoords="offset points",
-            va="top",
-            fontsize=5,
-        ).set_in_layout(False)  # it is wider than its picture
+        axes.set_title(_caption(words, round(side * 18)), fontsize=6.5)
     return figure
 
 
-def _short(words: str) -> str:
-    plain = " ".join(words.split())
-    return plain if len(plain) <= 60 else plain[:59] + "…"
+def _caption(words: str, width: int) -> str:
+    lines = textwrap.wrap(" ".join(words.split()), width)
+    return "\n".join(lines if len(lines) <= 4 else [*lines[:3], lines[3][: width - 1] + "…"])
 
 
-def _picture(axes: Axes, image: NDArray[np.uint8] | None) -> None:
+def _show(axes: Axes, image: NDArray[np.uint8] | None) -> None:
     axes.set(xticks=[], yticks=[])
     for spine in axes.spines.values():
         spine.set_visible(False)

@@ -1,19 +1,40 @@
-"""Tables of a run: Markdown, CSV and LaTeX, from results.json alone."""
+"""Tables of a run: results, latency, training requirements, win rates, and all in one."""
 
 from __future__ import annotations
 
-import csv
-import io
 import math
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from dataclasses import asdict, fields
+
+import pandas as pd
 
 from sunbench.metrics.registry import find
+from sunbench.report.choice import default_distance, is_candidate, relative_rows
+from sunbench.report.data import (
+    ROLE_NAMES,
+    CellTime,
+    Requirements,
+    RunData,
+    WinRate,
+    models,
+    printed_name,
+    read_run,
+    reference_time,
+    role_of,
+    speed_up,
+)
+from sunbench.report.formats import Table, csv_text, latex_table, markdown_table, plain
 from sunbench.store import ResultRow, RunFolder, write_atomic
-from sunbench.store.runs import result_rows
 
-FLOOR = "reference (other seeds)"
+#: How the floor is printed.
+FLOOR = ROLE_NAMES["floor"]
 ARROWS = {"lower": "↓", "higher": "↑"}
+RELATIVE = "moves, % of a new seed ↓"
+SPEED_UP = "speed-up"
+FLAG = " †"
+
+
+# ------------------------------------------------------------------------------ cells
 
 
 def number(value: float) -> str:
@@ -51,64 +72,201 @@ def short_text(row: ResultRow | None) -> str:
     return f"{row.value:.{digits}f}\n±{half:.{digits}f}"
 
 
+def percent_text(row: ResultRow | None) -> str:
+    """A relative distance: "38 [36, 40]", 100 being another seed of the same prompt."""
+    if row is None or row.value is None:
+        return "–"
+    if row.low is None or row.high is None:
+        return f"{100 * row.value:.0f}"
+    return f"{100 * row.value:.0f} [{100 * row.low:.0f}, {100 * row.high:.0f}]"
+
+
 def reasons(rows: Iterable[ResultRow]) -> list[str]:
     """Each distinct reason for a missing value, with what it is missing from."""
-    found: dict[str, list[str]] = {}
+    missing: dict[str, list[str]] = {}
     for r in rows:
         if r.reason is not None:
-            found.setdefault(r.reason, []).append(r.metric)
-    return [f"{', '.join(dict.fromkeys(m))}: {reason}" for reason, m in found.items()]
+            missing.setdefault(r.reason, []).append(r.metric)
+    return [f"{', '.join(dict.fromkeys(m))}: {reason}" for reason, m in missing.items()]
 
 
-def models(rows: Iterable[ResultRow]) -> list[str]:
-    """Models in the order of the run."""
-    return list(dict.fromkeys(r.model for r in rows))
+def with_arrow(metric: str) -> str:
+    """A column's head: the metric and which way is better."""
+    return f"{metric} {ARROWS[find(metric).metric.better]}"
 
 
-def floor_value(rows: Iterable[ResultRow], model: str, metric: str) -> float | None:
-    """The distance of the reference to itself with other seeds, where it was measured."""
-    wanted = (model, metric, FLOOR)
-    return next((r.value for r in rows if (r.model, r.metric, r.method) == wanted), None)
+def _yes(known: bool | None) -> str:
+    return {True: "yes", False: "no", None: "–"}[known]
 
 
-def _is_reference(row: ResultRow) -> bool:
-    return row.method.startswith("reference")
+def _nfe(rows: Iterable[ResultRow]) -> str:
+    return next((str(r.nfe) for r in rows if r.nfe is not None), "–")
+
+
+# ------------------------------------------------------------------------------ results
 
 
 def headline(
-    rows: list[ResultRow], model: str, text: Callable[[ResultRow | None], str] = cell_text
-) -> tuple[list[str], list[list[str]]]:
-    """Header and lines of one model's table: a line a method and step count, a column a metric."""
-    mine = sorted((r for r in rows if r.model == model), key=_is_reference)
-    metrics = list(dict.fromkeys(r.metric for r in mine))
-    lines: dict[tuple[str, int], dict[str, ResultRow]] = {}
-    for r in mine:
-        lines.setdefault((r.method, r.steps), {})[r.metric] = r
+    rows: Sequence[ResultRow],
+    model: str,
+    text: Callable[[ResultRow | None], str] = cell_text,
+    times: Sequence[CellTime] = (),
+) -> Table:
+    """One model's table: a line per method and steps, a column per metric.
+
+    The distance relative to a new seed leads where the run has it; the end-to-end speed-up stands
+    beside it where times are passed.
+    """
+    mine = [r for r in rows if r.model == model]
+    main = default_distance([r for r in mine if not _is_relative(r)])
+    relative = relative_rows(mine, main) if main else {}
+    metrics = list(dict.fromkeys(r.metric for r in mine if not _is_relative(r)))
+    gains = _gain_texts(times, model)
+    head = ["method", "steps", "NFE"] + [RELATIVE] * bool(relative) + [SPEED_UP] * bool(gains)
+    lines = []
+    for (role, method, steps), own in _cells(mine).items():
+        place = (role, method, steps)
+        first = next(iter(own.values()))
+        line = [printed_name(first), str(steps), _nfe(own.values())]
+        line += [percent_text(relative.get((model, method, steps)))] if relative else []
+        line += [gains.get(place, "–")] if gains else []
+        lines.append([*line, *(text(own.get(m)) for m in metrics)])
+    return [*head, *map(with_arrow, metrics)], lines
+
+
+def _is_relative(row: ResultRow) -> bool:
+    return row.metric.startswith("relative ")
+
+
+def _cells(rows: Iterable[ResultRow]) -> dict[tuple[str, str, int], dict[str, ResultRow]]:
+    """(role, method, steps) -> metric -> row, candidates first."""
+    cells: dict[tuple[str, str, int], dict[str, ResultRow]] = {}
+    for r in sorted(rows, key=lambda r: not is_candidate(r)):
+        cells.setdefault((role_of(r), r.method, r.steps), {})[r.metric] = r
+    return cells
+
+
+def _gain_texts(times: Iterable[CellTime], model: str) -> dict[tuple[str, str, int], str]:
+    own = [t for t in times if t.model == model and t.role == "candidate"]
+    gains = {(t.role, t.method, t.steps): speed_up(t, reference_time(times, model)) for t in own}
+    return {
+        place: f"{g.end_to_end:.2f}x{FLAG if g.flag else ''}"
+        for place, g in gains.items()
+        if g is not None
+    }
+
+
+def best_lines(rows: Sequence[ResultRow], model: str) -> dict[str, set[tuple[str, int]]]:
+    """metric -> the (method, steps) of the best candidate value."""
+    out: dict[str, set[tuple[str, int]]] = {}
+    mine = [r for r in rows if r.model == model and is_candidate(r) and r.value is not None]
+    for metric in dict.fromkeys(r.metric for r in mine):
+        own = [r for r in mine if r.metric == metric]
+        choose = min if find(metric).metric.better == "lower" else max
+        best = choose(r.value for r in own if r.value is not None)
+        out[metric] = {(r.method, r.steps) for r in own if r.value == best}
+    return out
+
+
+def results_frame(rows: Sequence[ResultRow]) -> pd.DataFrame:
+    """Every result row, full precision, a column per field."""
+    names = [f.name for f in fields(ResultRow)]
+    return pd.DataFrame([[getattr(r, n) for n in names] for r in rows], columns=names, dtype=object)
+
+
+# ------------------------------------------------------------------------------ the rest
+
+
+def time_table(times: Sequence[CellTime]) -> Table:
+    """Latency per image, and how many times as fast as the reference; measured during the run."""
+    head = ["method", "steps", "NFE", "end to end ms", "U-Net ms", SPEED_UP, "U-Net speed-up"]
+    lines = []
+    for t in times:
+        if t.role in ("floor", "source"):
+            continue
+        gain = speed_up(t, reference_time(times, t.model))
+        mark = FLAG if gain is not None and gain.flag else ""
+        both = ("–", "–") if gain is None else (gain.end_to_end, gain.unet)
+        ups = [x if isinstance(x, str) else f"{x:.2f}x{mark}" for x in both]
+        name = ROLE_NAMES.get(t.role, t.method)
+        ms = [f"{x:.2f}" for x in (t.latency_ms, t.unet_ms)]
+        lines.append([name, str(t.steps), f"{t.nfe:.0f}", *ms, *ups])
+    return head, lines
+
+
+def flags(times: Sequence[CellTime]) -> list[str]:
+    """Each flagged speed-up with its reason."""
+    own = (t for t in times if t.role == "candidate")
+    gains = ((t, speed_up(t, reference_time(times, t.model))) for t in own)
+    return [f"{t.method} at {t.steps} steps: {g.flag}" for t, g in gains if g and g.flag]
+
+
+def requirements_table(needs: Sequence[Requirements]) -> Table:
+    """What a method needs beside a model; a dash where it is not known or there is none."""
+    head = ["method", "training", "negative prompts", "trained on"]
+    head += ["parameters", "training images", "training s"]
+    lines = [
+        [n.method, n.training or "–", _yes(n.negative_prompts), n.base or "–"]
+        + ["–" if x is None else f"{x:,.0f}" for x in (n.parameters, n.images, n.seconds)]
+        for n in needs
+    ]
+    return head, lines
+
+
+def win_rate_table(win_rates: Sequence[WinRate]) -> Table:
+    """On what share of prompts A is closer than B."""
+    lines = []
+    for w in win_rates:
+        rate = f"{w.a_closer:.3f} [{w.low:.3f}, {w.high:.3f}]"
+        note = "" if w.distinguishable else "not distinguishable"
+        lines.append([w.metric, w.a, w.b, str(w.steps), rate, note])
+    return ["metric", "A", "B", "steps", "A closer", "note"], lines
+
+
+def summary(
+    rows: Sequence[ResultRow], times: Sequence[CellTime], needs: Sequence[Requirements]
+) -> Table:
+    """Everything of every cell in one line: metrics, latency, training requirements.
+
+    Values stand without their intervals, which results.csv has.
+    """
+    metrics = list(dict.fromkeys(r.metric for r in rows))
+    spent = {(t.model, t.role, t.method, t.steps): t for t in times}
+    spent |= {(t.model, t.role, "", t.steps): t for t in times if t.role != "candidate"}
+    required = {(n.model, n.method): n for n in needs}
     table = []
-    for (method, steps), found in lines.items():
-        nfe = next((r.nfe for r in found.values() if r.nfe is not None), None)
-        cells = [text(found.get(m)) for m in metrics]
-        table.append([method, str(steps), "–" if nfe is None else str(nfe), *cells])
-    head = [f"{m} {_arrow(m)}" for m in metrics]
-    return ["method", "steps", "NFE", *head], table
+    for model in models(rows):
+        for (role, method, steps), own in _cells([r for r in rows if r.model == model]).items():
+            t = spent.get((model, role, method if role == "candidate" else "", steps))
+            values = [own.get(m) for m in metrics]
+            texts = [
+                cell_text(r) if r is None or r.value is None else number(r.value) for r in values
+            ]
+            ms = ["–", "–"] if t is None else [f"{t.latency_ms:.2f}", f"{t.unet_ms:.2f}"]
+            name = printed_name(next(iter(own.values())))
+            need = required.get((model, method)) if role == "candidate" else None
+            line = [model, name, str(steps), _nfe(own.values()), *texts, *ms]
+            table.append([*line, *_requirement_cells(need)])
+    head = ["model", "method", "steps", "NFE", *map(with_arrow, metrics)]
+    head += ["end to end ms", "U-Net ms", "training", "negative prompts"]
+    return [*head, "trained parameters", "training images", "training s"], table
 
 
-def plain(text: str) -> str:
-    """One line of plain text: no backslash, bar or tag keeps a meaning."""
-    line = " ".join(text.splitlines()).replace("\\", "\\\\")
-    return line.replace("|", "\\|").replace("<", "&lt;")
+def _requirement_cells(need: Requirements | None) -> list[str]:
+    if need is None:
+        return ["–"] * 5
+    cost = (need.parameters, need.images, need.seconds)
+    return [need.training or "–", _yes(need.negative_prompts)] + [
+        "–" if n is None else f"{n:.0f}" for n in cost
+    ]
 
 
-def markdown_table(head: list[str], lines: list[list[str]]) -> str:
-    """A GitHub table; whatever could break out of a cell is escaped."""
-    clean = [[plain(c) for c in line] for line in [head, *lines]]
-    rule = ["---" if k < 3 else "---:" for k in range(len(head))]
-    return "\n".join("| " + " | ".join(line) + " |" for line in [clean[0], rule, *clean[1:]])
+# ------------------------------------------------------------------------------ files
 
 
-def _floor_line(rows: list[ResultRow], model: str) -> str:
-    floors = [r for r in rows if r.model == model and r.method == FLOOR and r.value is not None]
-    sets = [r for r in floors if find(r.metric).metric.compares == "sets"]
+def _floor_line(rows: Sequence[ResultRow], model: str) -> str:
+    own = [r for r in rows if r.model == model and role_of(r) == "floor" and r.value is not None]
+    sets = [r for r in own if find(r.metric).metric.compares == "sets"]
     if not sets:
         return "No floor was measured."
     values = ", ".join(f"{r.metric} {cell_text(r)}" for r in sets)
@@ -118,218 +276,72 @@ def _floor_line(rows: list[ResultRow], model: str) -> str:
     )
 
 
-def markdown(
-    rows: list[ResultRow],
-    times: list[dict[str, Any]],
-    pairs: list[dict[str, Any]],
-    takes: Sequence[dict[str, Any]] = (),
-) -> str:
-    """All tables of a run as one Markdown page."""
+def markdown(data: RunData) -> str:
+    """All tables of a run that equal runs share, as one Markdown page."""
     parts = []
-    for model in models(rows):
-        mine = [r for r in rows if r.model == model]
+    for model in models(data.rows):
+        mine = [r for r in data.rows if r.model == model]
         n, task, prompts = mine[0].n, mine[0].task, mine[0].prompts
         parts += [
             f"## {plain(model)}",
-            f"{n} images a row, task {task}, prompts {plain(prompts)};"
+            f"{n} images per row, task {task}, prompts {plain(prompts)};"
             " 95 % intervals by bootstrap over prompts.",
-            markdown_table(*headline(rows, model)),
-            _floor_line(rows, model),
+            markdown_table(*headline(data.rows, model)),
+            _floor_line(data.rows, model),
         ]
-        seconds = [t for t in times if t["model"] == model]
-        if seconds:
-            parts += ["### Time", markdown_table(*time_table(seconds))]
-        needs = [t for t in takes if t["model"] == model]
+        needs = [n for n in data.requirements if n.model == model]
         if needs:
-            parts += ["### What each method takes", markdown_table(*takes_table(needs))]
-        closer = [p for p in pairs if p["model"] == model]
-        if closer:
+            parts += ["### Training requirements", markdown_table(*requirements_table(needs))]
+        rates = [w for w in data.win_rates if w.model == model]
+        if rates:
             parts += [
-                "### Which is closer to the reference",
-                "Share of prompts on which A is closer than B (ties count half).",
-                markdown_table(*pair_table(closer)),
+                "### Per-prompt win rate",
+                "Share of prompts on which A is closer to the reference than B (ties count half).",
+                markdown_table(*win_rate_table(rates)),
             ]
     return "\n\n".join(parts) + "\n"
 
 
-def time_table(times: list[dict[str, Any]]) -> tuple[list[str], list[list[str]]]:
-    """Milliseconds an image, and how much less than the reference; measured during the run."""
-    reference = next((t for t in times if t["role"] == "reference"), None)
-    head = ["method", "steps", "NFE", "U-Net ms", "sampler ms", "VAE ms", "U-Net speed-up"]
-    lines = []
-    for t in times:
-        if t["role"] == "floor":
-            continue
-        gain = "–" if reference is None else f"{reference['unet_seconds'] / t['unet_seconds']:.2f}x"
-        name = "reference" if t["role"] == "reference" else t["method"]
-        ms = [f"{1000 * t[k]:.2f}" for k in ("unet_seconds", "sample_seconds", "decode_seconds")]
-        lines.append([name, str(t["steps"]), f"{t['nfe']:.0f}", *ms, gain])
-    return head, lines
-
-
-def takes_table(takes: Sequence[dict[str, Any]]) -> tuple[list[str], list[list[str]]]:
-    """What each method takes beside a model; a dash where it is not known or there is none."""
-    head = ["method", "needs training", "negative prompts", "trained on"]
-    head += ["parameters", "training images", "training s"]
-    lines = [
-        [t["method"], t["training"] or "–", _yes(t["negative_prompts"]), t["base"] or "–"]
-        + ["–" if t[n] is None else f"{t[n]:,.0f}" for n in ("parameters", "images", "seconds")]
-        for t in takes
-    ]
-    return head, lines
-
-
-def summary(
-    rows: Sequence[ResultRow], times: list[dict[str, Any]], takes: Sequence[dict[str, Any]]
-) -> tuple[list[str], list[list[str]]]:
-    """Everything of every cell in one line: metrics, times of an image, what the method takes.
-
-    Values stand without their intervals, which results.csv has.
-    """
-    metrics = list(dict.fromkeys(r.metric for r in rows))
-    spent = {(t["model"], _timed(t), t["steps"]): t for t in times}
-    needs = {(t["model"], t["method"]): t for t in takes}
-    lines: dict[tuple[str, str, int], dict[str, ResultRow]] = {}
-    for r in rows:
-        lines.setdefault((r.model, r.method, r.steps), {})[r.metric] = r
-    table = []
-    for (model, method, steps), found in lines.items():
-        t, need = spent.get((model, method, steps)), needs.get((model, method), {})
-        nfe = next((str(r.nfe) for r in found.values() if r.nfe is not None), "–")
-        values = [found.get(m) for m in metrics]
-        texts = [cell_text(r) if r is None or r.value is None else number(r.value) for r in values]
-        unet, whole = ("–", "–") if t is None else (_ms(t, "unet"), _ms(t, "sample", "decode"))
-        cost = [need.get(name) for name in ("parameters", "images", "seconds")]
-        table.append(
-            [model, method, str(steps), nfe, *texts, unet, whole]
-            + [need.get("training") or "–", _yes(need.get("negative_prompts"))]
-            + ["–" if n is None else f"{n:.0f}" for n in cost]
-        )
-    head = ["model", "method", "steps", "NFE", *(f"{m} {_arrow(m)}" for m in metrics)]
-    head += ["U-Net ms", "sampler and VAE ms", "needs training", "negative prompts"]
-    return [*head, "trained parameters", "training images", "training s"], table
-
-
-def _timed(time: dict[str, Any]) -> str:
-    names = {"reference": "reference", "floor": FLOOR}
-    return names.get(time["role"], str(time["method"]))
-
-
-def _ms(time: dict[str, Any], *parts: str) -> str:
-    return f"{1000 * sum(time[f'{part}_seconds'] for part in parts):.2f}"
-
-
-def _arrow(metric: str) -> str:
-    return ARROWS[find(metric).metric.better]
-
-
-def _yes(known: bool | None) -> str:
-    return {True: "yes", False: "no", None: "–"}[known]
-
-
-def pair_table(pairs: list[dict[str, Any]]) -> tuple[list[str], list[list[str]]]:
-    """Head and lines of "A is closer than B"."""
-    head = ["metric", "A", "B", "steps", "A closer"]
-    lines = [
-        [
-            p["metric"],
-            p["a"],
-            p["b"],
-            str(p["steps"]),
-            f"{p['a_closer']:.3f} [{p['low']:.3f}, {p['high']:.3f}]",
-        ]
-        for p in pairs
-    ]
-    return head, lines
-
-
-def csv_text(rows: list[ResultRow]) -> str:
-    """Every result row, full precision."""
-    out = io.StringIO()
-    names = list(ResultRow.__dataclass_fields__)
-    writer = csv.DictWriter(out, names, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows({n: getattr(r, n) for n in names} for r in rows)
-    return out.getvalue()
-
-
-_LATEX = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"} | {
-    c: "\\" + c for c in "&%$#_{}"
-}
-
-
-def _latex(text: str) -> str:
-    escaped = "".join(_LATEX.get(c, c) for c in " ".join(text.splitlines()))
-    return escaped.replace("↓", r"$\downarrow$").replace("↑", r"$\uparrow$").replace("–", "--")
-
-
-def latex(rows: list[ResultRow]) -> str:
-    """One booktabs tabular a model."""
+def latency_markdown(data: RunData) -> str:
+    """Latency per image of every model, with the reasons for flagged speed-ups."""
     parts = []
-    for model in models(rows):
-        head, lines = headline(rows, model)
-        body = [" & ".join(_latex(c) for c in line) + r" \\" for line in lines]
-        parts.append(
-            "\n".join(
-                [
-                    f"% {_latex(model)}",
-                    rf"\begin{{tabular}}{{l{'r' * (len(head) - 1)}}}",
-                    r"\toprule",
-                    " & ".join(_latex(c) for c in head) + r" \\",
-                    r"\midrule",
-                    *body,
-                    r"\bottomrule",
-                    r"\end{tabular}",
-                ]
-            )
-        )
+    for model in models(data.rows):
+        own = [t for t in data.times if t.model == model]
+        parts += [f"## {plain(model)}: latency per image", markdown_table(*time_table(own))]
+        parts += ["\n".join(f"- †{plain(f)}" for f in flags(own))] if flags(own) else []
     return "\n\n".join(parts) + "\n"
 
 
+def latex(rows: Sequence[ResultRow]) -> str:
+    """One booktabs tabular per model."""
+    return "\n\n".join(latex_table(headline(rows, m), m) for m in models(rows)) + "\n"
+
+
+def _frame(records: Sequence[object], without: str = "") -> pd.DataFrame:
+    kept = [{k: v for k, v in asdict(r).items() if k != without} for r in records]  # type: ignore[call-overload]
+    return pd.DataFrame(kept, dtype=object)
+
+
 def write_tables(run: RunFolder) -> None:
-    """Write ``tables/*``: results, times, pairs and takes of a finished run, and all in one.
+    """Write ``tables/*``: results, latencies, win rates, training requirements, and all in one.
 
     results.* hold nothing that varies between equal runs; times do, and stand apart; summary.* have
-    both, a line a cell.
+    both, a line per cell.
     """
-    document = run.read_results_document()
-    rows = result_rows(document, str(run.results_file))
-    times, pairs = document.get("times", []), document.get("pairs", [])
-    takes = document.get("takes", [])
-    everything = summary(rows, times, takes)
+    data = read_run(run)
+    head, lines = summary(data.rows, data.times, data.requirements)
+    files = {
+        "results.md": markdown(data),
+        "results.csv": csv_text(results_frame(data.rows)),
+        "results.tex": latex(data.rows),
+        "times.md": latency_markdown(data),
+        "times.csv": csv_text(_frame(data.times)),
+        "pairs.csv": csv_text(_frame(data.win_rates)),
+        "summary.md": markdown_table(head, lines) + "\n",
+        "summary.csv": csv_text(pd.DataFrame(lines, columns=head)),
+        "training_requirements.csv": csv_text(_frame(data.requirements, without="document")),
+    }
     folder = run.path / "tables"
     folder.mkdir(parents=True, exist_ok=True)
-    files = {
-        "results.md": markdown(rows, [], pairs, takes),
-        "results.csv": csv_text(rows),
-        "results.tex": latex(rows),
-        "times.md": "\n\n".join(
-            f"## {plain(m)}\n\n"
-            + markdown_table(*time_table([t for t in times if t["model"] == m]))
-            for m in models(rows)
-        )
-        + "\n",
-        "times.csv": _records_csv(times),
-        "pairs.csv": _records_csv(pairs),
-        "summary.md": markdown_table(*everything) + "\n",
-        "summary.csv": _csv([everything[0], *everything[1]]),
-        "takes.csv": _records_csv([{k: t[k] for k in t if k != "document"} for t in takes]),
-    }
     for name, text in files.items():
         write_atomic(folder / name, text.encode())
-
-
-def _csv(lines: list[list[str]]) -> str:
-    out = io.StringIO()
-    csv.writer(out, lineterminator="\n").writerows(lines)
-    return out.getvalue()
-
-
-def _records_csv(records: list[dict[str, Any]]) -> str:
-    if not records:
-        return ""
-    out = io.StringIO()
-    writer = csv.DictWriter(out, list(records[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(records)
-    return out.getvalue()

@@ -12,21 +12,16 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import ModelCardData
+from huggingface_hub import EvalResult, ModelCardData
 
 from sunbench import registry
 from sunbench.errors import UserError
 from sunbench.models import cards
-from sunbench.report.tables import (
-    FLOOR,
-    headline,
-    markdown_table,
-    models,
-    plain,
-)
+from sunbench.report.data import Requirements, models, read_run, role_of
+from sunbench.report.formats import markdown_table, plain
+from sunbench.report.tables import headline
 from sunbench.store import ResultRow, RunFolder, write_atomic
 from sunbench.store.files import make_folder
-from sunbench.store.runs import result_rows
 from sunbench.training.record import check_training, read_training
 
 #: Of training.json, what is said elsewhere in the card.
@@ -35,22 +30,51 @@ WHERE = {
     "once a base": "Trained once on a base; plugged into that base's fine-tunes as it is.",
     "once a model": "Trained for one model; each fine-tune needs a training of its own.",
 }
+#: Identifiers of licences that the hub knows and cards name.
+HUB_LICENCES = ("apache-2.0", "mit", "creativeml-openrail-m", "openrail++")
 NEGATIVE = {
     True: "A negative prompt acts.",
     False: "A negative prompt has no effect.",
 }
 
 
-def front_matter(document: dict[str, Any]) -> str:
-    """The YAML that a hub reads."""
+def front_matter(document: dict[str, Any], rows: Iterable[ResultRow] = ()) -> str:
+    """The YAML that a hub reads: licence, base model, and a model-index of measured rows."""
     base = cards().get(document["base"])
+    results = [_eval_result(r) for r in rows if r.value is not None]
+    name = f"{document['method']} for {document['base']}"
     data = ModelCardData(
+        license=None if base is None else hub_licence(base.licence),
         library_name="diffusers",
         pipeline_tag="text-to-image",
         tags=["sunbench", "accelerator", document["method"]],
         base_model=base.id.partition(":")[0] if base is not None and base.source == "hub" else None,
+        model_name=" ".join(name.split()) if results else None,
+        eval_results=results or None,
     )
     return f"---\n{data.to_yaml(line_break=chr(10)).strip()}\n---"
+
+
+def hub_licence(words: str) -> str:
+    """The hub's identifier of a card's licence: "CreativeML OpenRAIL-M" -> creativeml-openrail-m.
+
+    "other" for what does not begin with a licence that the hub knows.
+    """
+    first = re.split(r"[;,(]", words)[0].strip().lower().replace(" ", "-")
+    return (
+        first if first in ("apache-2.0", "mit", "creativeml-openrail-m", "openrail++") else "other"
+    )
+
+
+def _eval_result(row: ResultRow) -> EvalResult:
+    return EvalResult(
+        task_type="text-to-image",
+        dataset_type="prompts",
+        dataset_name=f"{row.prompts}, {row.n} images",
+        metric_type=row.metric.partition("[")[0],
+        metric_name=f"{row.metric} on {row.model} at {row.steps} steps",
+        metric_value=row.value,
+    )
 
 
 def _guidance(document: dict[str, Any]) -> str:
@@ -64,10 +88,10 @@ def _guidance(document: dict[str, Any]) -> str:
 
 def _training(document: dict[str, Any]) -> list[str]:
     cost = document.get("cost", {})
-    names = {"images": "pictures seen", "seconds": "seconds in its updates", "steps": "updates"}
+    names = {"images": "images seen", "seconds": "seconds in its updates", "steps": "updates"}
     lines = [["parameters trained", f"{cost['parameters']:,}"]] if "parameters" in cost else []
     lines += [[text, f"{cost[name]:,.0f}"] for name, text in names.items() if name in cost]
-    data = {"pictures": document.get("data"), "resolution": document.get("resolution")}
+    data = {"training data": document.get("data"), "resolution": document.get("resolution")}
     lines += [[name, str(value)] for name, value in data.items() if value is not None]
     settings = {k: v for k, v in document.items() if k not in ELSEWHERE}
     return [
@@ -80,33 +104,43 @@ def _training(document: dict[str, Any]) -> list[str]:
 
 def measured(rows: Iterable[ResultRow], used: Sequence[tuple[str, str]]) -> list[str]:
     """Lines of a run's headline tables, of (model, method) pairs and these models' references."""
-    wanted = {*used, *((model, name) for model, _ in used for name in ("reference", FLOOR))}
-    mine = [r for r in rows if (r.model, r.method) in wanted]
+    mine = [r for r in rows if (r.model, r.method) in used or _is_yardstick(r, used)]
     parts = []
     for model in models(mine):
         own = [r for r in mine if r.model == model]
         head, lines = headline(own, model)
-        about = f"`{plain(model)}`, {own[0].n} pictures a row, prompts {plain(own[0].prompts)}:"
+        about = f"`{plain(model)}`, {own[0].n} images per row, prompts {plain(own[0].prompts)}:"
         parts += [about, markdown_table(head, lines)]
     return parts
 
 
-def weights_card(document: dict[str, Any], results: Sequence[str] = ()) -> str:
+def _is_yardstick(row: ResultRow, used: Sequence[tuple[str, str]]) -> bool:
+    """Whether a row is the reference's or the floor's of a model where the weights were used."""
+    return role_of(row) != "candidate" and row.model in {model for model, _ in used}
+
+
+def weights_card(
+    document: dict[str, Any],
+    rows: Sequence[ResultRow] = (),
+    used: Sequence[tuple[str, str]] = (),
+) -> str:
     """The card as text.
 
-    document: a training.json; results: parts in Markdown, by ``measured``. UserError for a
-    document without method and base.
+    document: a training.json; rows: a run's results; used: the (model, method) pairs of that run
+    that used these weights. UserError for a document without method and base.
     """
     method, base = document.get("method"), document.get("base")
     if not isinstance(method, str) or not isinstance(base, str):
         raise UserError("given a training.json without method and base, expected both")
     check_training(document, "training.json")
-    entry, made = registry.method_entry(method), registry.method(method)
+    entry, accelerator = registry.method_entry(method), registry.method(method)
+    own = [r for r in rows if (r.model, r.method) in used and role_of(r) == "candidate"]
+    results = measured(rows, used) if own else []
     paper = f" ({entry.paper})" if entry.paper else ""
-    wheres = WHERE.get(getattr(made, "training", ""), "")
-    negative = NEGATIVE[bool(getattr(made, "negative_prompts", False))]
+    wheres = WHERE.get(getattr(accelerator, "training", ""), "")
+    negative = NEGATIVE[bool(getattr(accelerator, "negative_prompts", False))]
     parts = [
-        front_matter(document),
+        front_matter(document, own),
         f"# {method} for {plain(base)}",
         f"{entry.summary}{paper}. {wheres}",
         f"{_guidance(document)} {negative}",
@@ -143,27 +177,27 @@ def write_cards(run: RunFolder) -> list[Path]:
     Weights that were trained on one model alone have a card each, ``METHOD-MODEL.md``. UserError
     where no weights say how they were trained.
     """
-    results = run.read_results_document()
-    rows = result_rows(results, str(run.results_file))
-    groups: dict[str, list[dict[str, Any]]] = {}
-    for t in results.get("takes", []):
-        if t.get("document"):
-            groups.setdefault(json.dumps(t["document"], sort_keys=True), []).append(t)
+    data = read_run(run)
+    groups: dict[str, list[Requirements]] = {}
+    for need in data.requirements:
+        if need.document:
+            groups.setdefault(json.dumps(need.document, sort_keys=True), []).append(need)
     if not groups:
         raise UserError(f"{run.path}: no weights in this run say how they were trained")
     folder = run.path / "cards"
     make_folder(folder)
-    documents = [same[0]["document"] for same in groups.values()]
+    documents = [json.loads(text) for text in groups]
     written = []
     for document, same in zip(documents, groups.values(), strict=True):
-        several = sum(d["method"] == document["method"] for d in documents) > 1
-        parts = measured(rows, [(t["model"], t["method"]) for t in same])
+        several = sum(d.get("method") == document.get("method") for d in documents) > 1
+        used = [(n.model, n.method) for n in same]
         path = folder / f"{_file_name(document, several)}.md"
-        write_atomic(path, weights_card(document, parts).encode())
+        write_atomic(path, weights_card(document, data.rows, used).encode())
         written.append(path)
     return written
 
 
 def _file_name(document: dict[str, Any], several: bool) -> str:
-    name = f"{document['method']}-{document['base']}" if several else document["method"]
+    method, base = document.get("method"), document.get("base")
+    name = f"{method}-{base}" if several else str(method)
     return re.sub(r"[^\w.+-]+", "-", name).strip(".-")

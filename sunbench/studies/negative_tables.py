@@ -15,7 +15,8 @@ from torch import Tensor
 
 from sunbench.bench.environment import environment
 from sunbench.metrics import Estimate
-from sunbench.report.tables import markdown_table, number
+from sunbench.report.formats import markdown_table
+from sunbench.report.tables import number
 from sunbench.store import write_atomic
 from sunbench.studies.negative_data import NegativeRow, Negatives, NegativesRequest
 from sunbench.studies.negative_prompts import CLIP

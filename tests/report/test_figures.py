@@ -11,9 +11,9 @@ import numpy as np
 from PIL import Image
 
 from sunbench.report.choice import WIDE, logarithmic, points
-from sunbench.report.figures import pareto, write_figures
+from sunbench.report.data import read_run
+from sunbench.report.figures import file_stem, pareto, write_figures
 from sunbench.store import RunFolder
-from sunbench.store.runs import result_rows
 
 Finished = Callable[..., RunFolder]
 
@@ -21,8 +21,8 @@ Finished = Callable[..., RunFolder]
 def test_a_chart_a_distance_and_a_sheet_a_model(finished: Finished):
     run = finished()
     paths = write_figures(run)
-    assert {p.stem for p in paths} == {"pictures-tiny", "pictures-other-i-model-i"} | {
-        f"time-{model}-{metric}"
+    assert {p.stem for p in paths} == {"images-tiny", "images-other-i-model-i"} | {
+        f"latency-{model}-{metric}"
         for model in ("tiny", "other-i-model-i")
         for metric in ("perceptual-zoo-clip", "ssim", "fd-zoo-clip")
     }
@@ -30,7 +30,7 @@ def test_a_chart_a_distance_and_a_sheet_a_model(finished: Finished):
     for p in paths:
         head = p.read_bytes()[:5]
         assert head == (b"%PDF-" if p.suffix == ".pdf" else b"\x89PNG\r")
-    with Image.open(run.path / "figures" / "time-tiny-ssim.png") as picture:
+    with Image.open(run.path / "figures" / "latency-tiny-ssim.png") as picture:
         assert picture.width > 900
         assert np.asarray(picture.convert("L")).min() < 60
 
@@ -41,16 +41,29 @@ def test_the_same_run_gives_the_same_figures(finished: Finished):
     assert {p.name: p.read_bytes() for p in write_figures(run)} == first
 
 
+def test_sheets_are_in_full_color(finished: Finished):
+    run = finished(names=("tiny",))
+    write_figures(run)
+    for path in (run.path / "figures").glob("*.png"):
+        with Image.open(path) as image:
+            assert image.mode in ("RGB", "RGBA")
+
+
+def test_names_in_another_script_do_not_overwrite_each_other():
+    assert file_stem("images-tiny") == "images-tiny"
+    assert len({file_stem(n) for n in ("images-図", "images-画", "images-")}) == 3
+
+
 def test_without_pictures_there_are_charts_only(finished: Finished, tmp_path: Path):
     run = finished(keep=False, names=("tiny",))
     shutil.rmtree(tmp_path / "cache" / "reference_sets")
-    assert not [p for p in write_figures(run) if p.stem.startswith("pictures")]
+    assert not [p for p in write_figures(run) if p.stem.startswith("images")]
 
 
 def test_a_chart_has_a_curve_a_method_in_the_order_of_the_run(finished: Finished):
-    document = finished().read_results_document()
-    rows = result_rows(document, "rows")
-    chart = pareto(rows, document["times"], "tiny", "perceptual[zoo-clip]")
+    data = read_run(finished())
+    rows = data.rows
+    chart = pareto(rows, data.times, "tiny", "perceptual[zoo-clip]")
     assert chart is not None
     _, names = chart.axes[0].get_legend_handles_labels()
     assert [n for n in names if n in ("ddim", "dpm++")] == ["ddim", "dpm++"]
@@ -58,8 +71,8 @@ def test_a_chart_has_a_curve_a_method_in_the_order_of_the_run(finished: Finished
 
 
 def test_the_axis_of_distance_is_logarithmic_where_one_value_is_far_off(finished: Finished):
-    document, metric = finished().read_results_document(), "perceptual[zoo-clip]"
-    rows, times = result_rows(document, "rows"), document["times"]
+    data, metric = read_run(finished()), "perceptual[zoo-clip]"
+    rows, times = data.rows, data.times
 
     def scale(far: float) -> str:
         first = next(r for r in rows if (r.model, r.metric, r.method) == ("tiny", metric, "ddim"))

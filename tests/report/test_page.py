@@ -87,9 +87,9 @@ def test_json_cannot_end_its_script_element_and_reads_back():
 
 def test_the_answer_stands_in_the_file_without_a_script(finished: Finished):
     words = " ".join("".join(Elements(write_page(finished()).read_text()).words).split())
-    assert "On the front of U-Net time against perceptual[zoo-clip]: dpm++ at 4 steps" in words
-    assert "Too small to tell: ddim at 8 steps and dpm++ at 8 steps" in words
-    assert "measured in this run on a <tt>CPU</tt>, 2 threads" in words
+    assert "On the front of latency against perceptual[zoo-clip]: dpm++ at 4 steps" in words
+    assert "Not distinguishable: ddim at 8 steps and dpm++ at 8 steps" in words
+    assert "measured on a <tt>CPU</tt>, 2 threads" in words
 
 
 def test_the_same_run_gives_the_same_file(finished: Finished):
@@ -118,10 +118,15 @@ def test_the_commands(
     assert (run.path / "report.html").exists()
     code, said = say("pick", str(run.path), "--max-latency-ms", "15")
     assert code == 0
-    assert said.startswith("tiny: With at most 15.00 ms, the closest is dpm++ at 4 steps (12.00 ms")
-    assert say("pick", str(run.path)) == (2, "")
+    assert said.startswith("tiny: With at most 15.00 ms, the closest is dpm++ at 4 steps (14.40 ms")
+    code, said = say("pick", str(run.path))
+    assert code == 0
+    assert said.startswith("tiny: Recommended, the best balance of latency and distance")
+    code, said = say("pick", str(run.path), "--max-latency-ms", "1")
+    assert code == 1
+    assert "none. The fastest is" in said
     assert say("report", str(run.path), "--cards") == (2, "")  # nothing trained in it
-    assert say("pick", str(run.path), "--max-loss", "1", "--metric", "lpisp") == (2, "")
+    assert say("pick", str(run.path), "--max-distance", "1", "--metric", "lpisp") == (2, "")
 
 
 # ------------------------------------------------------------------------------ pictures
@@ -139,7 +144,7 @@ def test_pictures_are_lossless_and_of_the_image_they_stand_for(finished: Finishe
     assert shown["notes"] == []
     assert len(shown["items"]) == 8
     one = shown["items"][3]
-    uri = data["pictures"][one["pictures"][1]]
+    uri = data["images"][one["images"][1]]
     raw = base64.b64decode(uri.removeprefix("data:image/webp;base64,"))
     pixels = np.asarray(Image.open(io.BytesIO(raw)).convert("RGB"))
     assert pixels[0, 0].tolist() == [40 + 50 * 3, 60 + 30, 90 * (one["seed"] + 1)]
@@ -155,8 +160,8 @@ def test_best_and_worst_come_from_all_images_each_prompt_once(finished: Finished
 def test_pictures_that_were_not_kept_are_said(finished: Finished):
     found = data_of(write_page(finished(keep=False)))["models"][0]["gallery"]
     assert "ddim at 4 steps: its images were not kept." in found["notes"]
-    assert found["items"][0]["pictures"][0] is not None
-    assert found["items"][0]["pictures"][1:] == [None] * 4
+    assert found["items"][0]["images"][0] is not None
+    assert found["items"][0]["images"][1:] == [None] * 4
 
 
 def test_a_lost_reference_and_a_lost_shard_are_said(finished: Finished, tmp_path: Path):
@@ -167,7 +172,7 @@ def test_a_lost_reference_and_a_lost_shard_are_said(finished: Finished, tmp_path
     models = data_of(write_page(run))["models"]
     notes = [n for m in models for n in m["gallery"]["notes"]]
     lost = [
-        n for n in notes if n.endswith("its shards are gone or broken, so it has no pictures here.")
+        n for n in notes if n.endswith("its shards are gone or broken, so it has no images here.")
     ]
     assert len(lost) == 3
     assert "reference at 25 steps: its shards" in lost[0]
@@ -187,10 +192,8 @@ def test_pictures_of_other_noise_are_left_out(finished: Finished, monkeypatch: p
     run = finished()
     monkeypatch.setattr(gallery, "_paired", lambda a, b: b.index != 0)
     found = data_of(write_page(run))["models"][0]["gallery"]
-    assert (
-        "ddim at 4 steps: pictures that started from other noise were left out." in found["notes"]
-    )
-    assert found["extremes"][0][0][0]["pictures"][1] is None
+    assert "ddim at 4 steps: images that started from other noise were left out." in found["notes"]
+    assert found["extremes"][0][0][0]["images"][1] is None
 
 
 @pytest.mark.parametrize(("images", "seeds"), [(1, 1), (6, 3), (64, 1), (300, 2), (30000, 3)])
@@ -288,6 +291,12 @@ setTimeout(() => {
   said.markup = document.querySelectorAll("main b, main i, main u, main svg[onload], main script").length;
   said.wide = document.documentElement.scrollWidth - innerWidth;
   said.unlabelled = [...document.querySelectorAll("select, input")].filter((e) => !e.labels.length).map((e) => e.id);
+  const steps = () => [...document.querySelector("[data-model]:not([hidden]) table.sortable").tBodies[0].rows].map((r) => r.cells[1].textContent);
+  const sorter = document.querySelector("[data-model]:not([hidden]) table.sortable").tHead.rows[0].cells[1];
+  said.sorted = [];
+  for (let i = 0; i < 2; i++) { sorter.querySelector("button").click(); said.sorted.push([sorter.getAttribute("aria-sort"), ...steps()]); }
+  said.example = document.querySelectorAll("[data-example] img").length;
+  said.star = document.querySelectorAll("#chart path.reference").length;
   said.broken = [...document.images].filter((i) => i.src && i.complete && !i.naturalWidth).length;
   const out = document.createElement("pre");
   out.id = "said";
@@ -345,9 +354,9 @@ def test_switches_slider_and_hostile_prompts_in_a_browser(finished: Finished, tm
     assert said["title"] == "sunbench: tiny, other <i>model</i>"
     assert said["points"] == said["reachable"] == 4
     assert said["label"].startswith(
-        "ddim at 4 steps: 12.00 ms, 8 NFE, perceptual[zoo-clip] 0.4000 ["
+        "ddim at 4 steps: 14.40 ms, 8 NFE, perceptual[zoo-clip] 0.4000 ["
     )
-    assert said["fastest"].startswith("dpm++ at 4 steps: 12.00 ms")
+    assert said["fastest"].startswith("dpm++ at 4 steps: 14.40 ms")
     assert "ssim: structural similarity" in said["axis"]
     assert said["noPairs"] is False
     assert said["clip"] == "inset(0px 75% 0px 0px)"
@@ -364,6 +373,12 @@ def test_switches_slider_and_hostile_prompts_in_a_browser(finished: Finished, tm
     assert said["markup"] == 0
     assert said["unlabelled"] == []
     assert said["broken"] == 0
+    assert said["sorted"] == [
+        ["ascending", "4", "4", "8", "8"],
+        ["descending", "8", "8", "4", "4"],
+    ]
+    assert said["example"] == 4  # a pair per model
+    assert said["star"] == 1  # the reference is in the chart
 
 
 @needs_browser

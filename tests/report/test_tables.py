@@ -5,29 +5,33 @@ from __future__ import annotations
 import csv
 import io
 import re
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sunbench.errors import UserError
+from sunbench.report.data import CellTime, Requirements, RunData, WinRate, models, read_run
+from sunbench.report.formats import csv_text, markdown_table, plain
 from sunbench.report.tables import (
     FLOOR,
+    best_lines,
     cell_text,
-    csv_text,
+    flags,
     headline,
+    latency_markdown,
     latex,
     markdown,
-    markdown_table,
-    models,
     number,
-    pair_table,
     reasons,
+    requirements_table,
+    results_frame,
     short_text,
     summary,
-    takes_table,
     time_table,
+    win_rate_table,
     write_tables,
 )
 from sunbench.store import ResultRow, RunFolder
@@ -52,17 +56,17 @@ REASON = replace(ROW, method="dpm++", value=None, low=None, high=None, nfe=None,
 REFERENCE = replace(ROW, method="reference", steps=25, nfe=50, metric="clip_score[zoo-clip]")
 FLOOR_ROW = replace(ROW, method=FLOOR, steps=25, nfe=50, value=3.0, low=2.5, high=3.5)
 ROWS = [REFERENCE, FLOOR_ROW, ROW, REASON]
-TAKES = {
-    "model": "tiny",
-    "method": "lcm",
-    "training": "once a model",
-    "negative_prompts": False,
-    "base": "emoji",
-    "parameters": 2_200_000,
-    "images": 96_000,
-    "seconds": 2345.6,
-}
-UNKNOWN = {**dict.fromkeys(TAKES), "model": "tiny", "method": "mine"}
+NEEDS = Requirements(
+    model="tiny",
+    method="lcm",
+    training="once a model",
+    negative_prompts=False,
+    base="emoji",
+    parameters=2_200_000,
+    images=96_000,
+    seconds=2345.6,
+)
+UNKNOWN = Requirements("tiny", "mine")
 HOSTILE = "a|b\n## c & d_e % $f# {g} \\h ~i^ <b>"
 
 
@@ -142,22 +146,24 @@ def test_columns_say_which_way_is_better():
 
 
 def test_floor_line_prints_the_floor_of_set_distances():
-    assert "same N): fd[zoo-clip] 3.000 [2.500, 3.500]." in markdown(ROWS, [], [])
-    assert "No floor was measured." in markdown([ROW], [], [])
+    assert "same N): fd[zoo-clip] 3.000 [2.500, 3.500]." in markdown(RunData(ROWS))
+    assert "No floor was measured." in markdown(RunData([ROW]))
 
 
-def test_what_methods_take_is_a_table_of_its_own():
-    head, lines = takes_table([TAKES, UNKNOWN])
+def test_training_requirements_are_a_table_of_their_own():
+    head, lines = requirements_table([NEEDS, UNKNOWN])
     assert lines[0] == ["lcm", "once a model", "no", "emoji", "2,200,000", "96,000", "2,346"]
     assert lines[1] == ["mine", *["–"] * (len(head) - 1)]
-    text = markdown(ROWS, [], [], [TAKES, {**TAKES, "model": "other", "method": "sun"}])
+    needs = (NEEDS, replace(NEEDS, model="other", method="sun"))
+    text = markdown(RunData(ROWS, requirements=needs))
     assert "| lcm | once a model | no | emoji | 2,200,000 | 96,000 | 2,346 |" in text
     assert "| sun |" not in text
-    assert "takes" not in markdown(ROWS, [], [])
+    assert "### Training requirements" in text
+    assert "requirements" not in markdown(RunData(ROWS))
 
 
 def test_reasons_stand_in_their_cells():
-    text = markdown(ROWS, [], [])
+    text = markdown(RunData(ROWS))
     assert "| dpm++ | 4 | – |" in text
     assert text.count("no CFG") == 1
 
@@ -178,11 +184,19 @@ def test_markdown_cells_cannot_break_the_table():
 
 def test_a_hostile_model_name_stays_in_its_heading():
     rows = [replace(r, model=HOSTILE, prompts="p`\n# q") for r in ROWS]
-    lines = markdown(rows, [], []).splitlines()
+    lines = markdown(RunData(rows)).splitlines()
     assert [line for line in lines if line.startswith("#")] == [lines[0]]
     assert lines[0].startswith("## a")
     assert "&lt;b" in lines[0]
     assert "`" not in lines[2].replace("p`", "")
+
+
+@pytest.mark.parametrize(
+    "name", ["![x](http://a.b/c.png)", "[x](http://a.b)", "![x][y]", "<img src=x>", "](x)"]
+)
+def test_names_are_neither_images_nor_links_nor_tags(name: str):
+    text = re.sub(r"\\\\", "", plain(name))
+    assert not re.search(r"(?<!\\)!\[|\](\(|\[)|<", text)
 
 
 # ------------------------------------------------------------------------------ LaTeX
@@ -220,43 +234,76 @@ def test_latex_has_a_tabular_a_model():
 # ------------------------------------------------------------------------------ CSV and the rest
 
 
+@pytest.mark.parametrize("name", ["=1+1", "+1", "-1+cmd|' /C calc'!A0", "@SUM(A1)", "\t=1"])
+def test_no_text_of_a_csv_is_a_formula(name: str):
+    frame = results_frame([replace(ROW, model=name, value=-1.5, low=-2.0, high=-1.0)])
+    (record,) = csv.DictReader(io.StringIO(csv_text(frame)))
+    assert record["model"] == "'" + name
+    assert (record["value"], record["low"]) == ("-1.5", "-2.0")
+
+
 def test_csv_keeps_full_precision_and_any_name():
     rows = [replace(ROW, value=1 / 3, low=0.1, high=0.7, model=HOSTILE), REASON]
-    records = list(csv.DictReader(io.StringIO(csv_text(rows))))
+    records = list(csv.DictReader(io.StringIO(csv_text(results_frame(rows)))))
     assert float(records[0]["value"]) == 1 / 3
     assert records[0]["model"] == HOSTILE
     assert (records[1]["value"], records[1]["reason"]) == ("", "no CFG")
 
 
-def times(role: str, method: str, unet: float) -> dict[str, object]:
-    cost = {"nfe": 8.0, "unet_seconds": unet, "sample_seconds": 0.02, "decode_seconds": 0.001}
-    return {"model": "tiny", "method": method, "role": role, "steps": 4, **cost}
+def times(role: str, method: str, unet: float, nfe: float = 8.0) -> CellTime:
+    return CellTime("tiny", method, role, 4, nfe, unet, 0.02, 0.005)
 
 
-def test_times_are_in_milliseconds_beside_the_reference():
-    table = [times("reference", "dpm++", 0.1), times("floor", "dpm++", 0.1)]
-    head, lines = time_table([*table, times("candidate", "ddim", 0.025)])
-    assert head[-1] == "U-Net speed-up"
+def test_latencies_are_in_milliseconds_beside_the_reference():
+    reference = CellTime("tiny", "dpm++", "reference", 25, 50.0, 0.1, 0.11, 0.015)
+    floor = replace(reference, role="floor")
+    head, lines = time_table([reference, floor, times("candidate", "ddim", 0.025)])
+    assert head[3:] == ["end to end ms", "U-Net ms", "speed-up", "U-Net speed-up"]
     assert lines == [
-        ["reference", "4", "8", "100.00", "20.00", "1.00", "1.00x"],
-        ["ddim", "4", "8", "25.00", "20.00", "1.00", "4.00x"],
+        ["reference", "25", "50", "125.00", "100.00", "1.00x", "1.00x"],
+        ["ddim", "4", "8", "25.00", "25.00", "5.00x", "4.00x"],
     ]
 
 
 def test_times_without_a_reference_have_no_gain():
-    assert time_table([times("candidate", "ddim", 0.025)])[1][0][-1] == "–"
+    assert time_table([times("candidate", "ddim", 0.025)])[1][0][-2:] == ["–", "–"]
 
 
-def test_pairs_print_their_interval():
-    pair = {"metric": "ssim", "a": "ddim", "b": "dpm++", "steps": 4, "a_closer": 0.25}
-    line = pair_table([pair | {"low": 0.125, "high": 0.5}])[1][0]
-    assert line == ["ssim", "ddim", "dpm++", "4", "0.250 [0.125, 0.500]"]
+def test_a_speed_up_above_the_ratio_of_nfe_is_flagged_wherever_it_appears():
+    reference = CellTime("tiny", "dpm++", "reference", 25, 50.0, 0.1, 0.11, 0.015)
+    odd = times("candidate", "ddim", 0.001)  # 100x in the U-Net, at 6.25 times fewer NFE
+    data = RunData(ROWS, times=(reference, odd))
+    assert time_table(data.times)[1][1][-2:] == ["5.00x †", "100.00x †"]
+    assert flags(data.times) == ["ddim at 4 steps: 100.00x is above the ratio of NFE, 6.25"]
+    assert "- †ddim at 4 steps: 100.00x is above" in latency_markdown(data)
+    head, lines = headline(ROWS, "tiny", times=data.times)
+    assert (head[3], lines[0][3]) == ("speed-up", "5.00x †")
+
+
+def test_win_rates_print_their_interval_and_what_is_not_distinguishable():
+    rate = WinRate("tiny", 4, "ssim", "ddim", "dpm++", 0.25, 0.125, 0.5)
+    assert win_rate_table([rate])[1][0] == [
+        *("ssim", "ddim", "dpm++", "4", "0.250 [0.125, 0.500]", "not distinguishable")
+    ]
+    assert win_rate_table([replace(rate, high=0.49)])[1][0][-1] == ""
+
+
+def test_the_best_of_a_column_is_a_candidate_in_the_right_direction():
+    other = replace(ROW, method="unipc", value=11.5)
+    ssim = [replace(r, metric="ssim") for r in (ROW, other)]
+    best = best_lines([*ROWS, other, *ssim], "tiny")
+    assert best["fd[zoo-clip]"] == {("unipc", 4)}
+    assert best["ssim"] == {("ddim", 4)}
+    assert "clip_score[zoo-clip]" not in best
 
 
 def test_summary_has_a_line_a_cell_with_everything():
     rows = [*ROWS, replace(ROW, method="lcm", metric="ssim", nfe=4, value=0.5)]
-    spent = [times("candidate", "lcm", 0.025), {**times("reference", "dpm++", 0.1), "steps": 25}]
-    head, lines = summary(rows, spent, [TAKES, UNKNOWN])
+    spent = [
+        times("candidate", "lcm", 0.025),
+        replace(times("reference", "dpm++", 0.1), steps=25),
+    ]
+    head, lines = summary(rows, spent, [NEEDS, UNKNOWN])
     assert head == [
         "model",
         "method",
@@ -265,9 +312,9 @@ def test_summary_has_a_line_a_cell_with_everything():
         "clip_score[zoo-clip] ↑",
         "fd[zoo-clip] ↓",
         "ssim ↑",
+        "end to end ms",
         "U-Net ms",
-        "sampler and VAE ms",
-        "needs training",
+        "training",
         "negative prompts",
         "trained parameters",
         "training images",
@@ -275,18 +322,18 @@ def test_summary_has_a_line_a_cell_with_everything():
     ]
     none, took = ["–"] * 5, ["once a model", "no", "2200000", "96000", "2346"]
     assert lines == [
-        ["tiny", "reference", "25", "50", "12.35", "–", "–", "100.00", "21.00", *none],
-        ["tiny", FLOOR, "25", "50", "–", "3.000", "–", "–", "–", *none],
         ["tiny", "ddim", "4", "8", "–", "12.35", "–", "–", "–", *none],
         ["tiny", "dpm++", "4", "–", "–", "no CFG", "–", "–", "–", *none],
-        ["tiny", "lcm", "4", "4", "–", "–", "0.5000", "25.00", "21.00", *took],
+        ["tiny", "lcm", "4", "4", "–", "–", "0.5000", "25.00", "25.00", *took],
+        ["tiny", "reference", "25", "50", "12.35", "–", "–", "25.00", "100.00", *none],
+        ["tiny", FLOOR, "25", "50", "–", "3.000", "–", "–", "–", *none],
     ]
 
 
 def test_written_tables_hold_every_model_and_are_the_same_twice(tmp_path: Path):
     run = RunFolder(tmp_path)
     rows = [*ROWS, replace(ROW, model="other")]
-    run.write_results(rows, {"times": [times("candidate", "ddim", 0.1)], "pairs": []})
+    run.write_results(rows, {"times": [asdict(times("candidate", "ddim", 0.1))], "pairs": []})
     write_tables(run)
     first = {f.name: f.read_bytes() for f in (tmp_path / "tables").iterdir()}
     write_tables(run)
@@ -296,3 +343,22 @@ def test_written_tables_hold_every_model_and_are_the_same_twice(tmp_path: Path):
     assert first["pairs.csv"] == b""
     assert list(csv.reader(io.StringIO(first["summary.csv"].decode())))[-1][:2] == ["other", "ddim"]
     assert b"ddim" in first["times.csv"]
+
+
+@pytest.mark.parametrize(
+    ("part", "message"),
+    [
+        ({"times": 3}, "times: given int, expected a list"),
+        ({"times": [3]}, "times 1: given int, expected an object"),
+        ({"times": [{"model": "m"}]}, "times 1: given no method, expected str"),
+        ({"pairs": [{"model": None}]}, "pairs 1, model: given None, expected str"),
+        ({"pairs": {"a": 1}}, "pairs: given dict, expected a list"),
+        ({"takes": [{"model": "m", "method": "x", "parameters": "many"}]}, "parameters: given"),
+    ],
+)
+def test_a_wrongly_typed_document_is_one_line(tmp_path: Path, part: dict, message: str):
+    run = RunFolder(tmp_path)
+    run.write_results(ROWS, part)
+    with pytest.raises(UserError, match=message) as error:
+        read_run(run)
+    assert "\n" not in str(error.value)

@@ -63,6 +63,18 @@ def test_the_hub_reads_it():
     assert ModelCard(weights_card({**DOCUMENT, "base": "sd1.5"})).data.base_model.count("/") == 1
 
 
+def test_the_hub_reads_licence_base_and_what_was_measured():
+    card = ModelCard(weights_card({**DOCUMENT, "base": "sd1.5"}, [ROW], [("emoji", "lcm")]))
+    assert card.data.license == "creativeml-openrail-m"
+    assert ModelCard(weights_card(DOCUMENT)).data.license == "apache-2.0"
+    assert ModelCard(weights_card({**DOCUMENT, "base": "my-own"})).data.license is None
+    (result,) = card.data.eval_results
+    assert (result.metric_type, result.metric_value) == ("fd", 0.707)
+    assert result.metric_name == "fd[zoo-clip] on emoji at 4 steps"
+    assert result.dataset_name == "zoo, 400 images"
+    assert ModelCard(weights_card(DOCUMENT, [ROW], [("emoji", "sun")])).data.eval_results is None
+
+
 def test_it_says_what_training_json_says():
     text = weights_card(DOCUMENT)
     for part in (
@@ -72,7 +84,7 @@ def test_it_says_what_training_json_says():
         "A negative prompt has no effect.",
         "--models MODEL --weights lcm=WEIGHTS",
         "| parameters trained | 4,431,204 |",
-        "| pictures seen | 19,200 |",
+        "| images seen | 19,200 |",
         '"learning_rate": 5e-05',
         "Not measured yet.",
     ):
@@ -122,7 +134,7 @@ def test_measured_rows_are_those_of_the_weights(tmp_path: Path):
     lcm, sun = written["lcm.md"], written["sun.md"]
     assert "0.7070 [0.4980, 0.9530]" in lcm
     assert "0.5630" in lcm
-    assert "`emoji-3d`, 400 pictures a row" in lcm
+    assert "`emoji-3d`, 400 images per row" in lcm
     assert "| reference | 25 | 50 |" in lcm
     assert "77.00" not in lcm
     assert "1.250" not in lcm

@@ -1,4 +1,4 @@
-"""The pictures of a page: a seeded sample of prompts, and each method's best and worst ones."""
+"""The images of a page: a seeded sample of prompts, and each method's best and worst ones."""
 
 from __future__ import annotations
 
@@ -23,35 +23,35 @@ BLOCKS = 6  # runs of 64 images that they are drawn from, so that a big set is r
 BLOCK = 64
 EXTREMES = 6  # best and worst prompts of a method
 SIDES = (256, 192, 128, 96, 64)  # pixels; the largest that fits is taken
-BUDGET_BYTES = 12_000_000  # of all pictures of a page, before base64
+BUDGET_BYTES = 12_000_000  # of all images of a page, before base64
 MOST_BYTES = 18_000_000
 
 
 @dataclass
 class Album:
-    """Pictures as data URIs by id; refuses more than MOST_BYTES."""
+    """Images as data URIs by id; refuses more than MOST_BYTES."""
 
     side: int = SIDES[0]
-    pictures: dict[str, str] = field(default_factory=dict)
+    images: dict[str, str] = field(default_factory=dict)
     bytes: int = 0
     full: bool = False
 
     def add(self, name: str, image: NDArray[np.uint8]) -> str | None:
-        """Keep a picture (H, W, 3) and return its id, or None when the page is full."""
-        if name in self.pictures:
+        """Keep an image (H, W, 3) and return its id, or None when the page is full."""
+        if name in self.images:
             return name
         data = thumbnail(image, self.side)
         if self.bytes + len(data) > MOST_BYTES:
             self.full = True
             return None
         self.bytes += len(data)
-        self.pictures[name] = "data:image/webp;base64," + base64.b64encode(data).decode()
+        self.images[name] = "data:image/webp;base64," + base64.b64encode(data).decode()
         return name
 
 
 @dataclass(frozen=True)
 class Wanted:
-    """What one model's gallery is made of, before a picture is read."""
+    """What one model's gallery is made of, before an image is read."""
 
     number: int
     reference: CellFiles
@@ -66,18 +66,18 @@ class Wanted:
         return set(self.sample).union(*(best + worst for best, worst in extremes))
 
     @property
-    def pictures(self) -> int:
-        """How many pictures that is."""
+    def count(self) -> int:
+        """How many images that is."""
         return sum(len(self.indices(c)) for c in (None, *range(len(self.candidates))))
 
 
 def thumbnail(image: NDArray[np.uint8], side: int) -> bytes:
-    """Lossless WebP of a picture, made smaller where its longer side exceeds ``side``."""
-    picture = Image.fromarray(image)
-    if max(picture.size) > side:
-        picture.thumbnail((side, side), Image.Resampling.LANCZOS)
+    """Lossless WebP of an image, made smaller where its longer side exceeds ``side``."""
+    reduced = Image.fromarray(image)
+    if max(reduced.size) > side:
+        reduced.thumbnail((side, side), Image.Resampling.LANCZOS)
     out = io.BytesIO()
-    picture.save(out, "WEBP", lossless=True, quality=20, method=2)
+    reduced.save(out, "WEBP", lossless=True, quality=20, method=2)
     return out.getvalue()
 
 
@@ -85,7 +85,7 @@ def thumbnail(image: NDArray[np.uint8], side: int) -> bytes:
 
 
 def sample(images: int, seeds: int, prompts: int = PROMPTS) -> tuple[int, ...]:
-    """Image numbers of a seeded sample of prompts, one image a prompt, from a few blocks."""
+    """Image numbers of a seeded sample of prompts, one image per prompt, from a few blocks."""
     random = np.random.default_rng(0)
     blocks = -(-images // BLOCK)
     chosen = np.sort(random.choice(blocks, min(BLOCKS, blocks), replace=False))
@@ -130,11 +130,11 @@ def wanted(path: Path, model: dict[str, Any], number: int, metric: str | None) -
 
     metric: the LPIPS whose scores order best and worst, or None.
     """
-    found = cells(path, model["cells"])
-    reference = next((c for c in found if c.role == "reference"), None)
+    own = cells(path, model["cells"])
+    reference = next((c for c in own if c.role == "reference"), None)
     if reference is None:
         return None
-    candidates = tuple(c for c in found if c.role == "candidate")
+    candidates = tuple(c for c in own if c.role == "candidate")
     prefix = _score_prefix(reference, metric)
     scores = tuple(c.scores(prefix) if prefix else np.full(c.images, np.nan) for c in candidates)
     ends = tuple(extremes(s, reference.seeds) for s in scores)
@@ -154,14 +154,14 @@ def _score_prefix(reference: CellFiles, metric: str | None) -> str | None:
 
 
 def gather(wants: Sequence[Wanted]) -> tuple[Album, list[dict[str, Any]]]:
-    """The pictures of all models, and per model what stands where (JSON-able)."""
-    count = sum(w.pictures for w in wants)
+    """The images of all models, and per model what stands where (JSON-able)."""
+    count = sum(w.count for w in wants)
     album = Album(_side(wants, count))
     return album, [_model(w, album) for w in wants]
 
 
 def _side(wants: Sequence[Wanted], count: int) -> int:
-    """The largest side at which that many pictures like the first few fit."""
+    """The largest side at which that many images like the first few fit."""
     probes = [r.image for w in wants[:2] for r in w.reference.rows(w.sample[:3])]
     some = [p for p in probes if p is not None]
     for side in SIDES:
@@ -177,18 +177,19 @@ def _model(want: Wanted, album: Album) -> dict[str, Any]:
     shown = {i: _put(album, want, "r", r) for i, r in rows.items()}
     placed: list[dict[int, str | None]] = []
     for c, cell in enumerate(want.candidates):
-        found = list(cell.rows(want.indices(c)))
-        notes += _absence(cell, found, len(want.indices(c)), album)
-        mine = [r for r in found if r.index not in rows or _paired(rows[r.index], r)]
-        if len(mine) < len(found):
-            notes.append(f"{cell.name}: pictures that started from other noise were left out.")
+        held = list(cell.rows(want.indices(c)))
+        notes += _absence(cell, held, len(want.indices(c)), album)
+        mine = [r for r in held if r.index not in rows or _paired(rows[r.index], r)]
+        if len(mine) < len(held):
+            notes.append(f"{cell.name}: images that started from other noise were left out.")
         placed.append({r.index: _put(album, want, str(c), r) for r in mine})
         rows.update({r.index: r for r in mine if r.index not in rows})
     if album.full:
-        notes.append("Some pictures were left out to keep this page small.")
+        notes.append("Some images were left out to keep this page small.")
     return {
         "notes": notes,
         "cells": [c.name for c in want.candidates],
+        "places": [[c.method, c.steps] for c in want.candidates],
         "reference": want.reference.name,
         "items": [_item(want, rows[i], shown, placed) for i in want.sample if i in rows],
         "extremes": [
@@ -210,14 +211,14 @@ def _paired(reference: ShardRow, row: ShardRow) -> bool:
 
 
 def _absence(cell: CellFiles, rows: Iterable[ShardRow], asked: int, album: Album) -> list[str]:
-    """Why pictures of a cell are not shown, in words."""
+    """Why images of a cell are not shown, in words."""
     rows = list(rows)
     if not rows:
-        return [f"{cell.name}: its shards are gone or broken, so it has no pictures here."]
+        return [f"{cell.name}: its shards are gone or broken, so it has no images here."]
     if all(r.image is None for r in rows):
-        return [f"{cell.name}: its pictures were not kept."]
+        return [f"{cell.name}: its images were not kept."]
     if len(rows) < asked:
-        return [f"{cell.name}: {asked - len(rows)} of {asked} pictures are gone or broken."]
+        return [f"{cell.name}: {asked - len(rows)} of {asked} images are gone or broken."]
     return []
 
 
@@ -240,9 +241,9 @@ def _item(
     want: Wanted, row: ShardRow, shown: dict[int, str | None], placed: list[dict[int, str | None]]
 ) -> dict[str, Any]:
     i = row.index
-    pictures = [shown.get(i), *(p.get(i) for p in placed)]
+    images = [shown.get(i), *(p.get(i) for p in placed)]
     scores = [_score(want, c, i) for c in range(len(placed))]
-    return {**_words(row), "pictures": pictures, "scores": scores}
+    return {**_words(row), "images": images, "scores": scores}
 
 
 def _extreme(
@@ -253,5 +254,5 @@ def _extreme(
     c: int,
     i: int,
 ) -> dict[str, Any]:
-    pictures = [shown.get(i), placed[c].get(i)]
-    return {**_words(rows[i]), "pictures": pictures, "score": _score(want, c, i)}
+    images = [shown.get(i), placed[c].get(i)]
+    return {**_words(rows[i]), "images": images, "score": _score(want, c, i)}

@@ -40,16 +40,21 @@
   // ---------------------------------------------------------------- chart
 
   const methods = () => [...new Set(model.metrics.flatMap((m) => m.points.map((p) => p.method)))];
-  const colour = (method) => `var(--s${methods().indexOf(method) % 8})`;
+  const color = (method) => `var(--s${methods().indexOf(method) % 8})`;
+  // Nine shapes and eight colors: no two of 72 methods look the same.
   const SHAPES = [
     (x, y) => `M${x - 6} ${y}a6 6 0 1 0 12 0a6 6 0 1 0 -12 0`,
     (x, y) => `M${x - 5.5} ${y - 5.5}h11v11h-11z`,
     (x, y) => `M${x} ${y - 7}l7 12h-14z`,
     (x, y) => `M${x} ${y - 7.5}l7.5 7.5l-7.5 7.5l-7.5 -7.5z`,
     (x, y) => `M${x} ${y + 7}l7 -12h-14z`,
+    (x, y) => `M${x - 2.4} ${y - 7}h4.8v4.6h4.6v4.8h-4.6v4.6h-4.8v-4.6h-4.6v-4.8h4.6z`,
+    (x, y) => `M${x - 6} ${y - 6}l3 -1l3 3.4l3 -3.4l3 1l-3.4 6l3.4 6l-3 1l-3 -3.4l-3 3.4l-3 -1l3.4 -6z`,
+    (x, y) => `M${x - 3.5} ${y - 6.5}h7l3.5 6.5l-3.5 6.5h-7l-3.5 -6.5z`,
+    (x, y) => `M${x} ${y - 7.5}l2 5.3h5.4l-4.3 3.6l1.6 5.6l-4.7 -3.3l-4.7 3.3l1.6 -5.6l-4.3 -3.6h5.4z`,
   ];
   const shape = (method, x, y) =>
-    draw("path", { d: SHAPES[methods().indexOf(method) % SHAPES.length](x, y), fill: colour(method) });
+    draw("path", { d: SHAPES[methods().indexOf(method) % SHAPES.length](x, y), fill: color(method) });
 
   const logTicks = (low, high) => {
     const ratio = high / low;
@@ -79,7 +84,7 @@
     const points = whole();
     at("chart-what").textContent = `${metric.name}: ${metric.summary}. ${metric.better === "lower" ? "Lower" : "Higher"} is better. ` +
       "Numbers beside marks are steps; bars are 95 % intervals; ringed marks on the broken line are the front." +
-      (model.reference === null ? "" : ` The reference takes ${number(model.reference)} ms.`);
+      (model.reference === null ? "" : ` The reference takes ${number(model.reference)} ms per image.`);
     at("legend").replaceChildren(...methods().map((name) => {
       const item = make("span");
       const icon = draw("svg", { width: 16, height: 16, "aria-hidden": "true" });
@@ -88,25 +93,28 @@
       return item;
     }));
     if (!points.length) {
-      box.replaceChildren(make("p", { class: "absent" }, "Nothing has both a time and a value of this distance."));
+      box.replaceChildren(make("p", { class: "absent" }, "Nothing has both a latency and a value of this distance."));
       return;
     }
     const width = Math.max(300, box.clientWidth || 720);
     const height = Math.round(Math.min(460, Math.max(300, width * 0.55)));
     const edge = { left: 76, right: 26, top: 18, bottom: 52 };
     const times = points.map((p) => p.ms);
+    if (model.reference !== null) times.push(model.reference);
     const [t0, t1] = [Math.min(...times) / 1.18, Math.max(...times) * 1.22];
     const values = points.flatMap((p) => (p.low === null ? [p.value] : [p.value, p.low, p.high]));
     if (metric.floor !== null) values.push(metric.floor);
+    const wide = metric.logarithmic;
+    const same = wide || model.reference === null ? null : identical(metric);
+    if (same !== null) values.push(same);
     let [v0, v1] = [Math.min(...values), Math.max(...values)];
     const room = (v1 - v0 || Math.abs(v1) || 1) * 0.08;
-    const wide = metric.logarithmic;
     if (wide) [v0, v1] = [v0 / 1.25, v1 * 1.25];
     else [v0, v1] = [v0 >= 0 && v0 < (v1 - v0) * 0.4 ? 0 : v0 - room, v1 + room];
     const x = (t) => edge.left + (Math.log(t / t0) / Math.log(t1 / t0)) * (width - edge.left - edge.right);
     const share = wide ? (v) => Math.log(v / v0) / Math.log(v1 / v0) : (v) => (v - v0) / (v1 - v0);
     const y = (v) => height - edge.bottom - share(v) * (height - edge.top - edge.bottom);
-    const svg = draw("svg", { viewBox: `0 0 ${width} ${height}`, role: "group", "aria-label": `${metric.name} against U-Net time of ${model.name}` });
+    const svg = draw("svg", { viewBox: `0 0 ${width} ${height}`, role: "group", "aria-label": `${metric.name} against latency of ${model.name}` });
     const vertical = wide ? logTicks(v0, v1) : valueTicks(v0, v1);
     for (const v of vertical) {
       svg.append(draw("line", { class: "grid", x1: edge.left, x2: width - edge.right, y1: y(v), y2: y(v) }));
@@ -116,16 +124,17 @@
       svg.append(draw("line", { class: "grid", x1: x(t), x2: x(t), y1: edge.top, y2: height - edge.bottom }));
       svg.append(draw("text", { x: x(t), y: height - edge.bottom + 18, "text-anchor": "middle" }, `${+t.toPrecision(2)}`));
     }
-    svg.append(draw("text", { x: (edge.left + width - edge.right) / 2, y: height - 10, "text-anchor": "middle" }, "U-Net ms an image (logarithmic)"));
+    svg.append(draw("text", { x: (edge.left + width - edge.right) / 2, y: height - 10, "text-anchor": "middle" }, "latency per image, ms (logarithmic)"));
     const middle = (edge.top + height - edge.bottom) / 2;
     svg.append(draw("text", { x: 16, y: middle, "text-anchor": "middle", transform: `rotate(-90 16 ${middle})` }, `${metric.name} ${metric.better === "lower" ? "↓" : "↑"}${wide ? " (logarithmic)" : ""}`));
     if (metric.floor !== null) {
       svg.append(draw("line", { class: "floor", x1: edge.left, x2: width - edge.right, y1: y(metric.floor), y2: y(metric.floor) }));
       svg.append(draw("text", { x: width - edge.right - 4, y: y(metric.floor) - 5, "text-anchor": "end" }, "floor: reference, other seeds"));
     }
+    if (model.reference !== null) svg.append(...reference(x(model.reference), same === null ? null : y(same), edge.top, height - edge.bottom));
     for (const name of methods()) {
       const own = points.filter((p) => p.method === name).sort((a, b) => a.steps - b.steps);
-      svg.append(draw("polyline", { points: own.map((p) => `${x(p.ms)},${y(p.value)}`).join(" "), fill: "none", stroke: colour(name), "stroke-width": 1.5, opacity: 0.55 }));
+      svg.append(draw("polyline", { points: own.map((p) => `${x(p.ms)},${y(p.value)}`).join(" "), fill: "none", stroke: color(name), "stroke-width": 1.5, opacity: 0.55 }));
     }
     const best = points.filter((p) => p.front).sort((a, b) => a.ms - b.ms);
     svg.append(draw("path", { class: "frontline", d: best.map((p, i) => (i ? `H${x(p.ms)}V${y(p.value)}` : `M${x(p.ms)} ${y(p.value)}`)).join("") }));
@@ -136,12 +145,23 @@
     box.replaceChildren(svg);
   };
 
+  // A distance of the reference to itself, where the metric's name says it.
+  const identical = (m) => (m.better === "lower" ? 0 : /^(ssim|cos|latent_cos)/.test(m.name) ? 1 : null);
+
+  const reference = (x, y, top, bottom) => {
+    const line = draw("line", { class: "floor", x1: x, x2: x, y1: top, y2: bottom });
+    const words = draw("text", { x: x - 6, y: top + 12, "text-anchor": "end" }, "reference");
+    if (y === null) return [line, words];
+    const star = draw("path", { class: "reference", d: `M${x - 8} ${y}h16M${x} ${y - 8}v16M${x - 6} ${y - 6}l12 12M${x - 6} ${y + 6}l12 -12` });
+    return [line, star, words];
+  };
+
   const mark = (p, x, y, scale) => {
     const g = draw("g", { class: "point", tabindex: 0, role: "img", "aria-label": described(p) });
     g.append(draw("circle", { class: "halo", cx: x, cy: y, r: 15 }));
     if (p.low !== null) {
       const [a, b] = [scale(p.low), scale(p.high)];
-      g.append(draw("path", { d: `M${x} ${a}V${b}M${x - 4} ${a}h8M${x - 4} ${b}h8`, stroke: colour(p.method), "stroke-width": 1.6 }));
+      g.append(draw("path", { d: `M${x} ${a}V${b}M${x - 4} ${a}h8M${x - 4} ${b}h8`, stroke: color(p.method), "stroke-width": 1.6 }));
     }
     if (p.front) g.append(draw("circle", { class: "ring", cx: x, cy: y, r: 10 }));
     g.append(shape(p.method, x, y));
@@ -163,22 +183,21 @@
     const limit = at("limit").valueAsNumber;
     const out = at("fastest");
     if (Number.isNaN(limit)) { out.textContent = ""; return; }
-    const within = whole().filter((p) => loss(p.value) <= loss(limit)).sort((a, b) => a.ms - b.ms || loss(a.value) - loss(b.value));
-    if (!within.length) { out.textContent = `None is within ${number(limit)}.`; return; }
+    const end = (p) => (p.low === null ? loss(p.value) : Math.max(loss(p.low), loss(p.high)));
+    const within = whole().filter((p) => end(p) <= loss(limit)).sort((a, b) => a.ms - b.ms || loss(a.value) - loss(b.value));
+    if (!within.length) { out.textContent = `None has its whole interval within ${number(limit)}.`; return; }
     const p = within[0];
     const gain = model.reference === null ? "" : `; ${(model.reference / p.ms).toFixed(1)} times as fast as the reference`;
-    const end = metric.better === "lower" ? p.high : p.low;
-    const unsure = end !== null && loss(end) > loss(limit) ? "; its interval reaches beyond the limit" : "";
-    out.textContent = `${described(p)}${gain}${unsure}.`;
+    out.textContent = `${described(p)}${gain}.`;
   };
 
-  // ---------------------------------------------------------------- pictures
+  // ---------------------------------------------------------------- images
 
   const names = () => [model.gallery.reference, ...model.gallery.cells];
   const item = () => model.gallery.items[at("prompt").value];
-  const picture = (id, alt) => {
-    if (id === null) return make("span", { class: "absent" }, "no picture");
-    const img = make("img", { alt, src: data.pictures[id], decoding: "async" });
+  const image = (id, alt) => {
+    if (id === null) return make("span", { class: "absent" }, "no image");
+    const img = make("img", { alt, src: data.images[id], decoding: "async" });
     img.addEventListener("load", () => img.classList.toggle("small", img.naturalWidth <= 128));
     return img;
   };
@@ -186,7 +205,7 @@
     img.hidden = id === null;
     img.alt = alt;
     if (id === null) { img.removeAttribute("src"); return; }
-    img.src = data.pictures[id];
+    img.src = data.images[id];
     img.decode().then(() => img.classList.toggle("small", img.naturalWidth <= 128)).catch(() => {});
   };
   const wipe = () => {
@@ -197,8 +216,8 @@
   };
   const showPair = () => {
     const [l, r] = [at("left").value, at("right").value];
-    set(at("wipe-over"), item().pictures[l], `Left: ${names()[l]}`);
-    set(at("wipe-under"), item().pictures[r], `Right: ${names()[r]}`);
+    set(at("wipe-over"), item().images[l], `Left: ${names()[l]}`);
+    set(at("wipe-under"), item().images[r], `Right: ${names()[r]}`);
     for (const b of at("strip").querySelectorAll("button")) b.setAttribute("aria-pressed", String(b.dataset.cell === r));
     wipe();
   };
@@ -208,10 +227,10 @@
     at("strip").replaceChildren(...names().map((name, i) => {
       const figure = make("figure");
       const button = make("button", { type: "button", "data-cell": i, "aria-label": `Compare with ${name}` });
-      button.append(picture(one.pictures[i], ""));
+      button.append(image(one.images[i], ""));
       button.addEventListener("click", () => { at("right").value = i; showPair(); });
       const caption = make("figcaption", {}, name);
-      if (i && one.scores[i - 1] !== null) caption.append(make("span", { class: "score" }, `LPIPS ${number(one.scores[i - 1])}`));
+      if (i && one.scores[i - 1] !== null) caption.append(make("span", { class: "score" }, `${model.paired} ${number(one.scores[i - 1])}`));
       figure.append(button, caption);
       return figure;
     }));
@@ -225,9 +244,9 @@
   const pair = (one, name) => {
     const figure = make("figure");
     const two = make("div", { class: "two" });
-    two.append(picture(one.pictures[0], "Reference"), picture(one.pictures[1], name));
+    two.append(image(one.images[0], "Reference"), image(one.images[1], name));
     const caption = make("figcaption", {}, one.prompt);
-    caption.prepend(make("span", { class: "score" }, `LPIPS ${number(one.score)}, seed ${one.seed}`));
+    caption.prepend(make("span", { class: "score" }, `${model.paired} ${number(one.score)}, seed ${one.seed}`));
     figure.append(two, caption);
     return figure;
   };
@@ -239,15 +258,15 @@
     at("extremes-body").hidden = !best.length;
     at("extremes-none").hidden = best.length > 0;
   };
-  const pictures = () => {
+  const gallery = () => {
     const g = model.gallery;
     at("gallery").hidden = at("extremes").hidden = false;
-    const notes = g ? g.notes : ["This model has no reference pictures."];
+    const notes = g ? g.notes : ["This model has no reference images."];
     at("gallery-notes").replaceChildren(...notes.map((t) => make("li", {}, t)));
     at("gallery-notes").hidden = !notes.length;
-    const any = Boolean(g) && g.items.some((one) => one.pictures.some((p) => p !== null));
+    const any = Boolean(g) && g.items.some((one) => one.images.some((p) => p !== null));
     at("gallery-body").hidden = !any;
-    if (!any && !notes.length) at("gallery-notes").append(make("li", {}, "There are no pictures to show."));
+    if (!any && !notes.length) at("gallery-notes").append(make("li", {}, "There are no images to show."));
     if (any) {
       options(at("prompt"), g.items.map((one) => one.prompt.slice(0, 160)), 0);
       options(at("left"), names(), 0);
@@ -259,6 +278,51 @@
       options(at("extreme-cell"), g.cells, 0);
       showExtremes();
     }
+  };
+
+  // The pair of the recommended method that is in the middle of its scores, on the first screen.
+  const example = (one) => {
+    const g = one.gallery;
+    const c = g && one.recommended ? g.places.findIndex(([m, s]) => m === one.recommended[0] && s === one.recommended[1]) : -1;
+    const box = document.querySelector(`[data-example="${data.models.indexOf(one)}"]`);
+    if (!box || c < 0) return;
+    const items = g.items.filter((i) => i.images[0] !== null && i.images[c + 1] !== null);
+    items.sort((a, b) => (a.scores[c] ?? 0) - (b.scores[c] ?? 0));
+    if (!items.length) return;
+    const item = items[Math.floor(items.length / 2)];
+    for (const [id, name] of [[item.images[0], "reference"], [item.images[c + 1], one.recommended[0]]]) {
+      const figure = make("figure");
+      figure.append(image(id, `${name}: ${item.prompt}`), make("figcaption", {}, name));
+      box.append(figure);
+    }
+  };
+
+  // ---------------------------------------------------------------- sorting
+
+  const sortable = (table) => {
+    const heads = [...table.tHead.rows[0].cells];
+    const value = (row, i) => parseFloat(row.cells[i].textContent.replaceAll(",", ""));
+    const compare = (a, b, i) => {
+      const [x, y] = [value(a, i), value(b, i)];
+      if (Number.isNaN(x) && Number.isNaN(y)) return a.cells[i].textContent.localeCompare(b.cells[i].textContent);
+      if (Number.isNaN(x) || Number.isNaN(y)) return Number.isNaN(x) ? Infinity : -Infinity;
+      return x - y;
+    };
+    heads.forEach((head, i) => {
+      const button = make("button", { type: "button" }, head.textContent);
+      head.replaceChildren(button);
+      button.addEventListener("click", () => {
+        const down = head.getAttribute("aria-sort") === "ascending";
+        for (const other of heads) other.removeAttribute("aria-sort");
+        head.setAttribute("aria-sort", down ? "descending" : "ascending");
+        const rows = [...table.tBodies[0].rows];
+        rows.sort((a, b) => {
+          const order = compare(a, b, i);
+          return down && Number.isFinite(order) ? -order : order;
+        });
+        table.tBodies[0].replaceChildren(...rows);
+      });
+    });
   };
 
   // ---------------------------------------------------------------- switches
@@ -277,7 +341,7 @@
     at("chart-section").hidden = metric === null;
     only();
     if (metric === null) return;
-    at("limit").value = metric.limit === null ? "" : Number(metric.limit.toPrecision(3));
+    at("limit").value = metric.limit === null ? "" : Number(metric.limit.toPrecision(4));
     at("chart-said").textContent = "Point at a mark, or reach it with Tab, for its numbers.";
     chart();
     fastest();
@@ -288,9 +352,11 @@
     const kept = metric === null ? model.metric : metric.name;
     options(at("metric"), labels, Math.max(0, model.metrics.findIndex((m) => m.name === kept)));
     chooseMetric();
-    pictures();
+    gallery();
   };
 
+  for (const table of document.querySelectorAll("table.sortable")) sortable(table);
+  for (const one of data.models) example(one);
   options(at("model"), data.models.map((m) => m.name), 0);
   at("switches").hidden = false;
   at("model").addEventListener("change", chooseModel);

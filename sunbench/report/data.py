@@ -1,0 +1,194 @@
+"""What a finished run says, read once and checked: latencies, win rates, training requirements."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import MISSING, dataclass, fields
+from typing import Any, Self
+
+from sunbench.errors import UserError
+from sunbench.store import ResultRow, RunFolder
+from sunbench.store.runs import result_rows
+
+#: A speed-up may exceed the ratio of NFE by this share before it is flagged.
+NFE_TOLERANCE = 0.05
+#: How the roles of cells that are no method's are printed.
+ROLE_NAMES = {"reference": "reference", "floor": "reference (other seeds)", "source": "source"}
+
+_KINDS = {
+    "str": str,
+    "int": int,
+    "float": (int, float),
+    "bool": bool,
+    "dict": dict,
+}
+
+
+class _Record:
+    """A dataclass that is read strictly from a parsed JSON object."""
+
+    @classmethod
+    def from_json(cls, record: Any, where: str) -> Self:
+        """The record; UserError naming ``where`` for a missing or wrongly typed field."""
+        if not isinstance(record, Mapping):
+            raise UserError(f"{where}: given {type(record).__name__}, expected an object")
+        values = {}
+        for f in fields(cls):  # type: ignore[arg-type]
+            if f.name not in record and f.default is MISSING:
+                raise UserError(f"{where}: given no {f.name}, expected {f.type}")
+            if f.name in record:
+                values[f.name] = _checked(record[f.name], str(f.type), f"{where}, {f.name}")
+        return cls(**values)
+
+    @classmethod
+    def all_from_json(cls, records: Any, where: str) -> tuple[Self, ...]:
+        """The records of a list."""
+        if not isinstance(records, list):
+            raise UserError(f"{where}: given {type(records).__name__}, expected a list")
+        return tuple(cls.from_json(r, f"{where} {i}") for i, r in enumerate(records, 1))
+
+
+def _checked(value: Any, kind: str, where: str) -> Any:
+    wanted, _, optional = kind.partition(" | ")
+    wanted = wanted.partition("[")[0]
+    if value is None and optional:
+        return None
+    fits = isinstance(value, _KINDS[wanted]) and (wanted == "bool" or not isinstance(value, bool))
+    if not fits or (wanted == "float" and not math.isfinite(value)):
+        raise UserError(f"{where}: given {value!r}, expected {kind}")
+    return value
+
+
+@dataclass(frozen=True)
+class CellTime(_Record):
+    """Seconds per image of one cell, on the clock of the run itself."""
+
+    model: str
+    method: str
+    role: str
+    steps: int
+    nfe: float
+    unet_seconds: float
+    sample_seconds: float
+    decode_seconds: float
+
+    @property
+    def unet_ms(self) -> float:
+        """Milliseconds per image inside the U-Net."""
+        return 1000 * self.unet_seconds
+
+    @property
+    def latency_ms(self) -> float:
+        """Milliseconds per image from noise to pixels."""
+        return 1000 * (self.sample_seconds + self.decode_seconds)
+
+
+@dataclass(frozen=True)
+class WinRate(_Record):
+    """On what share of prompts method a is closer to the reference than b, at equal steps."""
+
+    model: str
+    steps: int
+    metric: str
+    a: str
+    b: str
+    a_closer: float
+    low: float
+    high: float
+
+    @property
+    def distinguishable(self) -> bool:
+        """Whether the interval leaves one half out."""
+        return not self.low <= 0.5 <= self.high
+
+
+@dataclass(frozen=True)
+class Requirements(_Record):
+    """What a method needs beside a model; None for what is not known."""
+
+    model: str
+    method: str
+    training: str | None = None
+    negative_prompts: bool | None = None
+    base: str | None = None
+    parameters: int | None = None
+    images: float | None = None
+    seconds: float | None = None
+    document: dict[str, Any] | None = None
+
+
+@dataclass(frozen=True)
+class RunData:
+    """The results of a run, typed."""
+
+    rows: list[ResultRow]
+    times: tuple[CellTime, ...] = ()
+    win_rates: tuple[WinRate, ...] = ()
+    requirements: tuple[Requirements, ...] = ()
+
+
+def read_run(run: RunFolder) -> RunData:
+    """Results of a finished run; UserError in one line for a missing, broken or wrong document."""
+    run.require_finished()
+    document, name = run.read_results_document(), str(run.results_file)
+    return RunData(
+        result_rows(document, name),
+        CellTime.all_from_json(document.get("times", []), f"{name}, times"),
+        WinRate.all_from_json(document.get("pairs", []), f"{name}, pairs"),
+        Requirements.all_from_json(document.get("takes", []), f"{name}, takes"),
+    )
+
+
+# ------------------------------------------------------------------------------ speed-ups
+
+
+@dataclass(frozen=True)
+class SpeedUp:
+    """How many times as fast as the reference, end to end and in the U-Net; flag: why in doubt."""
+
+    end_to_end: float
+    unet: float
+    flag: str = ""
+
+
+def reference_time(times: Iterable[CellTime], model: str) -> CellTime | None:
+    """The time of a model's reference."""
+    return next((t for t in times if t.model == model and t.role == "reference"), None)
+
+
+def speed_up(time: CellTime, reference: CellTime | None) -> SpeedUp | None:
+    """The speed-up of one cell, flagged where it exceeds the ratio of NFE; None where unknown."""
+    if reference is None or min(time.latency_ms, time.unet_seconds) <= 0:
+        return None
+    gain = reference.latency_ms / time.latency_ms
+    unet = reference.unet_seconds / time.unet_seconds
+    ratio = reference.nfe / time.nfe if time.nfe > 0 else math.inf
+    if max(gain, unet) <= ratio * (1 + NFE_TOLERANCE):
+        return SpeedUp(gain, unet)
+    return SpeedUp(gain, unet, f"{max(gain, unet):.2f}x is above the ratio of NFE, {ratio:.2f}")
+
+
+def role_of(row: ResultRow) -> str:
+    """The role of a row's cell."""
+    role: str | None = getattr(row, "role", None)
+    if role is not None:
+        return role
+    labels = {label: role for role, label in ROLE_NAMES.items()}
+    return labels.get(row.method, "candidate")
+
+
+def printed_name(row: ResultRow) -> str:
+    """A row's method as tables print it: the role's name for what is no candidate."""
+    return ROLE_NAMES.get(role_of(row), row.method)
+
+
+def models(rows: Iterable[ResultRow]) -> list[str]:
+    """Models in the order of the run."""
+    return list(dict.fromkeys(r.model for r in rows))
+
+
+def floor_value(rows: Sequence[ResultRow], model: str, metric: str) -> float | None:
+    """The distance of the reference to itself with other seeds, where it was measured."""
+    own = (r for r in rows if (r.model, r.metric) == (model, metric) and role_of(r) == "floor")
+    return next((r.value for r in own), None)

@@ -1,0 +1,57 @@
+"""Tables as text: Markdown, CSV and LaTeX, in which no cell can become anything but a cell."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+import pandas as pd
+
+#: Head and lines of a printed table.
+Table = tuple[list[str], list[list[str]]]
+
+_LATEX = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"} | {
+    c: "\\" + c for c in "&%$#_{}"
+}
+_LATEX |= {"↓": r"$\downarrow$", "↑": r"$\uparrow$", "–": "--", "†": r"\dag{}"}
+
+
+def plain(text: str) -> str:
+    """One line of plain text in Markdown: no tag, table bar, image or link keeps a meaning."""
+    line = " ".join(text.splitlines()).replace("\\", "\\\\")
+    line = line.replace("|", "\\|").replace("<", "&lt;")
+    return line.replace("](", "]\\(").replace("![", "!\\[").replace("][", "]\\[")
+
+
+def markdown_table(head: Sequence[str], lines: Sequence[Sequence[str]], left: int = 3) -> str:
+    """A GitHub table, its first ``left`` columns flush left."""
+    clean = [[plain(c) for c in line] for line in [head, *lines]]
+    rule = ["---" if k < left else "---:" for k in range(len(head))]
+    return "\n".join("| " + " | ".join(line) + " |" for line in [clean[0], rule, *clean[1:]])
+
+
+def latex_text(text: str) -> str:
+    """One line in which no character has a meaning to LaTeX."""
+    return "".join(_LATEX.get(c, c) for c in " ".join(text.splitlines()))
+
+
+def latex_table(table: Table, title: str) -> str:
+    """A booktabs tabular under a comment with its title."""
+    head, lines = table
+    frame = pd.DataFrame(
+        [[latex_text(c) for c in line] for line in lines],
+        columns=[latex_text(h) for h in head],
+    )
+    text = frame.to_latex(index=False, escape=False, column_format=f"l{'r' * (len(head) - 1)}")
+    return f"% {latex_text(title)}\n{text.strip()}"
+
+
+def csv_text(frame: pd.DataFrame) -> str:
+    """CSV at full precision; no text of it is a formula to a spreadsheet."""
+    if frame.empty:
+        return ""
+    return str(frame.map(_no_formula).to_csv(index=False, lineterminator="\n"))
+
+
+def _no_formula(value: object) -> object:
+    return "'" + value if isinstance(value, str) and re.match(r"[=+\-@\t\r]", value) else value

@@ -1,0 +1,159 @@
+"""What the page says of one model: its sentence, three tiles, tables and win rates."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Any
+
+from sunbench.report.answer import model_answer
+from sunbench.report.choice import Point, Recommendation, default_distance, points, recommend
+from sunbench.report.data import RunData, WinRate, reference_time
+from sunbench.report.tables import (
+    best_lines,
+    flags,
+    headline,
+    number,
+    percent_text,
+    requirements_table,
+    time_table,
+)
+
+#: Shades of a heatmap, from 0 (never closer) to this (always closer).
+SHADES = 10
+
+
+def section(data: RunData, model: str) -> dict[str, Any]:
+    """What the template prints of one model."""
+    mine = [r for r in data.rows if r.model == model]
+    times = [t for t in data.times if t.model == model]
+    needs = [n for n in data.requirements if n.model == model]
+    metric = default_distance(mine)
+    best = recommend(points(mine, times, model, metric)) if metric else None
+    return {
+        "name": model,
+        "n": mine[0].n,
+        "prompts": mine[0].prompts,
+        "task": mine[0].task,
+        "sentence": _sentence(model, best),
+        "tiles": None if best is None else _tiles(data, model, best),
+        "answer": model_answer(data.rows, times, data.win_rates, model),
+        "head": headline(mine, model, times=times)[0],
+        "lines": _marked(data, model),
+        "times": time_table(times) if times else None,
+        "flags": flags(times),
+        "needs": requirements_table(needs) if needs else None,
+        "heatmaps": heatmaps([w for w in data.win_rates if w.model == model]),
+    }
+
+
+# ------------------------------------------------------------------------------ first screen
+
+
+def _sentence(model: str, best: Recommendation | None) -> str:
+    if best is None:
+        return f"No method on {model} has both a latency and a distance from the reference."
+    p = best.point
+    gain = "" if p.gain is None else f" {p.gain.end_to_end:.1f} times as fast as the reference"
+    moved = f", {p.row.metric} {number(p.row.value or 0.0)} from the reference's"
+    if p.relative is not None and p.relative.value is not None:
+        moved = f" and moves them by {p.relative.value:.0%} of what a new seed does"
+    return f"{p.row.method} at {p.row.steps} steps makes {model} images{gain}{moved}."
+
+
+def _tiles(data: RunData, model: str, best: Recommendation) -> dict[str, Any]:
+    p, reference = best.point, reference_time(data.times, model)
+    return {
+        "method": p.row.method,
+        "steps": p.row.steps,
+        "nfe": p.nfe_text,
+        "rule": best.rule,
+        "speed_up": "–" if p.gain is None else f"{p.gain.end_to_end:.1f}x",
+        "latency": f"{number(p.ms)} ms per image"
+        + (f" instead of {number(reference.latency_ms)} ms" if reference is not None else ""),
+        "flag": "" if p.gain is None else p.gain.flag,
+        **_moved(p),
+    }
+
+
+def _moved(p: Point) -> dict[str, str]:
+    if p.relative is not None and p.relative.value is not None:
+        return {
+            "moved": f"{p.relative.value:.0%}",
+            "unit": f"of what a new seed does, {percent_text(p.relative)}, by {p.row.metric}",
+        }
+    span = "" if p.row.low is None else f" [{number(p.row.low)}, {number(p.row.high or 0.0)}]"
+    return {"moved": number(p.row.value or 0.0), "unit": f"{p.row.metric}{span}"}
+
+
+# ------------------------------------------------------------------------------ tables
+
+
+def _marked(data: RunData, model: str) -> list[list[tuple[str, bool]]]:
+    """The headline table's cells, each with whether it is the best of its column."""
+    mine = [r for r in data.rows if r.model == model]
+    head, lines = headline(mine, model, times=[t for t in data.times if t.model == model])
+    best = best_lines(mine, model)
+    metrics = [h.rpartition(" ")[0] for h in head]
+    several = len(lines) > 1
+    return [
+        [
+            (text, several and (line[0], int(line[1])) in best.get(metric, ()))
+            for text, metric in zip(line, metrics, strict=True)
+        ]
+        for line in lines
+    ]
+
+
+@dataclass(frozen=True)
+class HeatCell:
+    """The win rate of a row's method over a column's; shade: 0 to SHADES, None on the diagonal."""
+
+    text: str
+    words: str
+    shade: int | None
+
+
+@dataclass(frozen=True)
+class Heatmap:
+    """Win rates of every method over every other by one metric at one number of steps."""
+
+    metric: str
+    steps: int
+    methods: tuple[str, ...]
+    rows: tuple[tuple[HeatCell, ...], ...]
+
+
+def heatmaps(win_rates: Sequence[WinRate]) -> list[Heatmap]:
+    """A heatmap per metric and number of steps, methods with the most wins first."""
+    place = lambda w: (w.metric, w.steps)  # noqa: E731
+    order = {m: i for i, m in enumerate(dict.fromkeys(w.metric for w in win_rates))}
+    ordered = sorted(win_rates, key=lambda w: (order[w.metric], w.steps))
+    return [_heatmap(*key, list(own)) for key, own in groupby(ordered, place)]
+
+
+def _heatmap(metric: str, steps: int, win_rates: list[WinRate]) -> Heatmap:
+    share: dict[tuple[str, str], tuple[float, bool]] = {}
+    for w in win_rates:
+        share[w.a, w.b] = (w.a_closer, w.distinguishable)
+        share[w.b, w.a] = (1 - w.a_closer, w.distinguishable)
+    methods = dict.fromkeys(m for w in win_rates for m in (w.a, w.b))
+    ranked = tuple(sorted(methods, key=lambda m: -_wins(share, m)))
+    rows = tuple(tuple(_heat_cell(a, b, share.get((a, b))) for b in ranked) for a in ranked)
+    return Heatmap(metric, steps, ranked, rows)
+
+
+def _wins(share: dict[tuple[str, str], tuple[float, bool]], method: str) -> float:
+    own = [value for (a, _), (value, _) in share.items() if a == method]
+    return sum(own) / len(own)
+
+
+def _heat_cell(a: str, b: str, share: tuple[float, bool] | None) -> HeatCell:
+    if share is None:
+        return HeatCell("", "", None)
+    value, clear = share
+    words = f"{a} is closer than {b} on {value:.0%} of prompts"
+    words += "" if clear else ", not distinguishable"
+    text = f"{100 * value:.0f}{'' if clear else ' ≈'}"
+    return HeatCell(text, words, round(value * SHADES))
