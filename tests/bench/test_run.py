@@ -135,7 +135,7 @@ def test_files_of_a_run(done: Any):
         "times.md",
         "times.csv",
         "pairs.csv",
-        "takes.csv",
+        "training_requirements.csv",
         "summary.md",
         "summary.csv",
     }
