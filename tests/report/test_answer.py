@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sunbench.errors import UserError
@@ -283,6 +283,7 @@ def at(spots: list[tuple[float, float]]) -> list[Point]:
     return [Point(row(f"m{i}", 4, v), ms) for i, (ms, v) in enumerate(spots)]
 
 
+@settings(deadline=None)
 @given(SPOTS)
 def test_the_front_holds_the_closest_and_beats_all_others(spots: list[tuple[float, float]]):
     given_points = at(spots)
@@ -293,6 +294,7 @@ def test_the_front_holds_the_closest_and_beats_all_others(spots: list[tuple[floa
         assert p in line or better
 
 
+@settings(deadline=None)
 @given(SPOTS)
 def test_nothing_on_the_front_beats_another_on_it(spots: list[tuple[float, float]]):
     line = front(at(spots))
@@ -300,6 +302,7 @@ def test_nothing_on_the_front_beats_another_on_it(spots: list[tuple[float, float
     assert [p.ms for p in line] == sorted(p.ms for p in line)
 
 
+@settings(deadline=None)
 @given(SPOTS)
 def test_the_knee_is_on_the_front_and_never_its_slow_end_of_two_or_more(
     spots: list[tuple[float, float]],
@@ -310,6 +313,7 @@ def test_the_knee_is_on_the_front_and_never_its_slow_end_of_two_or_more(
     assert len(line) == 1 or chosen is not line[-1] or len(line) > 2
 
 
+@settings(deadline=None)
 @given(SPOTS, st.floats(1, 1000), st.floats(0.001, 1))
 def test_a_pick_is_within_its_limit_and_the_best_there(
     spots: list[tuple[float, float]], most_ms: float, most_loss: float
