@@ -21,6 +21,8 @@ class Outcome:
 
     rows: list[ResultRow] = field(default_factory=list)
     pairs: list[dict[str, Any]] = field(default_factory=list)
+    set_pairs: list[dict[str, Any]] = field(default_factory=list)
+    finite_n: list[dict[str, Any]] = field(default_factory=list)
     times: list[dict[str, Any]] = field(default_factory=list)
     takes: list[dict[str, Any]] = field(default_factory=list)
     black: int = 0
@@ -38,7 +40,8 @@ def evaluate(
     handles: by key of the cell; a planned cell without one says why in its rows.
     """
     first = handles[model.cells[0].key]
-    reducer = Reducer(extractors, first, [p.text for p in model.prompts.rows])
+    floor = next((h for h in handles.values() if h.planned.role == "floor"), None)
+    reducer = Reducer(extractors, first, [p.text for p in model.prompts.rows], floor)
     for planned in model.cells:
         if planned.skip is None:
             handle = handles[planned.key]
@@ -50,9 +53,12 @@ def evaluate(
                 result_row(planned, c, None, planned.skip, None, "") for c in extractors.choices
             ]
     candidates = [h for h in handles.values() if h.planned.role == "candidate"]
+    compared = candidates if floor is None else [floor, *candidates]
     for choice in extractors.choices:
-        if choice.metric.compares == "pairs" and choice.label not in extractors.reasons:
+        if choice.label not in extractors.reasons:
             outcome.pairs += reducer.pairs(candidates, choice)
+            outcome.set_pairs += reducer.set_pairs(candidates, choice)
+            outcome.finite_n += reducer.finite_n(compared, choice)
 
 
 def add_requirements(model: ModelPlan, outcome: Outcome) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -14,6 +15,9 @@ from sunbench.metrics import ImagePairMetric, NotAvailable, find, load_network
 from sunbench.metrics.networks import Extractor, Network
 from sunbench.metrics.networks.backbone import checked, full_precision
 from sunbench.metrics.registry import MetricChoice
+
+#: What paired metrics read ("images", "latents"), of a cell and of its reference.
+Pairs = Mapping[str, tuple[Tensor, Tensor]]
 
 
 @dataclass(frozen=True)
@@ -62,10 +66,12 @@ class FeatureExtractors:
 
     def paired_names(self, reference: str) -> dict[str, str]:
         """Metric -> feature name of its scores against the reference cell of this key."""
-        return {c.label: self.feature(c, reference) for c in self._readers("images")}
+        readers = self._readers("images", "latents")
+        return {c.label: self.feature(c, reference) for c in readers}
 
-    def _readers(self, reads: str) -> list[MetricChoice]:
-        return [c for c in self.choices if c.metric.reads == reads and c.label not in self.reasons]
+    def _readers(self, *reads: str) -> list[MetricChoice]:
+        """Choices that read one of these and have their network."""
+        return [c for c in self.choices if c.metric.reads in reads and c.label not in self.reasons]
 
     # ------------------------------------------------------------------------- arrays
 
@@ -77,20 +83,21 @@ class FeatureExtractors:
             out[name] = _finite(np.concatenate(parts), name)
         return out
 
-    def paired(
-        self, images: Tensor, theirs: Tensor, reference: str, batch: int
-    ) -> dict[str, NDArray[np.float64]]:
-        """Every paired score of images against their references, by feature name."""
-        if checked(images).shape != checked(theirs).shape:
-            shapes = f"{tuple(images.shape)} and {tuple(theirs.shape)}"
-            raise UserError(f"given images of {shapes}, expected pairs of one shape")
-        pairs = list(zip(images.split(batch), theirs.split(batch), strict=True))
+    def paired(self, pairs: Pairs, reference: str, batch: int) -> dict[str, NDArray[np.float64]]:
+        """Every paired score of images and latents against their references, by feature name."""
+        for images in pairs.get("images", ()):
+            checked(images)
+        for kind, (mine, theirs) in pairs.items():
+            if mine.shape != theirs.shape:
+                shapes = f"{tuple(mine.shape)} and {tuple(theirs.shape)}"
+                raise UserError(f"given {kind} of {shapes}, expected pairs of one shape")
         out = {}
-        for choice in self._readers("images"):
+        for choice in self._readers(*pairs):
             metric, network = choice.metric, self.network(choice)
             assert isinstance(metric, ImagePairMetric)
+            blocks = zip(*(x.split(batch) for x in pairs[metric.reads]), strict=True)
             with full_precision():
-                parts = [metric.paired_scores(a, b, network).double().cpu() for a, b in pairs]
+                parts = [metric.paired_scores(a, b, network).double().cpu() for a, b in blocks]
             name = self.feature(choice, reference)
             out[name] = _finite(torch.cat(parts).numpy(), name)
         return out

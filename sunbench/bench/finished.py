@@ -25,6 +25,9 @@ from sunbench.store import CellStore, RunFolder, key, sha256_file
 
 Stat = tuple[str, int, int]
 
+#: What results.json holds beside its rows.
+MORE = ("pairs", "set_pairs", "finite_n", "times", "takes")
+
 
 @dataclass(frozen=True)
 class Receipt:
@@ -52,7 +55,7 @@ class Receipt:
             rows = run.read_results()
         except (UserError, OSError):
             return None
-        more = {name: results.get(name, []) for name in ("pairs", "times", "takes")}
+        more = {name: results.get(name, []) for name in MORE}
         return Outcome(rows, **more, black=document["black_images"])
 
     def write(self, run: RunFolder) -> None:

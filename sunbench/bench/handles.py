@@ -20,6 +20,9 @@ from sunbench.store import CellStore, ShardRow
 #: Decoded images that a cell keeps in memory, at least two shards.
 DECODED_BYTES = 512 << 20
 
+#: Per-image latents of every shard, before the autoencoder.
+LATENTS = "latents"
+
 Shard = tuple[list[ShardRow], Tensor]
 
 
@@ -40,6 +43,15 @@ class CellHandle:
         """Its images, decoded in a thread and kept for whoever asks next."""
         shard_bytes = 3 * self.cell.resolution**2 * len(self.cell.shard(0))
         return DecodedShards(self.store, max(2, DECODED_BYTES // shard_bytes))
+
+    def latents(self, k: int) -> Tensor:
+        """Final latents of shard k: float16 (B, C, h, w)."""
+        latents = self.store.read_features(k, LATENTS)
+        if latents is None:
+            raise UserError(
+                f"{self.store.folder}: shard {k} has no latents; remove the folder, run again"
+            )
+        return torch.from_numpy(latents)
 
     def images(self, k: int) -> Tensor:
         """Images of shard k: uint8 (B, 3, H, W)."""
@@ -72,6 +84,16 @@ def read_shard(store: CellStore, k: int) -> Shard:
     """Rows and decoded images of a stored shard."""
     rows = store.read_rows(k, images=True)
     return rows, stacked(rows, store.folder)
+
+
+def check_prompts(cell: Cell, mine: list[ShardRow], theirs: list[ShardRow]) -> None:
+    """Floor and reference must show the same prompts in the same order, from any noise."""
+    for a, b in zip(mine, theirs, strict=True):
+        if (a.index, a.prompt_id) != (b.index, b.prompt_id):
+            raise UserError(
+                f"{cell.label}, image {a.index}: prompt {a.prompt_id},"
+                f" expected its reference's prompt {b.prompt_id}"
+            )
 
 
 def check_pairs(cell: Cell, mine: list[ShardRow], theirs: list[ShardRow]) -> None:

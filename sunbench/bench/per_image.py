@@ -243,7 +243,7 @@ def _weights(cells: list[Kept], choice: MetricChoice) -> list[str]:
         return []
     held = []
     for one in cells:
-        if choice.metric.reads != "images" or one.cell.role == "candidate":
+        if choice.metric.reads == "embeddings" or one.cell.role == "candidate":
             prefix = choice.feature_name("", key(one.cell.reference))
             held.append({n.removeprefix(prefix) for n in one.names(prefix)})
     return sorted(n for n in set.intersection(*held) if len(n) == 8) if held else []
@@ -263,7 +263,7 @@ def _scores(
     seeds = len(cell.cell.content["seeds"])
     clusters = np.arange(len(features)) // seeds
     theirs = words = None
-    if metric.compares == "pairs" and metric.reads != "images":
+    if metric.compares == "pairs" and metric.reads == "embeddings":
         theirs = None if reference is None else reference.feature(name)
         if theirs is None:
             return None

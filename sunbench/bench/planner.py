@@ -92,6 +92,7 @@ def default_metrics(card: ModelCard, task: str = "text2image") -> tuple[str, ...
         "ssim",
         "psnr",
         f"cos[{card.scorer}]",
+        "latent_cos",
         *(["unmasked_psnr"] if task == "inpaint" else []),
     )
 
@@ -192,8 +193,8 @@ def controlnet_for(card: ModelCard, request: Request) -> str:
     return str(zoo.controlnet())
 
 
-#: Of features and scores an image: Inception's 2048 numbers, CLIP-g's 1024 and some room.
-FEATURES = 16384
+#: Bytes of features per image: Inception's 2048 numbers, CLIP-g's 1024, latents of 512x512, room.
+FEATURES = 49152
 
 
 def bytes_needed(plans: list[ModelPlan], keep_images: bool, out: Path) -> tuple[int, int]:

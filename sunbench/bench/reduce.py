@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -12,16 +13,24 @@ from sunbench.bench.feature_extractors import FeatureExtractors
 from sunbench.bench.handles import CellHandle
 from sunbench.bench.runner import COST
 from sunbench.errors import UserError
-from sunbench.metrics import CellFeatures, Estimate, PerImageMetric, closer_share
-from sunbench.metrics.estimate import Floats
+from sunbench.metrics import CellFeatures, Estimate, PairedMetric, PerImageMetric, SetMetric
+from sunbench.metrics.comparisons import (
+    EQUIVALENCE_SHARE,
+    Difference,
+    compared,
+    minimum_detectable_effect,
+    paired_difference,
+    resampled_difference,
+)
+from sunbench.metrics.estimate import Floats, closer_share
+from sunbench.metrics.finite_n import FiniteN, order_changes
+from sunbench.metrics.metric import Measured
 from sunbench.metrics.networks import ClipExtractor
 from sunbench.metrics.registry import MetricChoice
 from sunbench.sampling import Cell
 from sunbench.store import ResultRow, key
 
 ROLE_NAMES = {"reference": "reference", "floor": "reference (other seeds)"}
-#: Paired metrics say how far a picture moved; with other seeds there is no pair.
-UNPAIRED = ("sets", "text", "alone")
 
 
 def gather(made: CellHandle, feature: str) -> np.ndarray:
@@ -54,7 +63,10 @@ class Reducer:
     extractors: FeatureExtractors
     reference: CellHandle
     prompts: list[str]
+    floor: CellHandle | None = None
     _texts: dict[str, np.ndarray] = field(default_factory=dict)
+    _measured: dict[tuple[str, str], Measured] = field(default_factory=dict)
+    _halves: dict[tuple[str, str], FiniteN | None] = field(default_factory=dict)
     _scores: dict[tuple[str, str], Floats] = field(default_factory=dict)
 
     def rows(self, made: CellHandle) -> list[ResultRow]:
@@ -62,9 +74,7 @@ class Reducer:
         return [
             self._row(made, choice)
             for choice in self.extractors.choices
-            if made.planned.role == "candidate"
-            or (made.planned.role == "floor" and choice.metric.compares in UNPAIRED)
-            or choice.metric.compares in ("text", "alone", "source")
+            if made.planned.role != "reference" or choice.metric.compares not in ("sets", "pairs")
         ]
 
     def _row(self, made: CellHandle, choice: MetricChoice) -> ResultRow:
@@ -72,8 +82,12 @@ class Reducer:
         reason = self.extractors.reasons.get(choice.label)
         if reason is not None:
             return result_row(made.planned, choice, None, reason, nfe, "")
-        protocol = self._protocol(choice)
-        return result_row(made.planned, choice, self.estimate(made, choice), None, nfe, protocol)
+        protocol, value = self._protocol(choice), self.measured(made, choice)
+        relative = None
+        if self.floor is not None and made.planned.role == "candidate":
+            relative = value.relative(self.measured(self.floor, choice))
+        estimate = value.value.estimate()
+        return result_row(made.planned, choice, estimate, None, nfe, protocol, relative)
 
     def _protocol(self, choice: MetricChoice) -> str:
         network = self.extractors.network(choice)
@@ -85,18 +99,21 @@ class Reducer:
         """What a metric reads of one cell."""
         metric, name = choice.metric, self.extractors.feature(choice, self.reference.store.key)
         groups = clusters(made.cell)
-        compared = metric.compares in ("sets", "pairs") and metric.reads != "images"
+        other = metric.compares in ("sets", "pairs") and metric.reads == "embeddings"
         return CellFeatures(
             gather(made, name),
             groups,
-            gather(self.reference, name) if compared else None,
+            gather(self.reference, name) if other else None,
             self._text(str(choice.net))[groups] if metric.compares == "text" else None,
             self.extractors.network(choice),
         )
 
-    def estimate(self, made: CellHandle, choice: MetricChoice) -> Estimate:
+    def measured(self, made: CellHandle, choice: MetricChoice) -> Measured:
         """One metric of one cell."""
-        return choice.metric.estimate(self.features(made, choice))
+        place = (made.store.key, choice.label)
+        if place not in self._measured:
+            self._measured[place] = choice.metric.measured(self.features(made, choice))
+        return self._measured[place]
 
     def scores(self, made: CellHandle, choice: MetricChoice) -> Floats:
         """The metric of every image of a cell, for metrics that have one."""
@@ -113,30 +130,107 @@ class Reducer:
             self._texts[net] = network.embed_text(self.prompts).cpu().numpy()
         return self._texts[net]
 
+    # ------------------------------------------------------------------------- comparisons
+
     def pairs(self, candidates: list[CellHandle], choice: MetricChoice) -> list[dict[str, Any]]:
-        """For every two methods at equal steps: on what share of prompts A is the closer."""
-        out = []
-        for a in candidates:
-            for b in candidates:
-                if a.cell.steps == b.cell.steps and a.cell.method < b.cell.method:
-                    out.append(self._closer(a, b, choice))
-        return out
+        """Every two methods at equal steps on a paired metric: win rate and difference."""
+        metric, two = choice.metric, list(at_equal_steps(candidates))
+        if not isinstance(metric, PairedMetric):
+            return []
+        differences = [self._difference(a, b, choice, metric) for a, b in two]
+        margins = [self._margin(choice)] * len(two)
+        return [
+            self._closer(a, b, choice) | asdict(c) | {"detectable": detectable(d, len(two))}
+            for (a, b), d, c in zip(two, differences, compared(differences, margins), strict=True)
+        ]
+
+    def _difference(
+        self, a: CellHandle, b: CellHandle, choice: MetricChoice, metric: PairedMetric
+    ) -> Difference:
+        x, y = (metric.as_distance(self.scores(m, choice)) for m in (a, b))
+        return paired_difference(x, y, clusters(a.cell))
+
+    def _margin(self, choice: MetricChoice) -> float | None:
+        """Differences below this are none: a share of the floor's distance."""
+        if self.floor is None:
+            return None
+        distance = self.measured(self.floor, choice).distance
+        if distance is None or distance.value <= 0:
+            return None
+        return EQUIVALENCE_SHARE * distance.value
 
     def _closer(self, a: CellHandle, b: CellHandle, choice: MetricChoice) -> dict[str, Any]:
         sign = 1 if choice.metric.better == "lower" else -1
         x, y = (sign * self.scores(m, choice) for m in (a, b))
         e = closer_share(x, y, clusters(a.cell))
-        return {
-            "model": a.cell.model,
-            "steps": a.cell.steps,
-            "metric": choice.label,
-            "a": a.cell.method,
-            "b": b.cell.method,
-            "a_closer": e.value,
-            "low": e.low,
-            "high": e.high,
-            "n": e.n,
-        }
+        share = {"a_closer": e.value, "low": e.low, "high": e.high, "n": e.n}
+        return _names(a, b, choice) | share
+
+    def set_pairs(self, candidates: list[CellHandle], choice: MetricChoice) -> list[dict[str, Any]]:
+        """Every two methods at equal steps on a distance of sets: difference, and its order.
+
+        order_holds: A and B stand in one order at N, at N / 2 and at infinity.
+        """
+        two = list(at_equal_steps(candidates))
+        values = [(self.measured(a, choice), self.measured(b, choice)) for a, b in two]
+        shown = [
+            (p, v, w)
+            for p, (v, w) in zip(two, values, strict=True)
+            if v.distance and len(v.value.draws) > 1
+        ]
+        if not isinstance(choice.metric, SetMetric) or not shown:
+            return []
+        differences = [resampled_difference(v.value, w.value) for _, v, w in shown]
+        margins = [self._margin(choice)] * len(shown)
+        out = []
+        for ((a, b), _, _), c in zip(shown, compared(differences, margins), strict=True):
+            held = {m.cell.method: self._finite_n(m, choice) for m in (a, b)}
+            known = {name: value for name, value in held.items() if value is not None}
+            holds = not order_changes(known) if len(known) == 2 else None
+            out.append(_names(a, b, choice) | asdict(c) | {"order_holds": holds})
+        return out
+
+    def finite_n(self, cells: list[CellHandle], choice: MetricChoice) -> list[dict[str, Any]]:
+        """What each cell's distance of sets owes to its number of images."""
+        out = []
+        for made in cells:
+            if (held := self._finite_n(made, choice)) is not None:
+                names = {"model": made.cell.model, "role": made.planned.role}
+                names |= {"method": made.cell.method, "metric": choice.label}
+                out.append(names | {"steps": made.cell.steps, "n": made.cell.images} | asdict(held))
+        return out
+
+    def _finite_n(self, made: CellHandle, choice: MetricChoice) -> FiniteN | None:
+        place = (made.store.key, choice.label)
+        if place not in self._halves and isinstance(choice.metric, SetMetric):
+            enough = made.cell.n_prompts >= 4
+            features = self.features(made, choice) if enough else None
+            self._halves[place] = features and choice.metric.finite_n(features)
+        return self._halves.get(place)
+
+
+def at_equal_steps(candidates: list[CellHandle]) -> Iterator[tuple[CellHandle, CellHandle]]:
+    """Every two methods at equal steps, once, in the order of their names."""
+    for a in candidates:
+        for b in candidates:
+            if a.cell.steps == b.cell.steps and a.cell.method < b.cell.method:
+                yield a, b
+
+
+def detectable(d: Difference, comparisons: int) -> float:
+    """The smallest difference that a comparison like this one would show, with power 0.8."""
+    prompts = int(d.freedom) + 1
+    deviation = d.error * prompts**0.5
+    return minimum_detectable_effect(deviation, prompts, comparisons=comparisons)
+
+
+def _names(a: CellHandle, b: CellHandle, choice: MetricChoice) -> dict[str, Any]:
+    where = {"model": a.cell.model, "steps": a.cell.steps, "metric": choice.label}
+    return where | {"a": a.cell.method, "b": b.cell.method}
+
+
+def _finite(number: float) -> float | None:
+    return number if np.isfinite(number) else None
 
 
 def result_row(
@@ -146,6 +240,7 @@ def result_row(
     reason: str | None,
     nfe: int | None,
     protocol: str,
+    relative: Estimate | None = None,
 ) -> ResultRow:
     """A row of results.json; intervals that do not exist (one prompt) become none."""
     cell = planned.cell
@@ -169,4 +264,7 @@ def result_row(
         protocol=protocol,
         reason=reason,
         key=key(cell.content()),
+        relative=None if relative is None else relative.value,
+        relative_low=None if relative is None else _finite(relative.low),
+        relative_high=None if relative is None else _finite(relative.high),
     )

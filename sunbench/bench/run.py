@@ -112,7 +112,8 @@ class _Run:
         self.progress.cell(planned)
         candidate = planned.role == "candidate"
         try:
-            handles[planned.key] = runner.make(planned, reference if candidate else None)
+            paired = planned.role in ("candidate", "floor")
+            handles[planned.key] = runner.make(planned, reference if paired else None)
         except CannotSample as error:
             if not candidate:
                 raise
@@ -171,7 +172,8 @@ class _Run:
         }
         if outcome.new_shards or self._asked() != json.loads(json.dumps(document["request"])):
             self.run.write_run(document)
-        more = {"pairs": outcome.pairs, "times": outcome.times, "takes": outcome.takes}
+        sets = {"set_pairs": outcome.set_pairs, "finite_n": outcome.finite_n}
+        more = {"pairs": outcome.pairs, **sets, "times": outcome.times, "takes": outcome.takes}
         self.run.write_results(outcome.rows, more)
 
     def _asked(self) -> Any:

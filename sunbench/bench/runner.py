@@ -19,7 +19,7 @@ from sunbench.bench.batches import BatchSize
 from sunbench.bench.cells import PlannedCell
 from sunbench.bench.clock import Clock
 from sunbench.bench.feature_extractors import FeatureExtractors
-from sunbench.bench.handles import CellHandle, check_pairs
+from sunbench.bench.handles import LATENTS, CellHandle, check_pairs, check_prompts
 from sunbench.bench.writer import PENDING_SHARDS, Encoded, ShardWriter
 from sunbench.errors import CannotSample, UserError
 from sunbench.metrics.unmasked_psnr import unmasked_psnr
@@ -138,7 +138,8 @@ class Runner:
         cell, texts = handle.cell, self._texts(handle.planned, k)
         keep = self.keep_images or handle.planned.role in ("reference", "source")
         rows, encoded = list[ShardRow](), Encoded()
-        images, costs, unmasked = list[Tensor](), list[list[float]](), list[float]()
+        images, latents = list[Tensor](), list[Tensor]()
+        costs, unmasked = list[list[float]](), list[float]()
         start, stop = cell.shard(k).start, cell.shard(k).stop
         while start < stop:
             part = partial(self._part, handle.planned, sampler, texts, range(start, stop))
@@ -146,15 +147,18 @@ class Runner:
             unmasked += self._unmasked(g.images, given)
             costs += self._costs(g, len(indices))
             images.append(g.images)
+            latents.append(g.latents)
             rows += _rows(handle.planned, indices, g)
             encoded += writer.encode(g.images) if keep else []
             self.advance(len(indices) * handle.planned.evaluations)
             start = indices.stop
-        features = {"cost": np.array(costs)} | self._embedded(whole := torch.cat(images))
+        pairable = {"images": torch.cat(images), "latents": torch.cat(latents)}
+        features = {"cost": np.array(costs), LATENTS: pairable["latents"].numpy()}
+        features |= self._embedded(pairable["images"])
         if unmasked:
             features["unmasked_psnr"] = np.array(unmasked)
         if reference is not None:
-            features |= self._paired(handle, rows, whole, reference, k)
+            features |= self._paired(handle, rows, pairable, reference, k)
         return rows, encoded, features
 
     def _part(
@@ -211,7 +215,8 @@ class Runner:
         rows, images = handle.decoded(k)
         features = self._embedded(images)
         if reference is not None:
-            features |= self._paired(handle, rows, images, reference, k)
+            pairable = {"images": images, "latents": handle.latents(k)}
+            features |= self._paired(handle, rows, pairable, reference, k)
         for name in sorted(wanted - set(held)):
             handle.store.add_features(k, name, features[name])
 
@@ -223,16 +228,19 @@ class Runner:
         self,
         handle: CellHandle,
         rows: list[ShardRow],
-        images: Tensor,
+        pairable: dict[str, Tensor],
         reference: CellHandle,
         k: int,
     ) -> Features:
+        """Scores of images and latents against the reference's; a floor has other noise."""
         with self.clock.phase("reading the reference"):
-            theirs, pictures = reference.decoded(k)
-        check_pairs(handle.cell, rows, theirs)
-        pairs = (images, pictures.to(images.device), reference.store.key)
+            theirs, images = reference.decoded(k)
+            other = {"images": images, "latents": reference.latents(k)}
+        check = check_prompts if handle.planned.role == "floor" else check_pairs
+        check(handle.cell, rows, theirs)
+        pairs = {name: (x, other[name].to(x.device)) for name, x in pairable.items()}
         with self.clock.phase("paired metrics"):
-            return self.batch.attempt(partial(self.extractors.paired, *pairs))
+            return self.batch.attempt(partial(self.extractors.paired, pairs, reference.store.key))
 
 
 def _rows(planned: PlannedCell, indices: range, g: Generated) -> list[ShardRow]:

@@ -8,14 +8,17 @@ Sigma_r Sigma_c are those of the symmetric R^T Sigma_c R, so no matrix square ro
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sunbench.errors import UserError
 from sunbench.metrics.estimate import Estimate, Floats, Resampled, image_resamples, same_length
-from sunbench.metrics.metric import Capability, CellFeatures, SetMetric, Tolerance, both
+from sunbench.metrics.metric import Capability, CellFeatures, Measured, SetMetric, Tolerance, both
+
+if TYPE_CHECKING:
+    from sunbench.metrics.finite_n import FiniteN
 
 
 @dataclass(frozen=True)
@@ -106,7 +109,7 @@ def _weighted(x: Floats, weights: Floats) -> tuple[Floats, Floats]:
 def _root(sigma: Floats) -> Floats:
     """R with R R^T = Sigma: Cholesky's where there is one, else by eigenvalues."""
     try:
-        factor: Floats = np.linalg.cholesky(sigma)
+        factor: Floats = np.asarray(np.linalg.cholesky(sigma), np.float64)
     except np.linalg.LinAlgError:
         w, v = np.linalg.eigh(sigma)
         factor = v * np.sqrt(np.clip(w, 0, None))
@@ -241,9 +244,16 @@ class Fd(SetMetric):
         """The distance and its draws."""
         return resampled_fd(*both(features), features.clusters)
 
-    def distance(self, features: CellFeatures) -> Resampled:
-        """The distance itself."""
-        return self.resampled(features)
+    def measured(self, features: CellFeatures) -> Measured:
+        """The distance, which is its own distance."""
+        value = self.resampled(features)
+        return Measured(value, value)
+
+    def finite_n(self, features: CellFeatures) -> FiniteN:
+        """The distance at N / 2 and extrapolated, and the bias of its mean term."""
+        from sunbench.metrics.finite_n import finite_n
+
+        return finite_n(*both(features), features.clusters)
 
 
 class Fid(Fd):

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
-from sunbench.metrics.cosine import cosine
+from typing import TYPE_CHECKING
+
 from sunbench.metrics.estimate import Floats
-from sunbench.metrics.metric import CellFeatures, PairedMetric, Tolerance, both
+from sunbench.metrics.metric import ImagePairMetric, Tolerance
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from sunbench.metrics.networks.network import Network
 
 
-class LatentCos(PairedMetric):
+class LatentCos(ImagePairMetric):
     """How far the sampler moved an image before any decoder saw it; needs no network."""
 
     name = "latent_cos"
@@ -16,11 +22,10 @@ class LatentCos(PairedMetric):
     reads, better = "latents", "higher"
     tolerance = Tolerance(1e-3)
 
-    def scores(self, features: CellFeatures) -> Floats:
-        """Cosine of each image's latents with its reference's, (n,)."""
-        reference, candidate = both(features)
-        flat = [x.reshape(len(x), -1) for x in (candidate, reference)]
-        return cosine(*flat)
+    def paired_scores(self, images: Tensor, reference: Tensor, network: Network | None) -> Tensor:
+        """Cosine of each image's latents with its reference's, (N,)."""
+        x, y = (t.double().flatten(1) for t in (images, reference))
+        return (x * y).sum(1) / (x.norm(dim=1) * y.norm(dim=1))
 
     def as_distance(self, scores: Floats) -> Floats:
         """1 - cosine."""

@@ -5,7 +5,7 @@ A metric is one object in one file. It reads one kind of stored feature per imag
 - "embeddings": the features of a network in brackets (`fd`, `kid`, `clip_score`, `cos`);
 - "images": nothing stored; its scores are computed while a shard's images and their reference
   images are in memory (`ssim`, `psnr`, `lpips`), and these scores are stored;
-- "latents": the final latents, before the autoencoder (`latent_cos`);
+- "latents": the same with the final latents, before the autoencoder (`latent_cos`);
 - "sources": scores against the source images of a task, stored at sampling (`unmasked_psnr`).
 """
 
@@ -24,6 +24,7 @@ from sunbench.metrics.estimate import Estimate, Floats, Resampled, resampled_mea
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from sunbench.metrics.finite_n import FiniteN
     from sunbench.metrics.networks.network import Network
 
 Reads = Literal["embeddings", "images", "latents", "sources"]
@@ -64,6 +65,27 @@ class CellFeatures:
     network: Network | None = None
 
 
+@dataclass(frozen=True)
+class Measured:
+    """A metric of a cell, and the same as a distance with 0 for "the same image", if it is one.
+
+    Divided by the floor's distance, a distance is relative: 1 is another seed of the same prompt.
+    """
+
+    value: Resampled
+    distance: Resampled | None
+
+    def relative(self, floor: Measured) -> Estimate | None:
+        """The distance over the floor's, with the interval of the ratio of means.
+
+        None where there is no distance, or where the floor's is zero.
+        """
+        if self.distance is None or floor.distance is None:
+            return None
+        ratio = self.distance.over(floor.distance)
+        return None if ratio is None else ratio.estimate()
+
+
 class Metric(ABC):
     """One metric; `estimate` turns the features of a cell into a number with its interval.
 
@@ -89,12 +111,9 @@ class Metric(ABC):
         """The value with its 95 % interval."""
         return self.resampled(features).estimate()
 
-    def distance(self, features: CellFeatures) -> Resampled | None:
-        """The value as a distance with 0 for "the same"; None where it is no distance.
-
-        Divided by the floor's, it is the relative distance: 1 is another seed of the same prompt.
-        """
-        return None
+    def measured(self, features: CellFeatures) -> Measured:
+        """The value, and the same as a distance where there is one."""
+        return Measured(self.resampled(features), None)
 
 
 class SetMetric(Metric):
@@ -103,6 +122,10 @@ class SetMetric(Metric):
     compares = "sets"
     reads = "embeddings"
     better = "lower"
+
+    def finite_n(self, features: CellFeatures) -> FiniteN | None:
+        """What the value owes to the number of images; None where that is nothing."""
+        return None
 
 
 class PerImageMetric(Metric):
@@ -130,20 +153,23 @@ class PairedMetric(PerImageMetric):
     def as_distance(self, scores: Floats) -> Floats:
         """Scores as distances: 0 for the same image, larger for farther."""
 
-    def distance(self, features: CellFeatures) -> Resampled:
-        """Mean distance over images."""
-        scores = self.as_distance(self.finite_scores(features))
-        return resampled_mean(scores, features.clusters)
+    def measured(self, features: CellFeatures) -> Measured:
+        """Mean score and mean distance over images."""
+        scores = self.finite_scores(features)
+        value, distance = (
+            resampled_mean(x, features.clusters) for x in (scores, self.as_distance(scores))
+        )
+        return Measured(value, distance)
 
 
 class ImagePairMetric(PairedMetric):
-    """A paired metric of pixels, computed while both images are in memory."""
+    """A paired metric that is computed while both images, or their latents, are in memory."""
 
     reads = "images"
 
     @abstractmethod
     def paired_scores(self, images: Tensor, reference: Tensor, network: Network | None) -> Tensor:
-        """uint8 (N, 3, H, W), uint8 (N, 3, H, W) -> (N,)."""
+        """uint8 (N, 3, H, W), uint8 (N, 3, H, W) -> (N,); latents float16 (N, C, h, w)."""
 
 
 def finite(scores: Floats, name: str) -> Floats:

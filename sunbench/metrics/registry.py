@@ -58,10 +58,8 @@ class MetricChoice:
         match self.metric.reads:
             case "embeddings":
                 return f"embed{network}"
-            case "images":
+            case "images" | "latents":
                 return f"paired-{reference[:12]}-{self.metric.name}{network}"
-            case "latents":
-                return "latents"
             case "sources":
                 return self.metric.name
 

@@ -20,9 +20,10 @@ from sunbench.sampling.task import Given
 
 @dataclass(frozen=True)
 class Generated:
-    """B pictures of a cell: uint8 (B, 3, H, W), the fingerprints of their noise, and their cost."""
+    """B images of a cell: uint8 (B, 3, H, W), final latents float16, noise hashes, and cost."""
 
     images: Tensor
+    latents: Tensor
     noise_hashes: list[str]
     nfe: float
     unet_seconds: float
@@ -70,5 +71,11 @@ def generate(
         raise NotFinite(f"{cell.label}: {error}") from error
     done = _now(device)
     return Generated(
-        pictures, hashes, sampler.nfe, sampler.unet_seconds, sampled - began, done - sampled
+        pictures,
+        latents.half().cpu(),
+        hashes,
+        sampler.nfe,
+        sampler.unet_seconds,
+        sampled - began,
+        done - sampled,
     )

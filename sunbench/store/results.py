@@ -15,6 +15,7 @@ class ResultRow:
     """One number with its interval, protocol and cell key; without a value, the reason why.
 
     n: images behind the value. nfe: U-Net evaluations of one image. protocol: how it was measured.
+    relative: the distance over the floor's: 0 is the same image, 1 another seed of the same prompt.
     Errors: UserError for NaN, infinities, an interval without a value, or no value and no reason.
     """
 
@@ -32,9 +33,12 @@ class ResultRow:
     protocol: str
     reason: str | None
     key: str
+    relative: float | None = None
+    relative_low: float | None = None
+    relative_high: float | None = None
 
     def __post_init__(self) -> None:
-        for name in ("value", "low", "high"):
+        for name in ("value", "low", "high", "relative", "relative_low", "relative_high"):
             number = getattr(self, name)
             if number is not None and not math.isfinite(number):
                 raise UserError(f"{self.name}: given {name} {number}, expected a finite number")
@@ -75,7 +79,7 @@ class ResultRow:
         if not isinstance(record, dict):
             raise UserError(f"{where}: given {type(record).__name__}, expected an object")
         _check_fields(record, where)
-        values = {n: _typed(n, record[n], where) for n in _TYPES}
+        values = {n: _typed(n, record[n], where) for n in _TYPES if n in record}
         try:
             return cls(**values)
         except UserError as error:
@@ -86,7 +90,7 @@ _TYPES: dict[str, str] = {f.name: str(f.type) for f in fields(ResultRow)}
 
 
 def _check_fields(record: Mapping[str, Any], where: str) -> None:
-    missing = [n for n in _TYPES if n not in record]
+    missing = [n for n in _TYPES if n not in record and not n.startswith("relative")]
     more = [n for n in record if n not in _TYPES]
     if missing or more:
         words = [f"no {n}" for n in missing] + [f"unknown {n}" for n in more]

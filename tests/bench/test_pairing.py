@@ -127,9 +127,9 @@ def test_different_n_are_refused(done: Any, tmp_path: Path, metric: str):
     choice = find(metric)
     network = SimpleNamespace(key="k" * 20, protocol="")
     reducer = Reducer(FeatureExtractors((choice,), {"zoo-clip": network}), six, ["a cat"] * 6)
-    assert reducer.estimate(six, choice).n == 6
+    assert reducer.measured(six, choice).value.n == 6
     with pytest.raises(UserError, match="different N are never compared"):
-        reducer.estimate(eight, choice)
+        reducer.measured(eight, choice)
 
 
 def test_a_cell_with_too_few_images_is_refused(done: Any, tmp_path: Path):

@@ -19,7 +19,7 @@ from sunbench.sampling import ImageId, image_generator, noise_hash
 from sunbench.store import CellStore, RunFolder
 
 METRICS = ["fd[zoo-clip]", "kid[zoo-clip]", "clip_score[zoo-clip]", "perceptual[zoo-clip]"]
-METRICS += ["ssim", "psnr", "cos[zoo-clip]"]
+METRICS += ["ssim", "psnr", "cos[zoo-clip]", "latent_cos"]
 generate_module = importlib.import_module("sunbench.sampling.generate")
 
 
@@ -55,7 +55,7 @@ def test_rows_of_reference_floor_and_candidates(done: Any):
             found.setdefault(r.method, []).append(r.metric)
     assert found == {
         "reference": ["clip_score[zoo-clip]"],
-        "reference (other seeds)": METRICS[:3],
+        "reference (other seeds)": METRICS,
         "ddim": METRICS,
         "dpm++": METRICS,
     }
@@ -161,6 +161,45 @@ def test_pairs_compare_methods_at_equal_steps(done: Any):
     assert {(p["a"], p["b"], p["steps"], p["n"]) for p in pairs} == {("ddim", "dpm++", 2, 10)}
     assert {p["metric"] for p in pairs} == set(METRICS[3:])
     assert all(0 <= p["low"] <= p["a_closer"] <= p["high"] <= 1 for p in pairs)
+    assert all(p["difference_low"] <= p["difference"] <= p["difference_high"] for p in pairs)
+    assert all(0 <= p["p_holm"] <= 1 and p["detectable"] > 0 for p in pairs)
+    assert {type(p["equivalent"]) for p in pairs} == {bool}
+
+
+def test_distances_are_relative_to_the_floor(done: Any):
+    """ssim by hand: (1 - value) / (1 - floor), and the interval holds it."""
+    rows = {(r.method, r.metric): r for r in rows_of(done) if r.steps != 1001}
+    for method in ("ddim", "dpm++"):
+        one, floor = rows[method, "ssim"], rows["reference (other seeds)", "ssim"]
+        assert one.relative == pytest.approx((1 - one.value) / (1 - floor.value), rel=1e-12)
+        assert one.relative_low <= one.relative <= one.relative_high
+    relative = {metric for (_, metric), r in rows.items() if r.relative is not None}
+    assert relative == {m for m in METRICS if not m.startswith(("kid", "clip_score"))}
+
+
+def test_sets_say_what_they_owe_to_n(done: Any):
+    document = RunFolder(done.out / "run").read_results_document()
+    found = {(p["a"], p["b"], p["metric"]) for p in document["set_pairs"]}
+    assert found == {("ddim", "dpm++", "fd[zoo-clip]")}
+    assert all(p["order_holds"] in (True, False) for p in document["set_pairs"])
+    rows = document["finite_n"]
+    assert {(r["role"], r["metric"]) for r in rows} == {
+        (role, "fd[zoo-clip]") for role in ("floor", "candidate")
+    }
+    for r in rows:
+        assert r["infinity"] == pytest.approx(2 * r["value"] - r["half"])
+        assert r["mean_bias"] > 0
+
+
+def test_latents_are_kept_and_compared(done: Any):
+    latents = done.reference().read_features(0, "latents")
+    assert latents.dtype == np.float16
+    assert latents.shape == (4, 4, 8, 8)
+    mine = done.cell("ddim").read_features(0, "latents")
+    name = next(n for n in done.cell("ddim").feature_names(0) if n.endswith("latent_cos"))
+    x, y = (z.reshape(4, -1).astype(float) for z in (mine, latents))
+    cosines = (x * y).sum(1) / np.linalg.norm(x, axis=1) / np.linalg.norm(y, axis=1)
+    np.testing.assert_allclose(done.cell("ddim").read_features(0, name), cosines, rtol=1e-9)
 
 
 # ------------------------------------------------------------------------------ again

@@ -33,7 +33,7 @@ def paired(
     names = ("ssim", "psnr") if lpips is None else ("ssim", "psnr", "lpips[alex]")
     networks = {} if lpips is None else {"alex": lpips}
     extractors = FeatureExtractors(tuple(find(n) for n in names), networks)
-    scores = extractors.paired(a, b, "reference", size)
+    scores = extractors.paired({"images": (a, b)}, "reference", size)
     return {m: scores[name] for m, name in extractors.paired_names("reference").items()}
 
 
@@ -157,7 +157,7 @@ def test_a_run_names_learned_lpips_by_its_weights(alex, monkeypatch):
     monkeypatch.setattr(feature_extractors, "load_network", lambda net, device: alex)
     loaded = feature_extractors.FeatureExtractors.load(("lpips[alex]",), "cpu")
     a = pictures(3, 0, 64)
-    scores = loaded.paired(a, nudged(a, 20), "0123456789abcdef", 2)
+    scores = loaded.paired({"images": (a, nudged(a, 20))}, "0123456789abcdef", 2)
     (name,) = [n for n in scores if "lpips" in n]
     assert name == f"paired-0123456789ab-lpips-alex-{alex.key[:8]}"
     assert scores[name].shape == (3,)
