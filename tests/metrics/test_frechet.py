@@ -10,6 +10,8 @@ from hypothesis import strategies as st
 
 from sunbench.errors import UserError
 from sunbench.metrics import Moments, ReferenceFactor, fd, fd_estimate, frechet
+from sunbench.metrics.estimate import image_resamples
+from sunbench.metrics.frechet import _by_covariance, _Gram, default_samples
 
 rng = np.random.default_rng
 
@@ -137,6 +139,29 @@ def test_estimate_below_the_dimension_and_of_identical_sets():
     assert 0 <= e.low < e.value < e.high
     same = fd_estimate(x, x, np.arange(30), samples=50)
     np.testing.assert_allclose([same.value, same.low, same.high], 0, atol=1e-9)
+
+
+@pytest.mark.parametrize(("n", "d"), [(40, 60), (60, 45), (30, 200)])
+def test_draws_by_inner_products_equal_draws_by_covariances(n, d):
+    x, y = features(n, d, 20, 3.0), features(n, d, 21, 3.2)
+    for w in image_resamples(np.arange(n) // 2, 4, 0):
+        expected = _by_covariance(x, y, w)
+        assert _Gram(x, y).distance(w) == pytest.approx(expected, rel=1e-6)
+        assert _Gram(x, y).distance(w, exact=True) == pytest.approx(expected, rel=1e-6)
+
+
+def test_a_draw_is_the_distance_of_the_drawn_rows():
+    x, y = features(50, 4, 22), features(50, 4, 23, 0.3)
+    w = next(image_resamples(np.arange(50), 1, 0))
+    rows = np.repeat(np.arange(50), w.astype(int))
+    assert _by_covariance(x, y, w) == pytest.approx(fd(x[rows], y[rows]), rel=1e-9)
+
+
+def test_inception_features_take_two_hundred_resamples_at_the_usual_sizes():
+    assert default_samples(1000, 2048) == default_samples(2000, 2048) == 200
+    assert default_samples(3000, 2048) == 40
+    assert default_samples(30000, 2048) == 8
+    assert default_samples(10000, 512) == 200
 
 
 def coverage(n: int, d: int, gap: float, trials: int) -> float:
