@@ -50,7 +50,7 @@ class Pair:
     w: float
 
     def pick(self, rows: Tensor) -> Pair:
-        """For some images only; rows: (B,) bool."""
+        """For some images only; rows: their numbers (n,), or a mask (B,)."""
         return replace(self, positive=self.positive[rows], negative=self.negative[rows])
 
     def teacher(self, x_t: Tensor, index: Tensor) -> Tensor:
@@ -75,12 +75,21 @@ class Pair:
 
 
 class Draw(NamedTuple):
-    """What chance decides in a batch: x_0, its noise, times t (B,) and ``replaced`` (B,) bool."""
+    """What chance decides in a batch: x_0, its noise, times t (B,) and ``replaced`` (B,) bool.
+
+    ``replaced`` stays on the CPU, where it is drawn: no device is waited for to know how many rows
+    there are.
+    """
 
     x_0: Tensor
     eps: Tensor
     t: Tensor
     replaced: Tensor
+
+    @property
+    def rows(self) -> Tensor:
+        """Numbers of the replaced images: (n,) on the device of the rest."""
+        return self.replaced.cpu().nonzero().flatten().to(self.t.device)
 
 
 class Targets(NamedTuple):
@@ -106,8 +115,8 @@ def start(
     comes to x_t in n sub-steps and the student to xhat_t in one.
     """
     x_t = noised(draw.x_0, draw.eps, schedule.level(draw.t))
-    rows = draw.replaced
-    if not bool(rows.any()):
+    rows = draw.rows
+    if not len(rows):
         return x_t, x_t
     some, to = pair.pick(rows), draw.t[rows]
     before = to + delta
@@ -130,11 +139,11 @@ def targets(
     """
     if not step:
         draw = draw._replace(replaced=torch.zeros_like(draw.replaced))
-    t, index, rows = draw.t, schedule.index(draw.t), draw.replaced
+    t, index, rows = draw.t, schedule.index(draw.t), draw.rows
     x_t, given = start(pair, schedule, draw, delta, n)
     first = pair.teacher(x_t, index)
     eps_cfg = first
-    if bool(rows.any()):
+    if len(rows):
         eps_cfg = first.clone()
         eps_cfg[rows] = pair.pick(rows).teacher(given[rows], index[rows])
     if not step:

@@ -38,7 +38,8 @@ class SunTraining(TrainingSettings):
     l_cfg: bool = True  # Eq. 8
     l_step: bool = True  # Eq. 11, and with it the replacement
     p: float = 0.1  # how often the student's own x_t replaces the teacher's (Eq. 13); 0: never
-    lam: float = 1.0  # weight of L_msc (Eq. 14)
+    lam: float = 1.0  # weight of L_msc beside L_cfg (Eq. 14); for L_msc alone, l_cfg = false
+    pool: int | None = None  # micro-batches taken in turn, their targets computed once; none: new
     times: str = "continuous"  # t in [t_min, 1]; "grid": 1, 1 - delta, ... only
     t_min: float | None = None  # delta by default; below it the stage ends at 0
     max_phrases: int | None = None  # of a negative prompt: 100, in the zoo 4
@@ -47,7 +48,7 @@ class SunTraining(TrainingSettings):
     add_pos: bool = True  # the released form; false is the paper's
     norm: str = "sample"
     init: str = "copy"
-    alpha0: float | None = None  # 1 with add_pos, 0 without
+    alpha0: float | None = None  # of both branches; 1 with add_pos, 0 (the base itself) without
     loop: LoopSettings = field(default=LOOP)
 
     def __post_init__(self) -> None:
@@ -55,7 +56,16 @@ class SunTraining(TrainingSettings):
         within("delta", self.delta, 0.001, 1)
         within("substeps", self.substeps, 1, 1000)
         within("p", self.p, 0, 1)
-        within("lam", self.lam, 0, float("inf"))
+        within("lam", self.lam, 0, 1e6)
+        if self.pool is not None:
+            within("pool", self.pool, 1, 10**6)
+        if self.alpha0 is not None:
+            within("alpha0", self.alpha0, -100, 100)
+        if self.pool and self.p:
+            raise UserError(
+                f"given pool = {self.pool} and p = {self.p:g}, expected p = 0: the replacement is"
+                " the student's own, so targets with it cannot be kept"
+            )
         within("empty_negatives", self.empty_negatives, 0, 1)
         within("t_min", self.earliest, 0.001, 1)
         for name in ("max_phrases", "guidance_scale"):

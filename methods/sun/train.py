@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import random
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +45,9 @@ log = logging.getLogger(__name__)
 class SunLoss:
     """The loss of a micro-batch, by its number alone (lines 2 to 7 of Algorithm 1).
 
-    The adapter is bound to the pipeline's U-Net; w is the teacher's guidance.
+    The adapter is bound to the pipeline's U-Net; w is the teacher's guidance. With ``pool`` the
+    micro-batch k is number k modulo pool, and what the teacher says of it is computed once and
+    kept: only the student's pass is left of a repeated one.
     """
 
     pipeline: Any
@@ -54,6 +56,7 @@ class SunLoss:
     words: Vocabulary
     settings: SunTraining
     w: float
+    kept: dict[int, tuple[Pair, Targets]] = field(default_factory=dict, compare=False, repr=False)
 
     def texts(self, k: int) -> tuple[Tensor, list[str], list[str], torch.Generator]:
         """Pictures, captions and negative prompts of a micro-batch, and the generator after."""
@@ -75,7 +78,7 @@ class SunLoss:
         t = s.draw_times(len(x_0), generator)
         replaced = torch.rand(len(x_0), generator=generator) < s.p
         replaced = replaced & can_be_replaced(t, s.delta)
-        return Draw(x_0, eps.to(device), t.to(device), replaced.to(device))
+        return Draw(x_0, eps.to(device), t.to(device), replaced)
 
     def aim(self, k: int) -> tuple[Pair, Targets]:
         """The networks under a micro-batch's texts, and what the student should say."""
@@ -91,9 +94,18 @@ class SunLoss:
         torch.clear_autocast_cache()
         return pair, aim
 
+    def kept_aim(self, k: int) -> tuple[Pair, Targets]:
+        """The same, kept for as long as the training runs where there is a pool."""
+        if not self.settings.pool:
+            return self.aim(k)
+        number = k % self.settings.pool
+        if number not in self.kept:
+            self.kept[number] = self.aim(number)
+        return self.kept[number]
+
     def __call__(self, k: int) -> dict[str, Tensor]:
         """``loss`` (Eq. 14) and its parts."""
-        pair, aim = self.aim(k)
+        pair, aim = self.kept_aim(k)
         out = pair.student(aim.x, aim.timestep)
         return sun_loss(out, aim, lam=self.settings.lam, cfg=self.settings.l_cfg)
 

@@ -180,7 +180,7 @@ class _Loop:
     def step(self, step: int, loss: Callable[[int], dict[str, Tensor]]) -> None:
         """One update: gradients of all micro-batches, clipping, AdamW, average."""
         s, began = self.settings, time.monotonic()
-        sums: dict[str, float] = {}
+        losses: list[tuple[str, Tensor]] = []
         for group in self.optimiser.param_groups:
             group["lr"] = s.rate(step)
         self.optimiser.zero_grad(set_to_none=True)
@@ -188,9 +188,8 @@ class _Loop:
             with self._arithmetic():
                 parts = loss(step * s.accumulate + micro)
             (parts["loss"] / s.accumulate).backward()
-            for k, v in parts.items():
-                sums[k] = sums.get(k, 0.0) + float(v.detach())
-        self._gather(sums)
+            losses += [(k, v.detach()) for k, v in parts.items()]
+        self._gather(losses)
         norm = nn.utils.clip_grad_norm_(self.trained, s.clip)
         if not math.isfinite(self.sums["loss"]) or not bool(torch.isfinite(norm)):
             raise UserError(
@@ -201,12 +200,19 @@ class _Loop:
         self._average(step + 1)
         self.seconds += time.monotonic() - began
 
-    def _gather(self, sums: dict[str, float]) -> None:
-        """Sum gradients and losses over all processes; add the losses to those not yet logged."""
+    def _gather(self, losses: list[tuple[str, Tensor]]) -> None:
+        """Sum gradients and losses over all processes; add the losses to those not yet logged.
+
+        The device is waited for once, however many losses and micro-batches there are.
+        """
+        sums: dict[str, float] = {}
+        values = torch.stack([v.float() for _, v in losses]).tolist()
+        for (k, _), v in zip(losses, values, strict=True):
+            sums[k] = sums.get(k, 0.0) + v
         if self.workers.count > 1:
-            losses = torch.tensor(list(sums.values()), device=self.trained[0].device)
-            self.workers.sum_([p.grad for p in self.trained if p.grad is not None] + [losses])
-            sums = dict(zip(sums, losses.tolist(), strict=True))
+            total = torch.tensor(list(sums.values()), device=self.trained[0].device)
+            self.workers.sum_([p.grad for p in self.trained if p.grad is not None] + [total])
+            sums = dict(zip(sums, total.tolist(), strict=True))
         for k, v in sums.items():
             self.sums[k] = self.sums.get(k, 0.0) + v
 

@@ -14,13 +14,16 @@ from sunbench.training.loop import LoopSettings
 
 Table = Mapping[str, Any]
 DTYPES = ("float32", "bfloat16", "float16")
+#: Of autocast: in float16 gradients underflow without a scaler, which the loop does not have.
+LOOP_DTYPES = ("float32", "bfloat16")
 
 
 def within(name: str, value: float, low: float, high: float) -> None:
     """Raise UserError unless low <= value <= high."""
     if not low <= value <= high:
         ends = f"at least {low:g}" if high == float("inf") else f"{low:g} to {high:g}"
-        raise UserError(f"given {name} = {value:g}, expected {ends}")
+        shown = f"{value:g}" if isinstance(value, float) else str(value)[:24]
+        raise UserError(f"given {name} = {shown}, expected {ends}")
 
 
 def one_of(name: str, value: str, known: tuple[str, ...]) -> None:
@@ -74,10 +77,19 @@ def _loop(default: LoopSettings, given: object) -> LoopSettings:
     known = {k: _checked(k, v, kinds[k]) if k in kinds else v for k, v in given.items()}
     made = LoopSettings.from_table(asdict(default) | known)
     for name in ("steps", "batch", "accumulate", "checkpoint_every", "log_every"):
-        within(name, getattr(made, name), 1, float("inf"))
+        within(name, getattr(made, name), 1, 10**9)
     for name in ("ema", "decay"):
         within(name, getattr(made, name), 0, 1)
-    one_of("dtype", made.dtype, DTYPES)
+    within("learning_rate", made.learning_rate, 1e-12, 10)
+    within("weight_decay", made.weight_decay, 0, 100)
+    within("warmup", made.warmup, 0, 10**9)
+    within("clip", made.clip, 1e-9, 1e9)
+    within("seed", made.seed, 0, 10**12)
+    if len(made.betas) != 2:
+        raise UserError(f"given betas = {list(made.betas)}, expected two")
+    for beta in made.betas:
+        within("betas", beta, 0, 1 - 1e-9)
+    one_of("dtype", made.dtype, LOOP_DTYPES)
     return made
 
 

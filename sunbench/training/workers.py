@@ -59,7 +59,10 @@ class Workers:
 
 def join(device: str) -> str:
     """Join the processes that a launcher started, if one did; this process's own device."""
-    if int(os.environ.get("WORLD_SIZE", "1")) < 2:
+    size = os.environ.get("WORLD_SIZE", "1")
+    if not (size.isascii() and size.isdecimal()):
+        raise UserError(f"given WORLD_SIZE={size!r}, expected a number: a launcher sets it")
+    if int(size) < 2:
         return device
     state = PartialState(cpu=device == "cpu")
     return str(state.device) if device == "cuda" else device

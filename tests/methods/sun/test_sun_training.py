@@ -174,6 +174,47 @@ def loss_of(
     return SunLoss(loaded.pipeline, adapter, from_folder(folder, 16), words, settings, 3.0)
 
 
+def test_a_pool_asks_the_teacher_once(loaded: LoadedModel, folder: Path, tmp_path: Path):
+    """Micro-batches come in turn; targets are those of a training without a pool, to the bit."""
+    settings = replace(TINY, p=0.0, pool=2, sheet=0)
+    adapter = SunAdapter.for_unet(loaded.pipeline.unet, add_pos=True, alpha0=0.0)
+    new = loss_of(loaded, folder, replace(settings, pool=None), adapter)
+    pooled = loss_of(loaded, folder, settings, adapter)
+    passes: list[int] = []
+    binding = adapter.bind(loaded.pipeline.unet)
+    hook = loaded.pipeline.unet.register_forward_pre_hook(lambda m, args: passes.append(1))
+    with torch.no_grad():
+        fresh = [float(new(k % 2)["loss"]) for k in range(6)]
+        each = len(passes) // 6
+        passes.clear()
+        kept = [float(pooled(k)["loss"]) for k in range(6)]
+    hook.remove()
+    binding.release()
+    assert kept == fresh
+    assert len(passes) == 2 * each + 4  # two micro-batches whole, then the student's pass alone
+    whole = load_file(trained(loaded, folder, tmp_path / "out", settings))
+    assert all(bool(torch.isfinite(x).all()) for x in whole.values())
+
+
+def test_a_pool_and_the_students_own_replacement():
+    with pytest.raises(UserError, match=r"given pool = 2 and p = 0\.1, expected p = 0"):
+        replace(TINY, pool=2, p=0.1)
+
+
+def test_every_trial_of_the_audit_is_a_file(tmp_path: Path):
+    """Start, losses and their weight, empty negatives, sub-steps, form, times, rate, average."""
+    file = tmp_path / "trial.toml"
+    file.write_text(
+        "alpha0 = 0.0\nl_cfg = false\ndelta = 0.25\nt_min = 0.03\nsubsteps = 4\n"
+        "empty_negatives = 0.4\np = 0.0\npool = 100\nadd_pos = false\nlam = 3.0\n"
+        'times = "continuous"\n[loop]\nsteps = 700\nlearning_rate = 1e-3\nema = 0.995\n'
+    )
+    made = read_settings(file, zoo=True)
+    assert (made.alpha0, made.l_cfg, made.lam, made.add_pos) == (0.0, False, 3.0, False)
+    assert (made.empty_negatives, made.pool, made.substeps, made.earliest) == (0.4, 100, 4, 0.03)
+    assert (made.loop.steps, made.loop.ema) == (700, 0.995)
+
+
 class Killed(Exception):
     pass
 
