@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 from sunbench.errors import UserError
@@ -103,9 +103,14 @@ def default_distance(rows: Sequence[ResultRow]) -> str | None:
 
 
 def relative_rows(rows: Iterable[ResultRow], metric: str) -> dict[tuple[str, str, int], ResultRow]:
-    """Of each candidate (model, method, steps) the row of ``metric`` relative to a new seed."""
-    own = (r for r in rows if r.metric == f"relative {metric}" and is_candidate(r))
-    return {(r.model, r.method, r.steps): r for r in own if r.value is not None}
+    """Of each candidate (model, method, steps) ``metric`` relative to a new seed, as a row."""
+    own = (r for r in rows if r.metric == metric and is_candidate(r) and r.relative is not None)
+    return {(r.model, r.method, r.steps): _relative(r) for r in own}
+
+
+def _relative(row: ResultRow) -> ResultRow:
+    low, high = row.relative_low, row.relative_high
+    return replace(row, value=row.relative, low=low, high=high)
 
 
 def points(

@@ -118,9 +118,9 @@ def headline(
     beside it where times are passed.
     """
     mine = [r for r in rows if r.model == model]
-    main = default_distance([r for r in mine if not _is_relative(r)])
+    main = default_distance(mine)
     relative = relative_rows(mine, main) if main else {}
-    metrics = list(dict.fromkeys(r.metric for r in mine if not _is_relative(r)))
+    metrics = list(dict.fromkeys(r.metric for r in mine))
     gains = _gain_texts(times, model)
     head = ["method", "steps", "NFE"] + [RELATIVE] * bool(relative) + [SPEED_UP] * bool(gains)
     lines = []
@@ -132,10 +132,6 @@ def headline(
         line += [gains.get(place, "–")] if gains else []
         lines.append([*line, *(text(own.get(m)) for m in metrics)])
     return [*head, *map(with_arrow, metrics)], lines
-
-
-def _is_relative(row: ResultRow) -> bool:
-    return row.metric.startswith("relative ")
 
 
 def _cells(rows: Iterable[ResultRow]) -> dict[tuple[str, str, int], dict[str, ResultRow]]:
