@@ -1,1 +1,1 @@
-"""The papers' tables and figures: their numbers beside ours, and what checking them found."""
+"""The papers' tables and figures: their numbers beside ours."""

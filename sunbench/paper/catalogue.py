@@ -28,8 +28,8 @@ class Protocol:
 
 
 @dataclass(frozen=True)
-class Role:
-    """A model of a paper, the card that is it, and the zoo model that plays it."""
+class PaperModel:
+    """A model of a paper, its card, and the zoo model that stands in for it."""
 
     name: str
     card: str
@@ -71,7 +71,7 @@ class Entry:
     title: str
     reference: str = ""  # what the paper's FID is measured to; empty: the model's own 25 steps
     layout: str = ""
-    models: tuple[Role, ...] = ()
+    models: tuple[PaperModel, ...] = ()
     rows: tuple[Row, ...] = ()
     parts: tuple[Part, ...] = (Part(),)
     steps: tuple[int, ...] = ()
@@ -106,11 +106,11 @@ def papers() -> dict[str, Protocol]:
 
 
 def _entry(name: str, kind: str, values: dict[str, Any]) -> Entry:
-    given: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
-    given["models"] = tuple(Role(*m) for m in values.get("models", []))
-    given["rows"] = tuple(Row(*r) for r in values.get("rows", []))
-    given["parts"] = tuple(Part(**p) for p in values.get("parts", [{}]))
-    return Entry(name=name, kind=kind, **given)
+    fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+    fields["models"] = tuple(PaperModel(*m) for m in values.get("models", []))
+    fields["rows"] = tuple(Row(*r) for r in values.get("rows", []))
+    fields["parts"] = tuple(Part(**p) for p in values.get("parts", [{}]))
+    return Entry(name=name, kind=kind, **fields)
 
 
 @cache

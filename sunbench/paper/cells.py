@@ -13,10 +13,10 @@ from sunbench.errors import UserError
 from sunbench.metrics import Estimate, fd_estimate
 from sunbench.metrics.registry import find as find_metric
 from sunbench.models import ModelCard
-from sunbench.paper.catalogue import Entry, Role, Row
+from sunbench.paper.catalogue import Entry, PaperModel, Row
 from sunbench.paper.numbers import Printed, printed
-from sunbench.paper.plan import Cast
-from sunbench.paper.runs import Found, label_of
+from sunbench.paper.plan import ModelMap
+from sunbench.paper.runs import PartRun, label_of
 from sunbench.report.tables import FLOOR
 from sunbench.store import ResultRow, RunFolder
 
@@ -25,7 +25,7 @@ SCALE = {"fid": 1.0, "clip": 100.0}
 
 
 @dataclass(frozen=True)
-class Cell:
+class TableCell:
     """One number of a paper with ours beside it.
 
     reasons: why the two cannot be compared, the same for a whole table or for this cell alone.
@@ -35,7 +35,7 @@ class Cell:
     printed: Printed
     row: Row
     model: str
-    player: str
+    card: str
     metric: str
     steps: int
     metric_here: str
@@ -50,43 +50,43 @@ class Cell:
     key: str = ""
 
 
-def cells(entry: Entry, who: Cast, found: dict[str, Found]) -> list[Cell]:
-    """Every number of the paper's table whose model was asked for."""
+def cells(entry: Entry, models: ModelMap, runs: dict[str, PartRun]) -> list[TableCell]:
+    """Every number of the paper's table whose model the table has."""
     rows = {r.name: r for r in entry.rows}
     out = []
     for number in printed(entry.name):
-        card = who.card(number["model"])
+        card = models.card(number["model"])
         if card is not None:
-            out.append(_cell(entry, number, rows[number["row"]], card, found))
+            out.append(_cell(entry, number, rows[number["row"]], card, runs))
     return out
 
 
 def _cell(
-    entry: Entry, number: Printed, row: Row, card: ModelCard, found: dict[str, Found]
-) -> Cell:
-    here, metric = found[row.part], number["metric"]
+    entry: Entry, number: Printed, row: Row, card: ModelCard, runs: dict[str, PartRun]
+) -> TableCell:
+    run, metric = runs[row.part], number["metric"]
     label = label_of(card, metric)
-    role = next(r for r in entry.models if r.name == number["model"])
+    paper_model = next(m for m in entry.models if m.name == number["model"])
     base: dict[str, Any] = {
         "printed": number,
         "row": row,
         "model": number["model"],
-        "player": card.name,
+        "card": card.name,
         "metric": metric,
         "steps": number.steps,
         "metric_here": label,
-        "reasons": reasons(entry, role, card, here, label),
+        "reasons": reasons(entry, paper_model, card, run, label),
     }
-    if here.absent is not None:
-        return Cell(**base, missing=here.absent)
-    result = row_of(here.rows, card.name, row.method, number.steps, label)
+    if run.absent is not None:
+        return TableCell(**base, missing=run.absent)
+    result = row_of(run.rows, card.name, row.method, number.steps, label)
     if result is None:
-        return Cell(**base, missing="not in this run")
+        return TableCell(**base, missing="not in this run")
     if result.value is None:
-        return Cell(**base, missing=result.reason, n=result.n)
-    value, low, high = _value(entry, row, result, found)
+        return TableCell(**base, missing=result.reason, n=result.n)
+    value, low, high = _value(entry, row, result, runs)
     shown = [None if x is None else x / SCALE[metric] for x in (value, low, high)]
-    return Cell(
+    return TableCell(
         **base,
         value=shown[0],
         low=shown[1],
@@ -107,13 +107,13 @@ def row_of(
 
 
 def _value(
-    entry: Entry, row: Row, result: ResultRow, found: dict[str, Found]
+    entry: Entry, row: Row, result: ResultRow, runs: dict[str, PartRun]
 ) -> tuple[float | None, float | None, float | None]:
     """The row's own estimate, or that against another part's reference."""
     other = entry.part(row.part).against
     if not other:
         return result.value, result.low, result.high
-    e = across(found[other].job.folder, found[row.part].job.folder, result)
+    e = across(runs[other].job.folder, runs[row.part].job.folder, result)
     return (e.value, e.low, e.high) if np.isfinite(e.low) else (e.value, None, None)
 
 
@@ -129,7 +129,7 @@ def _recorded(run: Path, model: str, role: str, key: str | None) -> Recorded:
 
 
 def across(reference_run: Path, run: Path, row: ResultRow) -> Estimate:
-    """Frechet distance of a row's pictures to another run's reference, on the row's own network.
+    """Frechet distance of a row's images to another run's reference, on the row's own network.
 
     The two runs show the same prompts at the same seeds, so they stay paired.
     """
@@ -149,49 +149,52 @@ def across(reference_run: Path, run: Path, row: ResultRow) -> Estimate:
 # ------------------------------------------------------------------------------ reasons
 
 
-def reasons(entry: Entry, role: Role, card: ModelCard, here: Found, label: str) -> tuple[str, ...]:
+def reasons(
+    entry: Entry, paper_model: PaperModel, card: ModelCard, run: PartRun, label: str
+) -> tuple[str, ...]:
     """Why a value of this table cannot be set against the paper's."""
-    p, request = entry.protocol, here.request
-    out = [] if card.name == role.card else [f"model: {card.name} plays {role.name}"]
+    p, request = entry.protocol, run.request
+    stands_in = f"model: {card.name} stands in for {paper_model.name}"
+    out = [] if card.name == paper_model.card else [stands_in]
     if label.startswith("clip_score"):
         out.append(f"metric: {label} / 100; which CLIP the paper took is unsaid")
     elif label != "fid":
         out.append(f"metric: {label} is not Inception FID")
     if entry.reference and not label.startswith("clip_score"):
         out.append(
-            "reference: the model's own 25-step DPM-Solver++ pictures; the paper measured to"
+            "reference: the model's own 25-step DPM-Solver++ images; the paper measured to"
             f" {entry.reference}"
         )
-    out.append(f"prompts: {_prompts(here, card)}; the paper's were {p.paper_prompts}")
+    out.append(f"prompts: {_prompts(run, card)}; the paper's were {p.paper_prompts}")
     if request.images != p.images:
         out.append(f"N: {request.images:,} images, the paper's {p.images:,}; FID depends on N")
-    out += _settings(entry, card, here)
+    out += _settings(entry, card, run)
     return tuple(out)
 
 
-def _prompts(here: Found, card: ModelCard) -> str:
+def _prompts(run: PartRun, card: ModelCard) -> str:
     """The set's name; of a file no more than its name, for tables travel."""
-    spec = here.request.prompts or card.prompts
-    return here.rows[0].prompts if here.rows else Path(spec).name
+    spec = run.request.prompts or card.prompts
+    return run.rows[0].prompts if run.rows else Path(spec).name
 
 
-def _settings(entry: Entry, card: ModelCard, here: Found) -> list[str]:
-    p, request, out = entry.protocol, here.request, []
+def _settings(entry: Entry, card: ModelCard, run: PartRun) -> list[str]:
+    p, request, out = entry.protocol, run.request, []
     side = request.resolution or card.resolution
     if side != p.resolution:
         out.append(f"size: {side}x{side} pixels, the paper's {p.resolution}x{p.resolution}")
-    if here.job.part.guidance is None:
+    if run.job.part.guidance is None:
         scale = card.guidance_scale if request.guidance_scale is None else request.guidance_scale
         if scale != p.guidance:
             out.append(f"guidance: {scale:g}, the paper's {p.guidance:g}")
     return out
 
 
-def floors(found: dict[str, Found], who: Cast, metric: str = "fid") -> list[ResultRow]:
-    """The reference against itself at other seeds, a row a model."""
+def floors(runs: dict[str, PartRun], models: ModelMap, metric: str = "fid") -> list[ResultRow]:
+    """The reference against itself at other seeds, one row per model."""
     out = []
-    for card in who.cards:
+    for card in models.cards:
         label = label_of(card, metric)
-        rows = [r for f in found.values() for r in f.rows if r.method == FLOOR]
+        rows = [r for f in runs.values() for r in f.rows if r.method == FLOOR]
         out += [r for r in rows if (r.model, r.metric) == (card.name, label)][:1]
     return out

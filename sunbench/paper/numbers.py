@@ -62,7 +62,7 @@ def shipped() -> list[str]:
 
 def lookup(name: str, **labels: str) -> float:
     """The one number with these labels; KeyError when there is none or more than one."""
-    found = [p for p in printed(name) if all(p[k] == v for k, v in labels.items())]
-    if len(found) != 1:
-        raise KeyError(f"{name}: {len(found)} numbers at {labels}")
-    return found[0].value
+    matches = [p for p in printed(name) if all(p[k] == v for k, v in labels.items())]
+    if len(matches) != 1:
+        raise KeyError(f"{name}: {len(matches)} numbers at {labels}")
+    return matches[0].value

@@ -130,7 +130,7 @@ def write(page: Page, folder: Path) -> list[Path]:
 
 
 class Marks:
-    """Letters for what is said of single cells, each text once: a, b, ..."""
+    """Letters for the notes on single cells, each text once: a, b, ..."""
 
     def __init__(self, letters: str) -> None:
         self.letters, self.texts = letters, list[str]()

@@ -1,4 +1,4 @@
-"""From a table and options to runs: which model plays whom, how many images, which settings."""
+"""From a table and options to runs: which models, how many images, which settings."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from sunbench.bench import Request
 from sunbench.errors import UserError
 from sunbench.models import ModelCard, cards
 from sunbench.models import find as find_card
-from sunbench.paper.catalogue import Entry, Part, Role
+from sunbench.paper.catalogue import Entry, PaperModel, Part
 from sunbench.paper.numbers import printed
 from sunbench.registry import check_weights, check_weights_models, method_entry
 
-#: Images a row with zoo models: the paper's 10K prompts x 3 seeds in small.
+#: Images per row with zoo models: the paper's 10K prompts x 3 seeds in small.
 SMALL_IMAGES = 900
-#: Prompts of a picture sheet.
+#: Prompts of an image sheet.
 SHEET_PROMPTS = 4
-#: Images sampled at once.
+#: Images per batch.
 SMALL_BATCH, PAPER_BATCH = 64, 8
 
 
 @dataclass(frozen=True)
 class Options:
-    """What the user asked for; None leaves the table's own protocol."""
+    """The user's choices; None leaves the table's own protocol."""
 
     models: tuple[str, ...] = ()
     images: int | None = None
@@ -42,22 +42,22 @@ class Options:
 
 
 @dataclass(frozen=True)
-class Cast:
-    """Who plays the paper's models: cards by role, and how each was named."""
+class ModelMap:
+    """The paper's models with the cards that stand in for them, and how each was named."""
 
-    roles: tuple[Role, ...]
+    paper_models: tuple[PaperModel, ...]
     specs: tuple[str, ...]
     cards: tuple[ModelCard, ...]
 
     @property
     def small(self) -> bool:
-        """Whether the models are the zoo's kind, so that the protocol is run in small."""
+        """Whether the models are of the zoo's kind, so that the protocol is scaled down."""
         return self.cards[0].architecture == "zoo"
 
     def card(self, model: str) -> ModelCard | None:
-        """The card that plays a model of the paper, if it was asked for."""
-        played = {r.name: c for r, c in zip(self.roles, self.cards, strict=True)}
-        return played.get(model)
+        """The card that stands in for a model of the paper, if the table has one."""
+        pairs = zip(self.paper_models, self.cards, strict=True)
+        return {paper.name: card for paper, card in pairs}.get(model)
 
 
 @dataclass(frozen=True)
@@ -79,39 +79,45 @@ def _in_cache(card: ModelCard) -> bool:
 
 
 def default_models(entry: Entry, device: str) -> tuple[str, ...]:
-    """The paper's own models where a GPU and all of them are at hand, else the zoo's."""
+    """The paper's own models where a GPU and all of them are available, else the zoo's."""
     own = [r.card for r in entry.models]
     if device.startswith("cuda") and all(_in_cache(cards()[name]) for name in own):
         return tuple(own)
     return tuple(r.zoo for r in entry.models)
 
 
-def cast(entry: Entry, given: Sequence[str], device: str = "cpu") -> Cast:
-    """Roles for the given models: known ones play their own, others the free ones in order.
+def map_models(entry: Entry, names: Sequence[str], device: str = "cpu") -> ModelMap:
+    """Cards for the paper's models: known ones stand for their own, others for the rest in order.
 
     ``paper`` stands for the paper's models, ``zoo`` for the zoo's. UserError for too many, and for
     zoo and other models in one table.
     """
     named = {"paper": [r.card for r in entry.models], "zoo": [r.zoo for r in entry.models]}
-    specs = [s for g in given for s in named.get(g, [g])] or list(default_models(entry, device))
+    specs = [s for name in names for s in named.get(name, [name])] or list(
+        default_models(entry, device)
+    )
     if len(specs) > len(entry.models):
         raise UserError(
             f"given {len(specs)} models, expected at most {len(entry.models)} for {entry.name}: "
             + ", ".join(r.name for r in entry.models)
         )
-    taken: dict[Role, str] = {}
+    chosen = _assigned(entry, specs)
+    stand_ins = tuple(find_card(spec) for spec in chosen.values())
+    if len({c.architecture == "zoo" for c in stand_ins}) > 1:
+        raise UserError(f"given zoo and other models for {entry.name}, expected one kind per table")
+    return ModelMap(tuple(chosen), tuple(chosen.values()), stand_ins)
+
+
+def _assigned(entry: Entry, specs: Sequence[str]) -> dict[PaperModel, str]:
+    """Each of the paper's models that is used with the spec of its card, in the paper's order."""
+    assigned: dict[PaperModel, str] = {}
     for spec in specs:
-        own = next((r for r in entry.models if spec in (r.card, r.zoo) and r not in taken), None)
-        if own is not None:
-            taken[own] = spec
-    for spec in (s for s in specs if s not in taken.values()):
-        taken[next(r for r in entry.models if r not in taken)] = spec
-    roles = tuple(r for r in entry.models if r in taken)
-    found = tuple(find_card(taken[r]) for r in roles)
-    kinds = {c.architecture == "zoo" for c in found}
-    if len(kinds) > 1:
-        raise UserError(f"given zoo and other models for {entry.name}, expected one kind a table")
-    return Cast(roles, tuple(taken[r] for r in roles), found)
+        own = (m for m in entry.models if spec in (m.card, m.zoo) and m not in assigned)
+        if (paper_model := next(own, None)) is not None:
+            assigned[paper_model] = spec
+    for spec in (s for s in specs if s not in assigned.values()):
+        assigned[next(m for m in entry.models if m not in assigned)] = spec
+    return {m: assigned[m] for m in entry.models if m in assigned}
 
 
 # ------------------------------------------------------------------------------ requests
@@ -125,7 +131,7 @@ def steps_of(entry: Entry) -> tuple[int, ...]:
 def request_of(
     entry: Entry,
     part: Part,
-    who: Cast,
+    models: ModelMap,
     options: Options,
     *,
     prompts: str | None = None,
@@ -139,25 +145,25 @@ def request_of(
     """
     p, sheet = entry.protocol, entry.kind == "figure"
     seeds = options.seeds or tuple(range(1 if sheet else p.seeds))
-    usual = SHEET_PROMPTS * len(seeds) if sheet else SMALL_IMAGES if who.small else p.images
-    guidance = part.guidance if part.guidance is not None or who.small else p.guidance
+    usual = SHEET_PROMPTS * len(seeds) if sheet else SMALL_IMAGES if models.small else p.images
+    guidance = part.guidance if part.guidance is not None or models.small else p.guidance
     methods = entry.methods(part.name) or entry.methods("")
-    perceptual = "perceptual[zoo-clip]" if who.small else "lpips[alex]"
+    perceptual = "perceptual[zoo-clip]" if models.small else "lpips[alex]"
     return Request(
-        models=who.specs,
+        models=models.specs,
         methods=methods,
         steps=steps_of(entry),
         images=options.images or usual,
         seeds=seeds,
-        prompts=prompts or options.prompts or (None if who.small else p.prompts),
+        prompts=prompts or options.prompts or (None if models.small else p.prompts),
         negatives="default" if prompts else options.negatives or "none",
         guidance_scale=guidance,
         task=task,
         metrics=(perceptual, "ssim") if sheet else (),
-        resolution=None if who.small else p.resolution,
+        resolution=None if models.small else p.resolution,
         dtype=options.dtype or "float32",
         device=options.device,
-        batch=options.batch or (SMALL_BATCH if who.small else PAPER_BATCH),
+        batch=options.batch or (SMALL_BATCH if models.small else PAPER_BATCH),
         floor=not sheet and not part.against,
         weights=_weights(methods, options, adapter),
     )
@@ -192,14 +198,14 @@ def adapter_of(part: Part, folder: Path | None) -> tuple[Path | None, str | None
     return None, f"no SUN adapter trained with {part.train} yet: {how}"
 
 
-def jobs(entry: Entry, who: Cast, options: Options, run: Path) -> list[Job]:
+def jobs(entry: Entry, models: ModelMap, options: Options, run: Path) -> list[Job]:
     """Every part of a table or figure as a run of its own folder."""
     named = [m for p in entry.parts for m in entry.methods(p.name) or entry.methods("")]
     check_weights(options.weights, named)
-    check_weights_models(options.weights, [card.name for card in who.cards])
+    check_weights_models(options.weights, [card.name for card in models.cards])
     out = []
     for part in entry.parts:
         adapter, absent = adapter_of(part, options.ablations)
-        request = request_of(entry, part, who, options, adapter=adapter)
+        request = request_of(entry, part, models, options, adapter=adapter)
         out.append(Job(part, run / part.name, request, absent))
     return out

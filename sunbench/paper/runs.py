@@ -15,14 +15,14 @@ from sunbench.models import ModelCard
 from sunbench.paper.plan import Job, Options
 from sunbench.store import ResultRow, RunFolder
 
-#: Settings in which a finished run that is used again must agree with what was asked.
-ASKED = ("images", "seeds", "prompts", "negatives", "dtype")
-SETTINGS = (*ASKED, "column", "task", "guidance_scale", "resolution", "keep_images")
+#: Settings in which a finished run that is used again must agree with the user's.
+CHOICES = ("images", "seeds", "prompts", "negatives", "dtype")
+SETTINGS = (*CHOICES, "column", "task", "guidance_scale", "resolution", "keep_images")
 
 
 @dataclass(frozen=True)
-class Found:
-    """One part after its run: what was asked, its rows, or why there is nothing."""
+class PartRun:
+    """One part after its run: its request and rows, or why there is nothing."""
 
     job: Job
     request: Request
@@ -42,23 +42,21 @@ def label_of(card: ModelCard, metric: str) -> str:
 def read_request(document: dict[str, Any], where: str) -> Request:
     """The request in a run.json; UserError when it is not one of this version."""
     names = {f.name for f in fields(Request)}
-    given = document.get("request")
-    if not isinstance(given, dict) or not set(given) <= names:
+    record = document.get("request")
+    if not isinstance(record, dict) or not set(record) <= names:
         raise UserError(f"{where}: its request is not of this version; run it again")
-    values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in given.items()}
-    return Request(**values)
+    return Request(**{k: tuple(v) if isinstance(v, list) else v for k, v in record.items()})
 
 
 def widened(job: Job, options: Options) -> Request:
     """The request of a run that exists already, with what the table needs besides.
 
-    UserError when a setting that the user gave, or the part's own guidance, is another there.
+    UserError when a setting of the user's, or the part's own guidance, is another there.
     """
     run = RunFolder(job.folder)
     held, wanted = read_request(run.read_run(), str(run.run_file)), job.request
     own = ["guidance_scale"] if job.part.guidance is not None else []
-    given = [n for n in ASKED if getattr(options, n) is not None] + own
-    for name in given:
+    for name in [n for n in CHOICES if getattr(options, n) is not None] + own:
         if getattr(held, name) != getattr(wanted, name):
             raise UserError(
                 f"{job.folder}: this run was made with {name} {getattr(held, name)}, "
@@ -112,16 +110,16 @@ def refused(request: Request) -> str | None:
     return reasons[0] if len(reasons) == len(candidates) else None
 
 
-def run_job(job: Job, options: Options, watcher: Progress, *, reuse: bool) -> Found:
+def run_job(job: Job, options: Options, progress: Progress, *, reuse: bool) -> PartRun:
     """Make what a part lacks. reuse: the folder is the user's, and what it holds is kept."""
     if job.absent is not None:
-        return Found(job, job.request, absent=job.absent)
+        return PartRun(job, job.request, absent=job.absent)
     run = RunFolder(job.folder)
     there = run.results_file.is_file() and run.run_file.is_file()
     request = widened(job, options) if reuse and there else job.request
     if reuse and there and covered(rows := run.read_results(), job.request):
-        return Found(job, request, tuple(rows))
+        return PartRun(job, request, tuple(rows))
     if job.request.methods == ("sun",) and (reason := refused(job.request)):
-        return Found(job, request, absent=reason)
-    execute(request, job.folder, watcher)
-    return Found(job, request, tuple(run.read_results()))
+        return PartRun(job, request, absent=reason)
+    execute(request, job.folder, progress)
+    return PartRun(job, request, tuple(run.read_results()))

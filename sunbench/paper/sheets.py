@@ -1,4 +1,4 @@
-"""The papers' figures as picture sheets, from a run's shards: same prompts, same noise."""
+"""The papers' figures as image sheets, from a run's shards: same prompts, same noise."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from numpy.typing import NDArray
 
 from sunbench.errors import UserError
 from sunbench.paper.catalogue import Entry
-from sunbench.paper.plan import SHEET_PROMPTS, Cast, Job, Options, request_of
-from sunbench.paper.runs import Found
+from sunbench.paper.plan import SHEET_PROMPTS, Job, ModelMap, Options, request_of
+from sunbench.paper.runs import PartRun
 from sunbench.prompts import Prompt
 from sunbench.report.html.gallery import cells as kept_cells
 from sunbench.report.shards import CellFiles
 from sunbench.store import RunFolder, write_atomic
 from sunbench.store.files import make_folder
 
-Picture = NDArray[np.uint8]
+Image = NDArray[np.uint8]
 STYLE: Any = {"font.size": 7, "pdf.fonttype": 42, "text.parse_math": False}
 CELL = 0.9  # inches
 WORDS = 18  # characters of small print that are as wide as a cell
@@ -34,15 +34,15 @@ WORDS = 18  # characters of small print that are as wide as a cell
 
 @dataclass(frozen=True)
 class Strip:
-    """Pictures of one row of a sheet by column, or why there are none."""
+    """Images of one row of a sheet by column, or why there are none."""
 
     name: str
-    pictures: tuple[Picture | None, ...]
+    images: tuple[Image | None, ...]
     absent: str | None = None
 
 
 @dataclass(frozen=True)
-class Sheet:
+class ImageSheet:
     """One figure: strips below each other under common column heads."""
 
     name: str
@@ -52,23 +52,23 @@ class Sheet:
 
     @property
     def missing(self) -> list[str]:
-        """One line for each strip without pictures."""
+        """One line for each strip without images."""
         return [f"{s.name}: {s.absent}" for s in self.strips if s.absent is not None]
 
 
 # ------------------------------------------------------------------------------ reading
 
 
-class Kept:
-    """The pictures of one finished run, by model, method and steps."""
+class RunImages:
+    """The images of one finished run, by model, method and steps."""
 
-    def __init__(self, found: Found) -> None:
-        self.found = found
+    def __init__(self, run: PartRun) -> None:
+        self.run = run
         self.models: dict[str, list[CellFiles]] = {}
         self.skips: dict[tuple[str, str], str] = {}
-        if found.absent is None:
-            for model in RunFolder(found.job.folder).read_run()["models"]:
-                self._add(found.job.folder, model)
+        if run.absent is None:
+            for model in RunFolder(run.job.folder).read_run()["models"]:
+                self._add(run.job.folder, model)
 
     def _add(self, folder: Path, model: dict[str, Any]) -> None:
         name = model["card"]["name"]
@@ -87,11 +87,9 @@ class Kept:
         return next((c for c in mine if (c.method, c.steps) == (method, steps)), None)
 
     def why_not(self, model: str, method: str) -> str:
-        """Why a method has no pictures here."""
+        """Why a method has no images here."""
         return (
-            self.found.absent
-            or self.skips.get((model, method))
-            or "its pictures are not in this run"
+            self.run.absent or self.skips.get((model, method)) or "its images are not in this run"
         )
 
 
@@ -102,8 +100,8 @@ def chosen(cell: CellFiles, prompts: int = SHEET_PROMPTS) -> list[int]:
     return [int(i) * cell.seeds for i in dict.fromkeys(spread.tolist())]
 
 
-def pictures(cell: CellFiles | None, indices: Sequence[int]) -> list[Picture | None]:
-    """Pixels by image number; None where a cell or a picture is not there."""
+def images_of(cell: CellFiles | None, indices: Sequence[int]) -> list[Image | None]:
+    """Pixels by image number; None where a cell or an image is not there."""
     if cell is None:
         return [None] * len(indices)
     rows = {r.index: r.image for r in cell.rows(indices)}
@@ -116,9 +114,9 @@ def words(cell: CellFiles, indices: Sequence[int]) -> list[str]:
     return [rows.get(i, "") for i in indices]
 
 
-def _strip(name: str, found: list[list[Picture | None]], why: str) -> Strip:
-    """found: by column group, then prompt; laid out prompt by prompt."""
-    flat = tuple(p for group in zip(*found, strict=True) for p in group)
+def _strip(name: str, groups: list[list[Image | None]], why: str) -> Strip:
+    """groups: images by column group, then prompt; laid out prompt by prompt."""
+    flat = tuple(p for group in zip(*groups, strict=True) for p in group)
     empty = all(p is None for p in flat)
     return Strip(name, flat, why if empty else None)
 
@@ -140,10 +138,10 @@ def _short(text: str, most: int) -> str:
     return plain if len(plain) <= most else plain[: most - 1] + "…"
 
 
-def by_rows(entry: Entry, who: Cast, parts: dict[str, Kept]) -> list[Sheet]:
-    """A strip a row: each prompt at every number of steps, the truth beside it."""
+def by_rows(entry: Entry, models: ModelMap, parts: dict[str, RunImages]) -> list[ImageSheet]:
+    """A strip per row: each prompt at every number of steps, the truth beside it."""
     out = []
-    for card in who.cards:
+    for card in models.cards:
         truths = {name: kept.truth(card.name) for name, kept in parts.items()}
         truth = next((t for t in truths.values() if t is not None), None)
         if truth is None:
@@ -152,50 +150,52 @@ def by_rows(entry: Entry, who: Cast, parts: dict[str, Kept]) -> list[Sheet]:
         strips = []
         for row in entry.rows:
             kept = parts[row.part]
-            found = [pictures(kept.cell(card.name, row.method, s), indices) for s in entry.steps]
+            columns = [images_of(kept.cell(card.name, row.method, s), indices) for s in entry.steps]
             why = kept.why_not(card.name, row.method)
-            strip = _strip(row.name, found, why)
+            strip = _strip(row.name, columns, why)
             if strip.absent is None:
-                strip = _strip(row.name, [*found, pictures(truth, indices)], why)
+                strip = _strip(row.name, [*columns, images_of(truth, indices)], why)
             strips.append(strip)
         kinds = [*(f"{s} steps" for s in entry.steps), f"truth ({truth.steps})"]
         heads = _heads(kinds, words(truth, indices))
         out.append(
-            Sheet(f"{entry.name}-{card.name}", _caption(entry, card.name), heads, tuple(strips))
+            ImageSheet(
+                f"{entry.name}-{card.name}", _caption(entry, card.name), heads, tuple(strips)
+            )
         )
     return out
 
 
-def _all_absent(entry: Entry, parts: dict[str, Kept]) -> str:
-    reasons = dict.fromkeys(k.found.absent or "no reference in its run" for k in parts.values())
+def _all_absent(entry: Entry, parts: dict[str, RunImages]) -> str:
+    reasons = dict.fromkeys(k.run.absent or "no reference in its run" for k in parts.values())
     return "; ".join(reasons)
 
 
 def by_variants(
-    entry: Entry, who: Cast, variants: Sequence[tuple[str, Kept]], note: str
-) -> list[Sheet]:
-    """A strip a variant of the run: the truth, then every method, prompt by prompt."""
-    return [_variant_sheet(entry, card.name, variants, note) for card in who.cards]
+    entry: Entry, models: ModelMap, variants: Sequence[tuple[str, RunImages]], note: str
+) -> list[ImageSheet]:
+    """A strip per variant of the run: the truth, then every method, prompt by prompt."""
+    return [_variant_sheet(entry, card.name, variants, note) for card in models.cards]
 
 
 def _variant_sheet(
-    entry: Entry, model: str, variants: Sequence[tuple[str, Kept]], note: str
-) -> Sheet:
+    entry: Entry, model: str, variants: Sequence[tuple[str, RunImages]], note: str
+) -> ImageSheet:
     strips: list[Strip] = []
     heads: tuple[str, ...] = ()
     places = [(row, steps) for row in entry.rows for steps in entry.steps]
     for name, kept in variants:
         truth = kept.truth(model)
         if truth is None:
-            raise UserError(f"{entry.name}: {kept.found.absent or 'no reference in its run'}")
+            raise UserError(f"{entry.name}: {kept.run.absent or 'no reference in its run'}")
         indices = chosen(truth)
-        found = [pictures(truth, indices)]
-        found += [pictures(kept.cell(model, row.method, s), indices) for row, s in places]
-        strips.append(_strip(name, found, "its pictures are not in this run"))
+        columns = [images_of(truth, indices)]
+        columns += [images_of(kept.cell(model, row.method, s), indices) for row, s in places]
+        strips.append(_strip(name, columns, "its images are not in this run"))
         kinds = [f"truth ({truth.steps})", *(f"{row.name} ({s})" for row, s in places)]
         heads = _heads(kinds, words(truth, indices))
     caption = " ".join([_caption(entry, model), *([note] if note else [])])
-    return Sheet(f"{entry.name}-{model}", caption, heads, tuple(strips))
+    return ImageSheet(f"{entry.name}-{model}", caption, heads, tuple(strips))
 
 
 def _caption(entry: Entry, model: str) -> str:
@@ -209,16 +209,16 @@ def _caption(entry: Entry, model: str) -> str:
 
 
 def negative_jobs(
-    entry: Entry, who: Cast, job: Job, prompts: Sequence[Prompt], options: Options
+    entry: Entry, models: ModelMap, job: Job, prompts: Sequence[Prompt], options: Options
 ) -> list[Job]:
     """A run per negative prompt; equal ids give equal noise, so that only the negative differs."""
     out = []
     prompt_files = job.folder / "prompts"
     make_folder(prompt_files)
-    for i, negative in enumerate(entry.zoo_negatives if who.small else entry.negatives):
+    for i, negative in enumerate(entry.zoo_negatives if models.small else entry.negatives):
         file = prompt_files / f"negative-{i}.csv"
         write_atomic(file, _prompts_csv(prompts, negative).encode())
-        request = request_of(entry, job.part, who, options, prompts=str(file))
+        request = request_of(entry, job.part, models, options, prompts=str(file))
         out.append(Job(job.part, job.folder / f"negative-{i}", request))
     return out
 
@@ -234,8 +234,8 @@ def _prompts_csv(prompts: Sequence[Prompt], negative: str) -> str:
 # ------------------------------------------------------------------------------ drawing
 
 
-def draw(sheet: Sheet) -> Figure:
-    """The sheet for print; strips without pictures say why."""
+def draw(sheet: ImageSheet) -> Figure:
+    """The sheet for print; strips without images say why."""
     lines, columns = len(sheet.strips), len(sheet.columns)
     width = max(6.0, 1.0 + CELL * columns)
     figure = Figure(figsize=(width, 0.6 + (CELL + 0.1) * lines), layout="constrained")
@@ -245,24 +245,24 @@ def draw(sheet: Sheet) -> Figure:
         for j, axes in enumerate(line):
             axes.set(xticks=[], yticks=[])
             axes.set_frame_on(False)
-            image = strip.pictures[j] if j < len(strip.pictures) else None
+            image = strip.images[j] if j < len(strip.images) else None
             if image is not None:
                 axes.imshow(image, interpolation="nearest")
         line[0].set_ylabel(fill(strip.name, WORDS), fontsize=7)
         if strip.absent is not None:
-            said = line[0].text(0, 0.5, _short(strip.absent, 140), fontsize=6)
-            said.set_in_layout(False)  # it runs over the empty cells beside it
+            reason = line[0].text(0, 0.5, _short(strip.absent, 140), fontsize=6)
+            reason.set_in_layout(False)  # it runs over the empty cells beside it
     for axes, head in zip(grid[0], sheet.columns, strict=True):
         prompt, _, kind = head.rpartition("\n")
         axes.set_title(f"\n{kind}", fontsize=6, loc="left")
         above = {"xytext": (0, 13), "textcoords": "offset points"}
-        said = axes.annotate(prompt, (0, 1), xycoords="axes fraction", fontsize=6, **above)
-        said.set_in_layout(False)  # it runs over its prompt's columns
+        label = axes.annotate(prompt, (0, 1), xycoords="axes fraction", fontsize=6, **above)
+        label.set_in_layout(False)  # it runs over its prompt's columns
     figure.supxlabel(fill(sheet.caption, int(width * 20)), fontsize=6, x=0.01, ha="left")
     return figure
 
 
-def write(sheets: Sequence[Sheet], folder: Path) -> list[Path]:
+def write(sheets: Sequence[ImageSheet], folder: Path) -> list[Path]:
     """Write every sheet as PNG and PDF with its caption beside it; returns the paths."""
     make_folder(folder)
     out = []
@@ -282,6 +282,6 @@ def _put(path: Path, data: bytes) -> Path:
     return path
 
 
-def _page(sheet: Sheet) -> str:
+def _page(sheet: ImageSheet) -> str:
     lines = [f"![{sheet.name}]({sheet.name}.png)", sheet.caption]
     return "\n\n".join([*lines, *(f"Missing: {m}" for m in sheet.missing)]) + "\n"

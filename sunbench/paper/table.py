@@ -1,4 +1,4 @@
-"""Cells laid out in the paper's shape: a row for the paper's values, a row for ours below it."""
+"""Cells in the paper's shape: a row for the paper's values, a row for ours below it."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from typing import Any
 
 from sunbench.metrics.registry import find as find_metric
 from sunbench.paper.catalogue import Entry
-from sunbench.paper.cells import Cell
+from sunbench.paper.cells import TableCell
 from sunbench.paper.page import Marks, Page
-from sunbench.paper.plan import Cast
+from sunbench.paper.plan import ModelMap
 from sunbench.report.tables import number
 from sunbench.store import ResultRow
 
@@ -27,23 +27,23 @@ class Column:
     steps: int
 
 
-def columns(cells: Sequence[Cell]) -> list[Column]:
+def columns(cells: Sequence[TableCell]) -> list[Column]:
     """The paper's columns in its order."""
     return list(dict.fromkeys(Column(c.model, c.metric, c.steps) for c in cells))
 
 
-def heads(found: Sequence[Column]) -> list[str]:
+def heads(columns: Sequence[Column]) -> list[str]:
     """Their names; what is the same for all is left out."""
-    several_models = len({c.model for c in found}) > 1
-    several_metrics = len({c.metric for c in found}) > 1
+    several_models = len({c.model for c in columns}) > 1
+    several_metrics = len({c.metric for c in columns}) > 1
     out = []
-    for c in found:
+    for c in columns:
         words = [c.model] * several_models + [METRIC_NAMES[c.metric]] * several_metrics
         out.append(" ".join([*words, f"{c.steps} steps"]))
     return out
 
 
-def measured(cell: Cell) -> str:
+def measured(cell: TableCell) -> str:
     """Our value with its interval."""
     if cell.value is None:
         return "n/a"
@@ -52,12 +52,12 @@ def measured(cell: Cell) -> str:
     return f"{number(cell.value)} [{number(cell.low)}, {number(cell.high)}]"
 
 
-def _lines(cells: Sequence[Cell], why: Marks, doubts: Marks) -> list[tuple[str, ...]]:
-    found, out = columns(cells), []
+def _lines(cells: Sequence[TableCell], why: Marks, doubts: Marks) -> list[tuple[str, ...]]:
+    places, out = columns(cells), []
     for name in dict.fromkeys(c.row.name for c in cells):
         mine = {Column(c.model, c.metric, c.steps): c for c in cells if c.row.name == name}
         theirs, ours = [], []
-        for column in found:
+        for column in places:
             cell = mine.get(column)
             theirs.append("–" if cell is None else _printed(cell, doubts))
             ours.append("–" if cell is None else measured(cell) + why.mark(cell.missing or ""))
@@ -65,11 +65,11 @@ def _lines(cells: Sequence[Cell], why: Marks, doubts: Marks) -> list[tuple[str, 
     return out
 
 
-def _printed(cell: Cell, doubts: Marks) -> str:
+def _printed(cell: TableCell, doubts: Marks) -> str:
     return cell.printed.text + doubts.mark(cell.printed.doubt)
 
 
-def shared_reasons(cells: Sequence[Cell]) -> list[tuple[str, str]]:
+def shared_reasons(cells: Sequence[TableCell]) -> list[tuple[str, str]]:
     """Each reason why ours cannot be set against the paper's, with what it holds for."""
     out: dict[str, list[str]] = {}
     for c in cells:
@@ -85,26 +85,26 @@ def shared_reasons(cells: Sequence[Cell]) -> list[tuple[str, str]]:
 # ------------------------------------------------------------------------------ order
 
 
-def order(cells: Sequence[Cell]) -> str:
+def order(cells: Sequence[TableCell]) -> str:
     """On how many pairs of rows in a column paper and we agree which is better."""
-    agree = told = total = 0
+    agree = distinct = total = 0
     for column in columns(cells):
         mine = [c for c in cells if Column(c.model, c.metric, c.steps) == column]
         for a, b in combinations([c for c in mine if c.value is not None], 2):
             total += 1
             if not _apart(a, b):
                 continue
-            told += 1
+            distinct += 1
             agree += _sign(a.printed.value, b.printed.value) == _sign(a.value, b.value)
     if not total:
         return "Order of rows: nothing to compare, fewer than two rows of a column were measured."
     return (
-        f"Order of rows: of {total} pairs of measured rows within a column {told} have intervals"
-        f" that do not overlap, and {agree} of these stand as in the paper."
+        f"Order of rows: of {total} pairs of measured rows within a column {distinct} have"
+        f" intervals that do not overlap, and {agree} of these stand as in the paper."
     )
 
 
-def _apart(a: Cell, b: Cell) -> bool:
+def _apart(a: TableCell, b: TableCell) -> bool:
     if None in (a.low, a.high, b.low, b.high):
         return False
     assert a.low is not None
@@ -123,15 +123,17 @@ def _sign(a: float | None, b: float | None) -> int:
 # ------------------------------------------------------------------------------ page
 
 
-def page(entry: Entry, who: Cast, cells: Sequence[Cell], floor: Sequence[ResultRow]) -> Page:
+def page(
+    entry: Entry, models: ModelMap, cells: Sequence[TableCell], floor: Sequence[ResultRow]
+) -> Page:
     """The whole table."""
     why, doubts = Marks("abcdefghijklmnopqrstuvwxyz"), Marks("123456789")
     lines = _lines(cells, why, doubts)
-    here = ", ".join(dict.fromkeys(c.metric_here for c in cells))
+    metrics = ", ".join(dict.fromkeys(c.metric_here for c in cells))
     lead = (
-        f"{entry.number} of {entry.protocol.title}: paper's value, and here {here} with its 95 %"
+        f"{entry.number} of {entry.protocol.title}: paper's value, and here {metrics} with its 95 %"
         " interval from resampling prompts.",
-        _protocol(entry, who),
+        _protocol(entry, models),
     )
     notes = [
         "Not to be set against the paper's value, "
@@ -152,17 +154,17 @@ def page(entry: Entry, who: Cast, cells: Sequence[Cell], floor: Sequence[ResultR
     )
 
 
-def _protocol(entry: Entry, who: Cast) -> str:
+def _protocol(entry: Entry, models: ModelMap) -> str:
     p = entry.protocol
-    if who.small:
+    if models.small:
         return (
-            "The paper's protocol in small, on the built-in kind of model:"
+            "The paper's protocol scaled down, on the built-in kind of model:"
             f" guidance of the card in place of {p.guidance:g}, the zoo's captions, {p.seeds} seeds"
-            " unless asked otherwise."
+            " unless set otherwise."
         )
     return (
         f"The paper's protocol: guidance {p.guidance:g}, {p.resolution}x{p.resolution},"
-        f" {p.images:,} images from {p.images // p.seeds:,} prompts x {p.seeds} seeds unless asked"
+        f" {p.images:,} images from {p.images // p.seeds:,} prompts x {p.seeds} seeds unless set"
         f" otherwise. Prompts {p.prompts}: {p.prompts_why}."
     )
 
@@ -177,7 +179,7 @@ def _floor(row: ResultRow) -> str:
     )
 
 
-def record(entry: Entry, c: Cell) -> dict[str, Any]:
+def record(entry: Entry, c: TableCell) -> dict[str, Any]:
     """One line of the CSV."""
     return {
         "table": entry.name,
@@ -190,7 +192,7 @@ def record(entry: Entry, c: Cell) -> dict[str, Any]:
         "measured": c.value,
         "low": c.low,
         "high": c.high,
-        "measured_model": c.player,
+        "measured_model": c.card,
         "measured_method": c.row.method,
         "measured_metric": c.metric_here,
         "n": c.n,

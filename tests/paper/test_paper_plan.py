@@ -8,14 +8,14 @@ import pytest
 
 from sunbench.errors import UserError
 from sunbench.paper.catalogue import entries, find
-from sunbench.paper.plan import Options, adapter_of, cast, default_models, jobs, steps_of
+from sunbench.paper.plan import Options, adapter_of, default_models, jobs, map_models, steps_of
 
 ZOO = ("emoji-3d", "emoji-flat", "emoji-line")
 
 
 def plan(name: str, *models: str, **options):
     entry, asked = find(name), Options(models=models, **options)
-    return {j.part.name: j for j in jobs(entry, cast(entry, models), asked, Path("run"))}
+    return {j.part.name: j for j in jobs(entry, map_models(entry, models), asked, Path("run"))}
 
 
 def test_sd_cards_get_the_papers_protocol():
@@ -72,21 +72,21 @@ def test_options_win():
 def test_known_models_play_their_own_role_and_others_the_free_ones(tmp_path: Path):
     mine = tmp_path / "mine.toml"
     mine.write_text('name = "mine"\nsource = "folder"\nid = "x"\narchitecture = "zoo"\n')
-    who = cast(find("sun-2"), (str(mine), "emoji-3d"))
-    assert [(r.name, c.name) for r, c in zip(who.roles, who.cards, strict=True)] == [
+    models = map_models(find("sun-2"), (str(mine), "emoji-3d"))
+    assert [(r.name, c.name) for r, c in zip(models.paper_models, models.cards, strict=True)] == [
         ("Realistic Vision v5.1", "emoji-3d"),
         ("Rev Animated", "mine"),
     ]
-    assert who.card("Anything v5") is None
+    assert models.card("Anything v5") is None
 
 
 def test_wrong_casts_are_one_line():
     with pytest.raises(UserError, match="given 2 models, expected at most 1 for sun-1"):
-        cast(find("sun-1"), ("emoji", "emoji-3d"))
+        map_models(find("sun-1"), ("emoji", "emoji-3d"))
     with pytest.raises(UserError, match="given zoo and other models for sun-2"):
-        cast(find("sun-2"), ("emoji-3d", "rev_animated"))
+        map_models(find("sun-2"), ("emoji-3d", "rev_animated"))
     with pytest.raises(UserError, match="did you mean 'emoji-3d'"):
-        cast(find("sun-2"), ("emoji3d",))
+        map_models(find("sun-2"), ("emoji3d",))
 
 
 def test_the_zoo_is_the_default_without_a_gpu_or_without_the_weights(monkeypatch, tmp_path):

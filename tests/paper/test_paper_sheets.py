@@ -15,7 +15,7 @@ from sunbench.methods.sun.files import write_adapter
 from sunbench.paper.catalogue import find
 from sunbench.paper.make import make_figure
 from sunbench.paper.plan import Options
-from sunbench.paper.sheets import Sheet, Strip, draw
+from sunbench.paper.sheets import ImageSheet, Strip, draw
 from sunbench.store import CellStore
 
 SMALL = ["--device", "cpu", "--batch", "4"]
@@ -33,14 +33,14 @@ def test_figure_4_has_methods_down_and_steps_beside_the_truth(done):
     assert [s.name for s in sheet.strips] == ["DPM-Solver++", "LCM-LoRA", "Guided-Distill", "SUN"]
     assert len(sheet.columns) == 4 * 3
     assert [c.splitlines()[-1] for c in sheet.columns[:3]] == ["4 steps", "8 steps", "truth (5)"]
-    assert all(p is not None for p in sheet.strips[0].pictures)
+    assert all(p is not None for p in sheet.strips[0].images)
     assert [m.split(":")[0] for m in sheet.missing] == ["LCM-LoRA", "Guided-Distill", "SUN"]
     store = next(
         s
         for s in (CellStore.open(p.parent) for p in run.glob("cells/*/cell.json"))
         if (s.content["model"], s.content["method"], s.content["steps"]) == ("one", "dpm++", 8)
     )
-    assert np.array_equal(sheet.strips[0].pictures[1], store.read_rows(0, images=True)[0].image)
+    assert np.array_equal(sheet.strips[0].images[1], store.read_rows(0, images=True)[0].image)
 
 
 def test_figure_4_as_typed_writes_pictures_and_captions(done):
@@ -86,8 +86,8 @@ def test_figure_5_changes_the_negative_prompt_and_nothing_else(lab, sun):
     assert len({r.noise_hash for r in first}) == 1
     assert len({r.prompt for r in first}) == 1
     assert len({r.negative for r in first}) == 4
-    pictures = [strip.pictures[2] for strip in sheet.strips]  # SUN's, of the first prompt
-    assert not all(np.array_equal(pictures[0], p) for p in pictures[1:])
+    images = [strip.images[2] for strip in sheet.strips]  # SUN's, of the first prompt
+    assert not all(np.array_equal(images[0], p) for p in images[1:])
 
 
 @pytest.mark.parametrize("name", ["sun-fig-5", "sun-fig-6", "sun-fig-7", "sun-fig-8", "sun-fig-9"])
@@ -117,12 +117,12 @@ def test_figure_7_compares_two_adapters(lab, sun, pipeline):
     (sheet,) = make_figure(find("sun-fig-7"), asked, lab.root / "run", NoProgress())
     assert [s.name for s in sheet.strips] == ["without MSC (p = 0)", "with MSC (p = 0.1)"]
     assert len(sheet.columns) == 2 * (3 + 1)
-    a, b = (s.pictures for s in sheet.strips)
+    a, b = (s.images for s in sheet.strips)
     assert not np.array_equal(a[0], b[0])
     assert np.array_equal(a[3], b[3])  # the truth
 
 
 def test_a_strip_without_pictures_says_why():
     strip = Strip("SUN", (None, None), "no adapter <b>yet</b> $x$")
-    figure = draw(Sheet("x", "caption", ("a", "b"), (strip,)))
+    figure = draw(ImageSheet("x", "caption", ("a", "b"), (strip,)))
     assert "no adapter <b>yet</b> $x$" in {t.get_text() for t in figure.axes[0].texts}

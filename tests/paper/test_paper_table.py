@@ -50,7 +50,7 @@ def test_the_table_has_the_papers_cells_with_values_intervals_and_reasons(done):
             assert "yet" in r["missing"]
     whys = rows[0]["why_not_comparable"]
     for word in (
-        "one plays Realistic Vision v5.1",
+        "one stands in for Realistic Vision v5.1",
         "fd[zoo-clip] is not Inception FID",
         "the paper's were LAION-Aesthetics-6+",
         "20 images, the paper's 30,000",
