@@ -9,10 +9,10 @@ from typing import Any
 from sunbench.bench.feature_extractors import FeatureExtractors
 from sunbench.bench.handles import CellHandle
 from sunbench.bench.planner import ModelPlan
-from sunbench.bench.reduce import Reducer, cost, result_row
-from sunbench.bench.runner import COST
+from sunbench.bench.reduce import Reducer, result_row
 from sunbench.bench.takes import takes
 from sunbench.store import ResultRow
+from sunbench.store.timings import TimingRow
 
 
 @dataclass
@@ -23,7 +23,7 @@ class Outcome:
     pairs: list[dict[str, Any]] = field(default_factory=list)
     set_pairs: list[dict[str, Any]] = field(default_factory=list)
     finite_n: list[dict[str, Any]] = field(default_factory=list)
-    times: list[dict[str, Any]] = field(default_factory=list)
+    times: list[TimingRow] = field(default_factory=list)
     takes: list[dict[str, Any]] = field(default_factory=list)
     black: int = 0
     new_shards: int = 0
@@ -35,7 +35,7 @@ def evaluate(
     extractors: FeatureExtractors,
     outcome: Outcome,
 ) -> None:
-    """Add one model's numbers: its cells' metrics against its reference, costs and win rates.
+    """Add one model's numbers: its cells' metrics against its reference, and win rates.
 
     handles: by key of the cell; a planned cell without one says why in its rows.
     """
@@ -46,7 +46,6 @@ def evaluate(
         if planned.skip is None:
             handle = handles[planned.key]
             outcome.rows += reducer.rows(handle)
-            outcome.times.append(_time_row(handle))
             outcome.black += _black(handle)
         else:
             outcome.rows += [
@@ -72,14 +71,3 @@ def add_requirements(model: ModelPlan, outcome: Outcome) -> None:
 
 def _black(handle: CellHandle) -> int:
     return sum(r.black for k in range(handle.cell.shards) for r in handle.store.read_rows(k))
-
-
-def _time_row(handle: CellHandle) -> dict[str, Any]:
-    spent, cell = cost(handle), handle.cell
-    return {
-        "model": cell.model,
-        "method": cell.method,
-        "role": handle.planned.role,
-        "steps": cell.steps,
-        **{name: spent[name] for name in COST},
-    }

@@ -22,11 +22,12 @@ from sunbench.errors import UserError
 from sunbench.models import ModelCard
 from sunbench.paths import cell_folder
 from sunbench.store import CellStore, RunFolder, key, sha256_file
+from sunbench.store.timings import TimingRow
 
 Stat = tuple[str, int, int]
 
 #: What results.json holds beside its rows.
-MORE = ("pairs", "set_pairs", "finite_n", "times", "takes")
+MORE = ("pairs", "set_pairs", "finite_n", "takes")
 
 
 @dataclass(frozen=True)
@@ -53,10 +54,14 @@ class Receipt:
             if not all(_whole(run.path, cell) for cell in _cells(document)):
                 return None
             rows = run.read_results()
+            times = [
+                TimingRow.from_json(record, f"{run.results_file}, timing {i}")
+                for i, record in enumerate(results.get("timing", []), 1)
+            ]
         except (UserError, OSError):
             return None
         more = {name: results.get(name, []) for name in MORE}
-        return Outcome(rows, **more, black=document["black_images"])
+        return Outcome(rows, times=times, **more, black=document["black_images"])
 
     def write(self, run: RunFolder) -> None:
         """Say in the run's folder that it is finished."""

@@ -11,7 +11,6 @@ import numpy as np
 from sunbench.bench.cells import PlannedCell
 from sunbench.bench.feature_extractors import FeatureExtractors
 from sunbench.bench.handles import CellHandle
-from sunbench.bench.runner import COST
 from sunbench.errors import UserError
 from sunbench.metrics import CellFeatures, Estimate, PairedMetric, PerImageMetric, SetMetric
 from sunbench.metrics.comparisons import (
@@ -50,10 +49,9 @@ def clusters(cell: Cell) -> np.ndarray:
     return np.arange(cell.images) // len(cell.seeds)
 
 
-def cost(made: CellHandle) -> dict[str, float]:
-    """NFE and seconds an image; the median over images, so that a hiccup does not count."""
-    table = gather(made, "cost")
-    return dict(zip(COST, np.median(table, 0).tolist(), strict=True))
+def nfe_of(handle: CellHandle) -> int:
+    """U-Net evaluations per image: the median over images."""
+    return round(float(np.median(gather(handle, "cost")[:, 0])))
 
 
 @dataclass
@@ -78,7 +76,7 @@ class Reducer:
         ]
 
     def _row(self, made: CellHandle, choice: MetricChoice) -> ResultRow:
-        nfe = round(cost(made)["nfe"])
+        nfe = nfe_of(made)
         reason = self.extractors.reasons.get(choice.label)
         if reason is not None:
             return result_row(made.planned, choice, None, reason, nfe, "")

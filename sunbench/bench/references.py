@@ -29,6 +29,7 @@ def request_for(model: str, **overrides: Any) -> Request:
         "negatives": recipe.negatives,
         "guidance_scale": recipe.guidance_scale,
         "floor": False,
+        "timing": "none",
     }
     return Request(**{**settings, **{k: v for k, v in overrides.items() if v is not None}})
 

@@ -16,6 +16,7 @@ TASKS = ("text2image", "image2image", "inpaint", "controlnet")  # as in sampling
 #: At a half, every even split of steps starts at the same time; inpainting starts from pure noise.
 STRENGTHS = {"image2image": 0.5, "inpaint": 1.0}
 DTYPES = ("float32", "float16", "bfloat16")
+TIMINGS = ("none", "short", "full")
 MAX_STEPS = 10_000
 MAX_BATCH = 4096
 MAX_RESOLUTION = 4096
@@ -48,6 +49,7 @@ class Request:
     batch: int | Literal["auto"] = 64
     keep_images: bool = True
     floor: bool = True
+    timing: str = "short"  # the timing pass at the end: none, short or full
     weights: Mapping[str, str] = field(default_factory=dict)  # METHOD[@MODEL] -> path or hub id
 
     def __post_init__(self) -> None:
@@ -87,6 +89,7 @@ def _check_names(r: Request) -> None:
     _expect(r.negatives in NEGATIVES, f"negatives {r.negatives!r}", f"one of {NEGATIVES}")
     _expect(r.task in TASKS, f"task {r.task!r}", f"one of {TASKS}")
     _expect(r.dtype in DTYPES, f"dtype {r.dtype!r}", f"one of {DTYPES}")
+    _expect(r.timing in TIMINGS, f"timing {r.timing!r}", f"one of {TIMINGS}")
 
 
 def _check_numbers(r: Request) -> None:

@@ -22,6 +22,7 @@ from sunbench.bench.progress import NoProgress, Progress
 from sunbench.bench.request import Request
 from sunbench.bench.runner import Runner
 from sunbench.bench.sources import SourceImages, open_sources
+from sunbench.bench.timed import latencies, time_model
 from sunbench.errors import CannotSample, UserError
 from sunbench.paths import reference_sets
 from sunbench.sampling import text_pipeline
@@ -98,6 +99,8 @@ class _Run:
         runner.close()
         outcome.new_shards += runner.new_shards
         add_requirements(model, outcome)
+        with clock.phase("timing pass"):
+            outcome.times += time_model(model, self.request, runner)
         with clock.phase("statistics and intervals"):
             evaluate(model, handles, extractors, outcome)
 
@@ -172,8 +175,14 @@ class _Run:
         }
         if outcome.new_shards or self._asked() != json.loads(json.dumps(document["request"])):
             self.run.write_run(document)
-        sets = {"set_pairs": outcome.set_pairs, "finite_n": outcome.finite_n}
-        more = {"pairs": outcome.pairs, **sets, "times": outcome.times, "takes": outcome.takes}
+        more = {
+            "pairs": outcome.pairs,
+            "set_pairs": outcome.set_pairs,
+            "finite_n": outcome.finite_n,
+            "timing": [row.to_json() for row in outcome.times],
+            "times": latencies(outcome.times),
+            "takes": outcome.takes,
+        }
         self.run.write_results(outcome.rows, more)
 
     def _asked(self) -> Any:

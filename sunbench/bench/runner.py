@@ -30,9 +30,6 @@ from sunbench.store import CellStore, ShardRow
 if TYPE_CHECKING:
     from sunbench.models import LoadedModel
 
-#: Columns of the feature "cost" of each shard, per image.
-COST = ("nfe", "unet_seconds", "sample_seconds", "decode_seconds")
-
 Features = dict[str, np.ndarray]
 
 
@@ -196,11 +193,10 @@ class Runner:
             return negatives | self.texts.block([p.text for p in own])
 
     def _costs(self, g: Generated, n: int) -> list[list[float]]:
-        self.clock.seconds["U-Net"] += g.unet_seconds
-        self.clock.seconds["solver and pipeline"] += g.sample_seconds - g.unet_seconds
+        """NFE of each image; the clock's coarse seconds are for run.json alone."""
+        self.clock.seconds["sampler"] += g.sample_seconds
         self.clock.seconds["VAE decoder"] += g.decode_seconds
-        seconds = (g.unet_seconds, g.sample_seconds, g.decode_seconds)
-        return [[g.nfe, *(s / n for s in seconds)]] * n
+        return [[g.nfe]] * n
 
     # ------------------------------------------------------------------------- features
 

@@ -32,6 +32,9 @@ def run(
     floor: Annotated[
         bool, o.option("Also compare the reference with itself at other seeds.", panel=o.MEASURE)
     ] = True,
+    timing: Annotated[
+        str, o.choice("timing", o.TIMINGS, "Timing pass at the end of the run.", o.MEASURE)
+    ] = "short",
     task: Annotated[str, o.choice("task", o.TASKS, "What to generate from.", o.TASK)] = (
         "text2image"
     ),
@@ -126,6 +129,7 @@ def run(
         weights=o.weights_table(weights),
         keep_images=keep_images,
         floor=floor,
+        timing=timing,
     )
     if dry_run:
         _print_plan(request, folder)

@@ -165,6 +165,7 @@ def request_of(
         device=options.device,
         batch=options.batch or (SMALL_BATCH if models.small else PAPER_BATCH),
         floor=not sheet and not part.against,
+        timing="none",
         weights=_weights(methods, options, adapter),
     )
 

@@ -17,7 +17,7 @@ from sunbench.store import ResultRow, RunFolder
 
 #: Settings in which a finished run that is used again must agree with the user's.
 CHOICES = ("images", "seeds", "prompts", "negatives", "dtype")
-SETTINGS = (*CHOICES, "column", "task", "guidance_scale", "resolution", "keep_images")
+SETTINGS = (*CHOICES, "column", "task", "guidance_scale", "resolution", "keep_images", "timing")
 
 
 @dataclass(frozen=True)

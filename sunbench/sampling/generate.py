@@ -26,7 +26,6 @@ class Generated:
     latents: Tensor
     noise_hashes: list[str]
     nfe: float
-    unet_seconds: float
     sample_seconds: float
     decode_seconds: float
 
@@ -71,11 +70,5 @@ def generate(
         raise NotFinite(f"{cell.label}: {error}") from error
     done = _now(device)
     return Generated(
-        pictures,
-        latents.half().cpu(),
-        hashes,
-        sampler.nfe,
-        sampler.unet_seconds,
-        sampled - began,
-        done - sampled,
+        pictures, latents.half().cpu(), hashes, sampler.nfe, sampled - began, done - sampled
     )

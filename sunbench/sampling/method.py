@@ -42,11 +42,6 @@ class Sampler(Protocol):
         """U-Net evaluations an image of the last batch, counted."""
         ...
 
-    @property
-    def unet_seconds(self) -> float:
-        """Seconds inside the U-Net during the last batch."""
-        ...
-
 
 @runtime_checkable
 class Method(Protocol):

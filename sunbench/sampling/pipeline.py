@@ -44,7 +44,7 @@ class PipelineSampler:
 
     def __init__(self, pipeline: Any, settings: SampleSettings) -> None:
         self.pipeline, self.settings = task_pipeline(pipeline, settings.task), settings
-        self._nfe = self._seconds = 0.0
+        self._nfe = 0.0
 
     @torch.no_grad()
     def sample(self, batch: SampleBatch) -> Tensor:
@@ -64,7 +64,7 @@ class PipelineSampler:
                 return_dict=False,
                 **given,
             )[0]
-        self._nfe, self._seconds = counter.rows / len(batch), counter.seconds
+        self._nfe = counter.rows / len(batch)
         if not bool(torch.isfinite(out).all()):
             raise NotFinite(
                 f"{s.steps}-step latents are not finite ({pipe.scheduler.__class__.__name__},"
@@ -76,11 +76,6 @@ class PipelineSampler:
     def nfe(self) -> float:
         """U-Net evaluations an image of the last batch."""
         return self._nfe
-
-    @property
-    def unet_seconds(self) -> float:
-        """Seconds inside the U-Net during the last batch."""
-        return self._seconds
 
 
 def too_many(settings: SampleSettings, limit: str) -> str:

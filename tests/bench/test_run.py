@@ -386,7 +386,9 @@ def test_two_models_of_one_name_are_refused(lab: Any, tmp_path: Path):
 def test_phases_add_up(done: Any):
     document = json.loads((done.out / "run/run.json").read_text())
     assert 0 < sum(document["phases"].values()) <= document["seconds"] * 1.02
-    assert {"U-Net", "VAE decoder", "text encoder", "feature networks"} <= document["phases"].keys()
+    assert {"sampler", "VAE decoder", "text encoder", "feature networks"} <= document[
+        "phases"
+    ].keys()
 
 
 def test_clock_adds_the_time_of_a_block_that_fails():

@@ -84,7 +84,7 @@ class Timed:
 
 
 def by_sunbench(folder: Path, images: int) -> Timed:
-    request = Request(models=(MODEL,), images=images, metrics=METRICS, floor=False)
+    request = Request(models=(MODEL,), images=images, metrics=METRICS, floor=False, timing="none")
     with pytest.MonkeyPatch.context() as patched:
         patched.setenv("SUNBENCH_CACHE", str(folder / "cache"))  # no reference set from before
         began = time.perf_counter()
@@ -287,6 +287,7 @@ def measure(images: int, folder: Path) -> int:
         guidance_scale=1.0,
         metrics=METRICS,
         floor=False,
+        timing="none",
     )
     with patch.object(cells, "recipe_for", lambda model: replace(recipe_for(model), steps=1)):
         execute(request, folder / "run")

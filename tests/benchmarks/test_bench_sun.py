@@ -31,6 +31,7 @@ from torch import Tensor
 from sunbench.methods.sun import SunAdapter
 from sunbench.methods.sun.attention import KEYWORD, NegativeText
 from sunbench.sampling.counter import UNetCounter
+from sunbench.timing.stopwatch import ModuleTimer, Stopwatch
 
 STEPS, REFERENCE_STEPS = 4, 25
 TEXT = (1, 77, 768)
@@ -82,18 +83,24 @@ class Bench:
     positive: Tensor
     negative: Tensor
 
+    @property
+    def stopwatch(self) -> Stopwatch:
+        """Of the U-Net's device."""
+        return Stopwatch(self.noise.device)
+
     @torch.no_grad()
     def sun(self) -> float:
         """U-Net seconds of four steps; K and V of the texts are made in the first."""
         scheduler = DDIMScheduler(timestep_spacing="trailing")
         scheduler.set_timesteps(STEPS)
         x, text = self.noise, NegativeText(self.negative)
-        with UNetCounter(self.unet) as counter:
+        with UNetCounter(self.unet) as counter, ModuleTimer(self.unet, self.stopwatch) as timer:
             for t in scheduler.timesteps:
                 e = self._predict(x, t, self.positive, {KEYWORD: text})
                 x = scheduler.step(e, t, x).prev_sample
         assert counter.rows == STEPS * len(self.noise)
-        return counter.seconds
+        self.stopwatch.synchronize()
+        return timer.seconds
 
     @torch.no_grad()
     def reference(self, batches: int) -> float:
@@ -104,14 +111,15 @@ class Bench:
         scheduler = DPMSolverMultistepScheduler()
         scheduler.set_timesteps(REFERENCE_STEPS)
         x, both = self.noise, torch.cat([self.negative, self.positive])
-        with UNetCounter(self.unet) as counter:
+        with UNetCounter(self.unet) as counter, ModuleTimer(self.unet, self.stopwatch) as timer:
             for t in scheduler.timesteps[: self.place.run_steps]:
                 rows = zip(torch.cat([x, x]).chunk(batches), both.chunk(batches), strict=True)
                 made = [self._predict(x_, t, text, None) for x_, text in rows]
                 n, p = torch.cat(made).chunk(2)
                 x = scheduler.step(n + 8.0 * (p - n), t, x).prev_sample
         assert counter.rows == 2 * self.place.run_steps * len(self.noise)
-        return counter.seconds * REFERENCE_STEPS / self.place.run_steps
+        self.stopwatch.synchronize()
+        return timer.seconds * REFERENCE_STEPS / self.place.run_steps
 
     def _predict(self, x: Tensor, t: Tensor, text: Tensor, more: dict[str, Any] | None) -> Tensor:
         out: Tensor = self.unet(

@@ -77,7 +77,8 @@ def test_a_run_gives_the_results_of_a_cpu(tmp_path: Path, monkeypatch: pytest.Mo
         monkeypatch.setenv("SUNBENCH_CACHE", str(tmp_path / f"cache-{device}"))
         made = run(tmp_path / f"run-{device}", methods=("sun", "lcm", "ddim"), device=device)
         assert verify_run(tmp_path / f"run-{device}")[1] == []
-        assert all(t["unet_seconds"] > 0 for t in made.times)
+        assert all(min(t.unet_seconds) > 0 for t in made.times)
+        assert {t.memory for t in made.times} == {"cuda" if device == DEVICE else "rss"}
         rows[device] = {(r.method, r.metric): r.value for r in made.rows if r.value is not None}
     assert rows[DEVICE].keys() == rows["cpu"].keys()
     for (method, metric), value in rows[DEVICE].items():

@@ -63,7 +63,7 @@ def test_pictures_are_uint8_with_the_noise_of_prompt_and_seed(pipeline: Any, tex
     noises = [torch.randn((4, 8, 8), generator=image_generator(i)) for i in ids]
     assert got.noise_hashes == [noise_hash(z) for z in noises]
     assert got.nfe == 4
-    assert 0 < got.unet_seconds <= got.sample_seconds
+    assert min(got.sample_seconds, got.decode_seconds) > 0
 
 
 def test_a_part_of_the_indices_gives_the_same_pictures(pipeline: Any, texts: Any):
@@ -119,7 +119,6 @@ def test_counter_counts_rows_calls_and_nothing_after_it(pipeline: Any, tiny: Mod
     with torch.no_grad():
         pipeline.unet(x, 5, text)
     assert (counter.rows, counter.calls) == (5, 2)
-    assert counter.seconds > 0
 
 
 def test_resolution_of_the_cell_is_that_of_the_pictures(pipeline: Any, texts: Any):

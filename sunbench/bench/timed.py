@@ -1,0 +1,66 @@
+"""The timing pass of a run: its reference and candidates on the model as it was sampled."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from sunbench.bench.planner import ModelPlan
+from sunbench.bench.request import Request
+from sunbench.bench.runner import Runner
+from sunbench.sampling import Given
+from sunbench.store.timings import TimingRow, spread
+from sunbench.timing import TimedMethod, TimingSettings, measure, timed_method
+
+if TYPE_CHECKING:
+    from sunbench.models import LoadedModel
+
+#: A short pass may take this share of the seconds that a model's cells are expected to take.
+SHARE = 0.05
+#: Prompts that are encoded in turn.
+PROMPTS = 64
+
+
+def time_model(model: ModelPlan, request: Request, runner: Runner) -> list[TimingRow]:
+    """Time a model's reference and candidates as they were sampled: same settings, same batch."""
+    assert model.loaded is not None
+    prompts = tuple((p.text, p.negative) for p in model.prompts.rows[:PROMPTS])
+    settings = TimingSettings(
+        resolution=model.cells[0].cell.resolution,
+        batch=runner.batch.size,
+        prompts=prompts,
+        source=_source(runner),
+        budget_seconds=SHARE * model.seconds,
+    )
+    return measure(model.loaded, timed_methods(model, model.loaded), settings, request.timing)
+
+
+def timed_methods(model: ModelPlan, loaded: LoadedModel) -> list[TimedMethod]:
+    """The reference, and every candidate that could be sampled."""
+    return [
+        timed_method(c.method, loaded, c.settings, c.role)
+        for c in model.cells
+        if c.role in ("reference", "candidate") and c.skip is None
+    ]
+
+
+def latencies(rows: list[TimingRow]) -> list[dict[str, Any]]:
+    """Median seconds per part of each row at batch 1, as the tables read them."""
+    return [
+        {
+            "model": row.model,
+            "method": row.method,
+            "role": row.role,
+            "steps": row.steps,
+            "nfe": row.nfe,
+            "unet_seconds": spread(row.unet_seconds).median,
+            "sample_seconds": spread(row.sampler_seconds).median,
+            "decode_seconds": spread(row.decoder_seconds).median,
+        }
+        for row in rows
+        if row.batch == 1
+    ]
+
+
+def _source(runner: Runner) -> Given | None:
+    """The first image's source and mask; None for text2image."""
+    return None if runner.sources is None else Given(runner.sources(range(1)), runner.mask)
