@@ -176,6 +176,8 @@ def _known_metrics() -> Iterable[str]:
 
 DTYPES = ("float32", "float16", "bfloat16")
 NEGATIVES = ("none", "default", "sampled")
+#: Levels of the timing pass.
+TIMINGS = ("none", "short", "full")
 TASKS = ("text2image", "image2image", "inpaint", "controlnet")
 
 Methods = Annotated[
