@@ -31,3 +31,20 @@ def dpm_solver() -> PipelineMethod:
     """DPM-Solver of order 2, multistep, ending at sigma_min."""
     settings = {**_COMMON, "algorithm_type": "dpmsolver", "final_sigmas_type": "sigma_min"}
     return PipelineMethod("dpm-solver", SolverSpec.of("DPMSolverMultistepScheduler", settings))
+
+
+def dpm_solver_pp_karras() -> PipelineMethod:
+    """DPM-Solver++(2M) on Karras' noise levels (arXiv 2206.00364, Eq. 5)."""
+    settings = {
+        **_COMMON,
+        "algorithm_type": "dpmsolver++",
+        "final_sigmas_type": "zero",
+        "use_karras_sigmas": True,
+    }
+    return PipelineMethod("dpm++-karras", SolverSpec.of("DPMSolverMultistepScheduler", settings))
+
+
+def dpm_solver_pp_sde() -> PipelineMethod:
+    """SDE-DPM-Solver++(2M): noise at each step, from each image's own generator."""
+    settings = {**_COMMON, "algorithm_type": "sde-dpmsolver++", "final_sigmas_type": "zero"}
+    return PipelineMethod("dpm++-sde", SolverSpec.of("DPMSolverMultistepScheduler", settings))

@@ -69,6 +69,44 @@ METHODS: dict[str, MethodEntry] = {
     "unipc": MethodEntry(
         "sunbench.methods.unipc:unipc", "arXiv 2302.04867", "UniPC of order 2, bh2"
     ),
+    "dpm++-karras": MethodEntry(
+        "sunbench.methods.dpm_solver:dpm_solver_pp_karras",
+        "arXiv 2211.01095",
+        "DPM-Solver++(2M) on Karras' noise levels",
+    ),
+    "dpm++-sde": MethodEntry(
+        "sunbench.methods.dpm_solver:dpm_solver_pp_sde",
+        "arXiv 2211.01095",
+        "SDE-DPM-Solver++(2M): noise at each step",
+    ),
+    "deis": MethodEntry(
+        "sunbench.methods.deis:deis", "arXiv 2204.13902", "DEIS of order 2, log-rho"
+    ),
+    "sa-solver": MethodEntry(
+        "sunbench.methods.sa_solver:sa_solver",
+        "arXiv 2309.05019",
+        "SA-Solver: stochastic Adams, predictor and corrector of order 2",
+    ),
+    "interval-guidance": MethodEntry(
+        "sunbench.methods.interval_guidance:interval_guidance",
+        "arXiv 2404.07724",
+        "DPM-Solver++(2M), guided between two noise levels alone",
+    ),
+    "interval-guidance-ddim": MethodEntry(
+        "sunbench.methods.interval_guidance:interval_guidance_ddim",
+        "arXiv 2404.07724",
+        "DDIM, guided between two noise levels alone",
+    ),
+    "adaptive-guidance": MethodEntry(
+        "sunbench.methods.adaptive_guidance:adaptive_guidance",
+        "arXiv 2312.12487",
+        "DPM-Solver++(2M), guided until both predictions agree",
+    ),
+    "adaptive-guidance-ddim": MethodEntry(
+        "sunbench.methods.adaptive_guidance:adaptive_guidance_ddim",
+        "arXiv 2312.12487",
+        "DDIM, guided until both predictions agree",
+    ),
     "sun": MethodEntry(
         "sunbench.methods.sun.method:sun",
         "arXiv 2312.08887",

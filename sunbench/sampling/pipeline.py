@@ -42,8 +42,10 @@ def decode(pipeline: Any, latents: Tensor) -> Tensor:
 class PipelineSampler:
     """Runs a diffusers pipeline on prepared embeddings, noise and source pictures."""
 
-    def __init__(self, pipeline: Any, settings: SampleSettings) -> None:
+    def __init__(self, pipeline: Any, settings: SampleSettings, counted: Any = None) -> None:
+        """counted: the network whose evaluations count, where it is not the pipeline's U-Net."""
         self.pipeline, self.settings = task_pipeline(pipeline, settings.task), settings
+        self.counted = counted or self.pipeline.unet
         self._nfe = 0.0
 
     @torch.no_grad()
@@ -53,7 +55,7 @@ class PipelineSampler:
         dtype, device = pipe.unet.dtype, pipe.unet.device
         negative = None if s.guidance_scale <= 1 else batch.negative_embeds.to(device, dtype)
         given = call_arguments(pipe, s.task, batch, s.strength)
-        with UNetCounter(pipe.unet) as counter:
+        with UNetCounter(self.counted) as counter:
             out = pipe(
                 prompt_embeds=batch.prompt_embeds.to(device, dtype),
                 negative_prompt_embeds=negative,

@@ -39,6 +39,16 @@ PLAIN: dict[str, tuple[str, dict[str, Any]]] = {
         "UniPCMultistepScheduler",
         {**MULTISTEP, "solver_type": "bh2", "final_sigmas_type": "zero"},
     ),
+    "dpm++-karras": (
+        "DPMSolverMultistepScheduler",
+        {
+            **MULTISTEP,
+            "algorithm_type": "dpmsolver++",
+            "final_sigmas_type": "zero",
+            "use_karras_sigmas": True,
+        },
+    ),
+    "deis": ("DEISMultistepScheduler", {**MULTISTEP, "algorithm_type": "deis"}),
 }
 #: facts of Stable Diffusion 1.5's schedule at 4 steps.
 TIMESTEPS = {
@@ -135,8 +145,9 @@ def test_a_models_file_cannot_change_the_solver(name: str):
     solver = registry.method(name).solver
     built, clean = solver.build(TRAPS), solver.build(MODEL)
     assert settings_of(built) == settings_of(clean) == settings_of(plain_scheduler(name))
-    for trap in ("clip_sample", "set_alpha_to_one", "thresholding", "use_karras_sigmas"):
+    for trap in ("clip_sample", "set_alpha_to_one", "thresholding"):
         assert not built.config.get(trap, False)
+    assert built.config.get("use_karras_sigmas", False) is (name == "dpm++-karras")
 
 
 @pytest.mark.parametrize("name", PLAIN)
@@ -159,7 +170,7 @@ def test_trained_betas_are_carried_over(name: str):
     torch.testing.assert_close(built.betas, torch.tensor(betas))
 
 
-@pytest.mark.parametrize("name", ["dpm++", "dpm-solver", "unipc"])
+@pytest.mark.parametrize("name", ["dpm++", "dpm++-karras", "dpm-solver", "unipc"])
 def test_content_says_where_the_solver_ends(name: str):
     """diffusers changed the default between versions; a key without it would mix both."""
     solver = registry.method(name).solver.content()
