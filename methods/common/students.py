@@ -19,9 +19,7 @@ from sunbench.errors import UserError
 from sunbench.methods.common.deltas import added, is_difference, stored
 from sunbench.methods.common.method import DistilledMethod
 from sunbench.methods.common.weights import metadata, shape_of, unet_folder, weight_files
-from sunbench.models.checkpoint import (
-    folder_config,
-)
+from sunbench.models.folder import folder_config
 from sunbench.models.hashes import files_hash
 from sunbench.models.mistakes import one_line
 from sunbench.sampling import SampleSettings
@@ -62,7 +60,7 @@ def _config(path: Path, header: Shapes, unet: Any) -> dict[str, Any]:
     """A folder's own config; a file is a student of the pipeline's own U-Net."""
     if path.is_dir():
         folder = unet_folder(path)
-        return folder_config(folder.parent, folder.name)
+        return folder_config(folder.parent, folder.name, "unet")
     dim = header[INPUT][1] if len(header.get(INPUT, ())) == 2 else None
     return student_config(unet, dim)
 

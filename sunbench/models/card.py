@@ -43,7 +43,7 @@ class ModelCard:
     prediction_type: str | None = None
     guidance_scale: float = 8.0
     resolution: int = 512
-    prompts: str = "zoo"
+    prompts: str = "general"
     extractor: str = "inception"
     scorer: str = "open-clip/ViT-g-14/laion2b_s34b_b88k"
     default_negative: str = ""
@@ -61,12 +61,23 @@ class ModelCard:
         return asdict(self) | {"loras": [list(lora) for lora in self.loras]}
 
 
+#: Of a card's file; whole cards have a few hundred bytes.
+MOST_BYTES = 1_000_000
+
+
+def _is_string(value: object) -> bool:
+    """Text that has bytes: lone surrogates have none."""
+    return isinstance(value, str) and not re.search("[\ud800-\udfff]", value)
+
+
 def _is_text(value: object) -> bool:
-    return isinstance(value, str) and bool(value.strip())
+    return isinstance(value, str) and _is_string(value) and bool(value.strip())
 
 
 def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    """A finite number; whole numbers of hundreds of digits are none, as they have no float."""
+    whole = isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**63
+    return whole or (isinstance(value, float) and math.isfinite(value))
 
 
 def _is_lora(value: object) -> bool:
@@ -88,7 +99,7 @@ def _optional(
 
 Rule = tuple[Callable[[Any], bool], str]
 TEXT: Rule = (_is_text, "a non-empty string")
-ANY_TEXT: Rule = (lambda value: isinstance(value, str), "a string")
+ANY_TEXT: Rule = (_is_string, "a string")
 WORD: Rule = (
     lambda value: isinstance(value, str) and bool(re.fullmatch(r"[\w./-]+", value, re.ASCII)),
     "letters, digits and . / _ -",
@@ -129,7 +140,7 @@ def _check(card: ModelCard, field: str) -> None:
     value = getattr(card, field)
     if not test(value):
         raise UserError(
-            f"model card {card.name!r}: given {field} = {value!r:.80}, expected {expected}"
+            f"model card {card.name!r:.80}: given {field} = {value!r:.80}, expected {expected}"
         )
 
 
@@ -149,15 +160,24 @@ def from_mapping(values: Mapping[str, Any], where: str) -> ModelCard:
 
 
 def read_card(path: Path) -> ModelCard:
-    """Read one card from a TOML file."""
+    """Read one card from a TOML file; UserError, one line, for anything else."""
     try:
+        if path.exists() and not path.is_file():
+            raise UserError(f"given model card {str(path)!r}, expected a TOML file")
+        if path.stat().st_size > MOST_BYTES:
+            raise UserError(f"{path}: not a TOML model card (over {MOST_BYTES:,} bytes)")
         values = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise UserError(
             f"given model card {str(path)!r}, cannot be read: {error.strerror}"
         ) from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: not a TOML model card ({str(error).splitlines()[0]})") from None
+    except RecursionError:
+        raise UserError(f"{path}: not a TOML model card (nested too deeply)") from None
+    except UserError:
+        raise
+    except ValueError as error:  # bad TOML, bytes that are no UTF-8, numbers of 5,000 digits
+        reason = (str(error).splitlines() or ["unreadable"])[0]
+        raise UserError(f"{path}: not a TOML model card ({reason})") from None
     return from_mapping(values, str(path))
 
 

@@ -13,7 +13,8 @@ from sunbench.errors import UserError, unknown
 from sunbench.store.tensors import refuse_pickle
 
 from .card import ModelCard, read_card
-from .checkpoint import architecture_of, file_shape, folder_config, folder_shape
+from .checkpoint import architecture_of, file_shape, folder_shape
+from .folder import folder_config
 
 HUB = re.compile(
     r"(?P<repo>\w[\w.-]*/\w[\w.-]*)(@(?P<revision>[\w./-]+))?(:(?P<file>[\w./ ()+-]+))?", re.ASCII
@@ -94,13 +95,15 @@ def _file_card(found: Place) -> ModelCard:
 def _folder_card(found: Place) -> ModelCard:
     path = Path(found.id)
     shape = folder_shape(path)
+    architecture = architecture_of(shape, str(path))
     size = folder_config(path, "unet").get("sample_size")
     blocks = len(folder_config(path, "vae").get("block_out_channels", [0] * 4))
     return ModelCard(
         path.resolve().name or "folder",
         "folder",
         str(path),
-        architecture=architecture_of(shape, str(path)),
+        architecture=architecture,
+        prompts="zoo" if architecture == "zoo" else "general",
         resolution=size * 2 ** (blocks - 1) if isinstance(size, int) else 512,
     )
 

@@ -2,22 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any
 
 from sunbench.errors import UserError
 from sunbench.store.tensors import PICKLES, Shapes, read_header, refuse_pickle
 
-PIPELINES = (
-    "StableDiffusionPipeline",
-    "StableDiffusionImg2ImgPipeline",
-    "StableDiffusionInpaintPipeline",
-    "StableDiffusionControlNetPipeline",
-)
+from .folder import PIPELINES, folder_config, read_index
+
 CROSS_ATTENTION = {"sd1": 768, "sd2": 1024}
 FAMILIES = {768: "SD1.x", 1024: "SD2.x", 1280: "SDXL-refiner", 2048: "SDXL"}
 
@@ -76,25 +70,9 @@ def file_shape(path: Path) -> Shape:
     return header_shape(read_header(path), str(path))
 
 
-def folder_config(folder: Path, component: str) -> dict[str, Any]:
-    """Read one component's config.json."""
-    path = folder / component / "config.json"
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        raise UserError(f"{path}: expected a readable JSON component config") from None
-    return dict(config)
-
-
 def folder_shape(folder: Path) -> Shape:
     """Give the shape of a diffusers folder's U-Net."""
-    index = folder / "model_index.json"
-    try:
-        kind = json.loads(index.read_text(encoding="utf-8"))["_class_name"]
-    except (OSError, ValueError, KeyError, TypeError):
-        raise UserError(
-            f"given folder {str(folder)!r}, expected a diffusers folder with a model_index.json"
-        ) from None
+    kind = read_index(folder)["_class_name"]
     config = folder_config(folder, "unet")
     shape = Shape(_largest(config.get("cross_attention_dim", 1280)), config.get("in_channels", 4))
     if kind not in PIPELINES:

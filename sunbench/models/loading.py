@@ -97,10 +97,12 @@ def _assemble(
     vae = vae_of(card)
     kept = ["text_encoder", *(["vae"] if vae == OWN_VAE else [])]
     base.fetch(kept if base is not source else ["unet", *kept])
-    parts, hashes = _parts(card, source, base, vae, controlnet)
+    # LoRAs are merged in float32
+    loading_dtype = torch.float32 if card.loras else dtype
+    parts, hashes = _parts(card, source, base, vae, controlnet, loading_dtype)
     own = {name: files_hash(base.weights(name)) for name in kept}
     hashes = {"unet": files_hash(source.weights("unet")), **own, **hashes}
-    pipeline = base.pipeline(kind, card.architecture, parts)
+    pipeline = base.pipeline(kind, card.architecture, parts, loading_dtype)
     _check_pipeline(pipeline, base, kept, card)
     hashes |= _merge_loras(pipeline, card)
     hashes |= _described(pipeline, source, base, card)
@@ -120,18 +122,23 @@ def channels_last(pipeline: Any) -> None:
 
 
 def _parts(
-    card: ModelCard, source: Source, base: Source, vae: str, controlnet: str | None
+    card: ModelCard,
+    source: Source,
+    base: Source,
+    vae: str,
+    controlnet: str | None,
+    dtype: torch.dtype,
 ) -> tuple[dict[str, Any], dict[str, str]]:
     """Load what does not come from the base: another U-Net, VAE or a ControlNet."""
     parts: dict[str, Any] = {}
     hashes: dict[str, str] = {}
     if base is not source:
-        parts["unet"] = source.fetch(["unet"]).unet(card.architecture)
+        parts["unet"] = source.fetch(["unet"]).unet(card.architecture, dtype)
         _check_complete("unet", source.weights("unet"), parts["unet"], source)
     if vae != OWN_VAE:
-        parts["vae"], hashes["vae"] = load_vae(vae, card.architecture)
+        parts["vae"], hashes["vae"] = load_vae(vae, card.architecture, dtype)
     if controlnet is not None:
-        parts["controlnet"], hashes["controlnet"] = _load_controlnet(controlnet)
+        parts["controlnet"], hashes["controlnet"] = _load_controlnet(controlnet, dtype)
     return parts, hashes
 
 
@@ -159,7 +166,7 @@ def _base(card: ModelCard, spec: str, task: str) -> Source:
     return base
 
 
-def _load_controlnet(spec: str) -> tuple[Any, str]:
+def _load_controlnet(spec: str, dtype: torch.dtype) -> tuple[Any, str]:
     found = place(spec, "ControlNet")
     if found.kind == "file" or found.file is not None:
         raise UserError(f"given ControlNet {spec!r}, expected a hub id or a diffusers folder")
@@ -170,7 +177,9 @@ def _load_controlnet(spec: str) -> tuple[Any, str]:
     weights = folder / "diffusion_pytorch_model.safetensors"
     read_header(weights)
     with one_line(f"ControlNet {spec!r}"):
-        model = diffusers.ControlNetModel.from_pretrained(str(folder), use_safetensors=True)
+        model = diffusers.ControlNetModel.from_pretrained(
+            str(folder), use_safetensors=True, dtype=dtype
+        )
     return model, file_hash(weights)
 
 
@@ -196,10 +205,23 @@ def _check_pipeline(pipeline: Any, base: Source, kept: list[str], card: ModelCar
             f"{card.name}: the text encoder gives {text.config.hidden_size} channels, "
             f"the U-Net expects {unet.config.cross_attention_dim}"
         )
+    _check_tokenizer(pipeline, base, card)
     if vae.config.latent_channels != unet.config.out_channels:
         raise UserError(
             f"{card.name}: the VAE decodes {vae.config.latent_channels} latent channels, "
             f"the U-Net gives {unet.config.out_channels}"
+        )
+
+
+def _check_tokenizer(pipeline: Any, base: Source, card: ModelCard) -> None:
+    """A tokenizer without its vocabulary is built all the same, and gives every prompt alike."""
+    tokens = pipeline.tokenizer.get_vocab().values()
+    rows = pipeline.text_encoder.config.vocab_size
+    short = isinstance(base, FolderSource) and 2 * len(tokens) < rows
+    if short or max(tokens, default=0) >= rows:
+        raise UserError(
+            f"{card.name}: the tokenizer has {len(tokens)} tokens (highest id"
+            f" {max(tokens, default=0)}), the text encoder {rows}"
         )
 
 

@@ -5,19 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from diffusers.loaders.single_file_utils import SingleFileComponentError
-from safetensors import SafetensorError
-
 from sunbench.errors import UserError
-
-BAD_WEIGHTS = (
-    OSError,
-    ValueError,
-    RuntimeError,
-    KeyError,
-    SingleFileComponentError,
-    SafetensorError,
-)
 
 
 def first_sentence(error: BaseException) -> str:
@@ -28,10 +16,13 @@ def first_sentence(error: BaseException) -> str:
 
 @contextmanager
 def one_line(what: str) -> Iterator[None]:
-    """Turn a library's error into a UserError that starts with `what`; UserErrors pass."""
+    """Turn a library's error into a UserError that starts with `what`; UserErrors pass.
+
+    Whatever diffusers, transformers and torch raise on a user's files is the files' fault here.
+    """
     try:
         yield
     except UserError:
         raise
-    except BAD_WEIGHTS as error:
+    except Exception as error:
         raise UserError(f"{what} cannot be loaded: {first_sentence(error)}") from error

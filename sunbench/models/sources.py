@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files as package_files
 from pathlib import Path, PurePosixPath
 from typing import Any, Protocol
 
+import torch
 from diffusers import UNet2DConditionModel
 
 from sunbench.errors import UserError
@@ -16,8 +16,9 @@ from sunbench.store.tensors import read_header
 
 from .card import ModelCard
 from .catalogue import place
-from .checkpoint import Shape, file_shape, folder_config, folder_shape, pick_weights
+from .checkpoint import Shape, file_shape, folder_shape, pick_weights
 from .clip_tokenizer import clip_tokenizer
+from .folder import check_tokenizer, folder_config, scheduler_config
 from .hub import commit_of, fetch_file, fetch_folder, local_names
 
 CONFIGS = Path(str(package_files("sunbench.models"))) / "configs"
@@ -44,10 +45,12 @@ class Source(Protocol):
     def configs(self, architecture: str) -> dict[str, Any]:
         """Give the component configs that the weights are read with."""
 
-    def unet(self, architecture: str) -> Any:
+    def unet(self, architecture: str, dtype: torch.dtype) -> Any:
         """Load the U-Net alone."""
 
-    def pipeline(self, kind: Any, architecture: str, parts: Mapping[str, Any]) -> Any:
+    def pipeline(
+        self, kind: Any, architecture: str, parts: Mapping[str, Any], dtype: torch.dtype
+    ) -> Any:
         """Load a pipeline of class `kind`; `parts` are components already loaded."""
 
 
@@ -101,13 +104,8 @@ def _public(config: Mapping[str, Any]) -> dict[str, Any]:
 
 def _read_configs(folder: Path) -> dict[str, Any]:
     """Read the configs that shape an image: the three networks' and the scheduler's."""
-    scheduler = folder / "scheduler" / "scheduler_config.json"
-    try:
-        noise = json.loads(scheduler.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        raise UserError(f"{scheduler}: expected a readable JSON scheduler config") from None
     networks = {name: _public(folder_config(folder, name)) for name in CONFIGURED[:3]}
-    return {**networks, "scheduler": _public(noise)}
+    return {**networks, "scheduler": _public(scheduler_config(folder))}
 
 
 @dataclass(frozen=True)
@@ -141,6 +139,9 @@ class FolderSource:
 
         if self.repository is not None:
             fetch_folder(self.repository, self.revision, choose)
+        if "text_encoder" in components:
+            check_tokenizer(self.path)
+            _read_configs(self.path)
         paths = [path for component in components for path in self.weights(component)]
         for path in paths:
             read_header(path)
@@ -157,23 +158,30 @@ class FolderSource:
         """Give the folder's own configs."""
         return _read_configs(self.path)
 
-    def unet(self, architecture: str) -> Any:
+    def unet(self, architecture: str, dtype: torch.dtype) -> Any:
         """Load the U-Net alone."""
         return UNet2DConditionModel.from_pretrained(
-            str(self.path), subfolder="unet", variant=self._variant("unet"), use_safetensors=True
+            str(self.path),
+            subfolder="unet",
+            variant=self._variant("unet"),
+            use_safetensors=True,
+            dtype=dtype,
         )
 
     def _variant(self, component: str) -> str | None:
         chosen = self.weights(component)[0].name
         return self.variant if self.variant and f".{self.variant}." in chosen else None
 
-    def pipeline(self, kind: Any, architecture: str, parts: Mapping[str, Any]) -> Any:
+    def pipeline(
+        self, kind: Any, architecture: str, parts: Mapping[str, Any], dtype: torch.dtype
+    ) -> Any:
         """Load the folder's pipeline with `parts` in place of its own."""
         return kind.from_pretrained(
             str(self.path),
             variant=self.variant,
             use_safetensors=True,
             local_files_only=True,
+            dtype=dtype,
             **NOTHING,
             **parts,
         )
@@ -203,7 +211,7 @@ class FileSource:
         """Give the configs that the package ships for this architecture."""
         return _read_configs(shipped(architecture, self.path))
 
-    def unet(self, architecture: str) -> Any:
+    def unet(self, architecture: str, dtype: torch.dtype) -> Any:
         """Load the U-Net alone."""
         return UNet2DConditionModel.from_single_file(
             str(self.path),
@@ -211,16 +219,20 @@ class FileSource:
             subfolder="unet",
             in_channels=self.shape().in_channels,
             local_files_only=True,
+            dtype=dtype,
         )
 
-    def pipeline(self, kind: Any, architecture: str, parts: Mapping[str, Any]) -> Any:
+    def pipeline(
+        self, kind: Any, architecture: str, parts: Mapping[str, Any], dtype: torch.dtype
+    ) -> Any:
         """Load a pipeline through the shipped configs; the tokenizer comes from elsewhere."""
         if "unet" not in parts:
-            parts = {**parts, "unet": self.unet(architecture)}
+            parts = {**parts, "unet": self.unet(architecture, dtype)}
         return kind.from_single_file(
             str(self.path),
             config=str(shipped(architecture, self.path)),
             local_files_only=True,
+            dtype=dtype,
             tokenizer=clip_tokenizer(self.tokenizer, architecture),
             **NOTHING,
             **parts,

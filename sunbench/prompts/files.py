@@ -7,12 +7,18 @@ import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from sunbench.errors import UserError
 from sunbench.prompts.records import Record, prompt_column
+
+#: Of a file's text: 2,500,000 prompts of 100 letters.
+MOST_BYTES = 2**28
+_PARQUET_ROWS = 256  # read at once, so that a bomb is seen before it fills the memory
 
 
 @dataclass(frozen=True)
@@ -26,6 +32,7 @@ class Table:
 def _split(path: Path) -> list[str]:
     """Lines of a UTF-8 file, for any line ending; UserError when it cannot be read."""
     try:
+        _check_size(path.name, path.stat().st_size)
         text = path.read_bytes().decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise UserError(f"{path.name}: given no UTF-8 text (byte {error.start})") from error
@@ -34,6 +41,11 @@ def _split(path: Path) -> list[str]:
     if not text:
         raise nothing(path)
     return text.replace("\r\n", "\n").replace("\r", "\n").removesuffix("\n").split("\n")
+
+
+def _check_size(name: str, size: int) -> None:
+    if size > MOST_BYTES:
+        raise UserError(f"{name} holds over {MOST_BYTES:,} bytes of text, expected prompts")
 
 
 def nothing(path: Path) -> UserError:
@@ -82,7 +94,9 @@ def _separated(place: str, header: list[str], fields: list[str]) -> Record:
 
 
 def _read_csv(path: Path) -> Table:
-    return _read_separated(path, ",")
+    """Columns parted by commas, semicolons or tabs, whichever the header has most of."""
+    header = _split(path)[0]
+    return _read_separated(path, max(",;\t", key=header.count))
 
 
 def _read_tsv(path: Path) -> Table:
@@ -108,17 +122,42 @@ def _read_parquet(path: Path) -> Table:
     try:
         with pq.ParquetFile(path) as file:
             names = [n for n in file.schema_arrow.names if _is_plain(file.schema_arrow.field(n))]
-            rows = file.read(columns=names).to_pylist()
+            rows = _parquet_rows(path, file, names)
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path.name}: given no UTF-8 text (byte {error.start})") from error
     except (pa.ArrowException, OSError) as error:
         raise UserError(f"{path.name} is no whole Parquet file ({_first_line(error)})") from error
     return Table(tuple(names), [Record(f"{path.name} row {n}", r) for n, r in enumerate(rows, 1)])
+
+
+def _parquet_rows(path: Path, file: pq.ParquetFile, names: list[str]) -> list[dict[str, Any]]:
+    """Rows, in batches: a small file may hold one long text a million times."""
+    rows: list[dict[str, Any]] = []
+    size = 0
+    for batch in file.iter_batches(_PARQUET_ROWS, columns=names):
+        size += sum(map(_unpacked_bytes, batch.columns))
+        _check_size(path.name, size)
+        rows += batch.to_pylist()
+    return rows
+
+
+def _unpacked_bytes(column: pa.Array) -> int:
+    """Bytes of a column, each value of a dictionary as often as it is used."""
+    if pa.types.is_dictionary(column.type) and _is_text(column.type.value_type):
+        lengths = pc.binary_length(column.dictionary).take(column.indices)
+        return int(pc.sum(lengths).as_py() or 0)
+    return int(column.nbytes)
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
 
 
 def _is_plain(field: pa.Field) -> bool:
     """Texts, numbers and lists of texts; pictures, embeddings and the like are left unread."""
     kind, types = field.type, pa.types
     if types.is_list(kind) or types.is_large_list(kind):
-        return bool(types.is_string(kind.value_type) or types.is_large_string(kind.value_type))
+        return _is_text(kind.value_type)
     return not (types.is_nested(kind) or types.is_binary(kind) or types.is_large_binary(kind))
 
 

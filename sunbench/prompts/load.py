@@ -84,6 +84,8 @@ def _find(spec: str, column: str | None, limit: int | None) -> tuple[PromptSet, 
         return _zoo(column), False
     if spec in table():
         entry = table()[spec]
+        if "file" in entry:
+            return _shipped(spec, column or entry["column"], entry), False
         there = hub.from_table(entry)
         return _from_hub(spec, there, column or entry["column"], limit, entry)
     if Path(spec).suffix.lower() in files.READERS:
@@ -103,6 +105,15 @@ def _zoo(column: str | None) -> PromptSet:
     entry = table()["zoo"]
     rows = tuple(Prompt(scene.id, scene.caption) for scene in scenes()[1])
     return PromptSet("zoo", rows, entry["source"], entry["licence"])
+
+
+def _shipped(name: str, column: str, entry: Mapping[str, Any]) -> PromptSet:
+    """A set that comes with the package."""
+    place = resources.files("sunbench.prompts").joinpath("data", entry["file"])
+    with resources.as_file(place) as path:
+        table, chosen = files.read(path, column)
+    rows = records.prompts(table.records, chosen, ids=True)
+    return PromptSet(name, rows, entry["source"], entry["licence"])
 
 
 def _from_file(path: Path, column: str | None) -> tuple[PromptSet, bool]:

@@ -77,13 +77,13 @@ def read_header(path: Path) -> Header:
         )
 
 
-def load_tensors(path: Path) -> dict[str, Tensor]:
-    """Read every tensor of a file onto the CPU, in the dtypes of the file.
+def load_tensors(path: Path, names: Iterable[str] | None = None) -> dict[str, Tensor]:
+    """Read these tensors of a file (by default all) onto the CPU, in the dtypes of the file.
 
     Raises UserError as `read_header` does.
     """
     with _opened(path, "pt") as file:
-        return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        return {name: file.get_tensor(name) for name in (file.keys() if names is None else names)}
 
 
 def load_weights(path: Path) -> dict[str, Tensor]:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import io
+import struct
+import zlib
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any, Protocol
 
 import numpy as np
@@ -24,6 +26,22 @@ IMAGE_COLUMNS = ("image", "img", "picture", "jpg", "jpeg", "png", "webp")
 SPRITES = "sprites.safetensors"
 #: Where `sunbench zoo build` puts what the zoo's pictures are composed of.
 ZOO_BUILD = Path("build/zoo") / SPRITES
+#: Of one training image: 8192 x 8192; a file of a few kilobytes can hold many more.
+MOST_PIXELS = 2**26
+#: What Pillow raises for files that are no images, broken, or bombs.
+UNREADABLE = (
+    OSError,
+    ValueError,
+    TypeError,
+    LookupError,
+    SyntaxError,
+    EOFError,
+    MemoryError,
+    struct.error,
+    zlib.error,
+    Image.DecompressionBombError,
+    Image.DecompressionBombWarning,
+)
 Examples = tuple[Tensor, list[str]]
 
 
@@ -67,6 +85,10 @@ def _opened(value: Any) -> Image.Image:
         value = value["bytes"] or value["path"]
     source = io.BytesIO(value) if isinstance(value, bytes) else value
     with Image.open(source) as image:
+        if image.width * image.height > MOST_PIXELS:
+            raise ValueError(
+                f"{image.width} x {image.height} pixels, expected at most {MOST_PIXELS:,}"
+            )
         image.load()
     return image
 
@@ -91,7 +113,7 @@ class Listed:
         source, caption = self.get(row)
         try:
             return squared(_opened(source), self.size), caption
-        except (OSError, TypeError, KeyError, Image.DecompressionBombError) as error:
+        except UNREADABLE as error:
             named = f" ({source.name})" if isinstance(source, Path) else ""
             raise UserError(
                 f"{self.name}: picture {row + 1}{named} cannot be read ({error})"
@@ -103,7 +125,7 @@ class Listed:
 
 def _beside(folder: Path) -> list[tuple[Path, str]]:
     """Pictures with a .txt of the same name."""
-    files = sorted(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES)
+    files = sorted(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
     if not files:
         raise UserError(f"given training folder {folder}, which holds no pictures")
     bare = [p for p in files if not p.with_suffix(".txt").is_file()]
@@ -126,6 +148,15 @@ def _caption(path: Path) -> str:
     return text
 
 
+def _is_inside(folder: Path, name: str) -> bool:
+    """Whether a table's file name is that of a file below the table's folder."""
+    place = PurePath(name)
+    try:
+        return not place.is_absolute() and ".." not in place.parts and (folder / name).is_file()
+    except ValueError:  # a name with a zero byte
+        return False
+
+
 def _from_table(path: Path) -> list[tuple[Path, str]]:
     """Pictures and captions of metadata.csv or metadata.jsonl (column ``file_name``)."""
     table, column = read(path, None)
@@ -136,8 +167,10 @@ def _from_table(path: Path) -> list[tuple[Path, str]]:
     rows = []
     for record in table.records:
         name, caption = record.values.get("file_name"), record.values.get(column)
-        if not isinstance(name, str) or not (path.parent / name).is_file():
-            raise UserError(f"{record.place}: given file_name {name!r}, expected a picture")
+        if not isinstance(name, str) or not _is_inside(path.parent, name):
+            raise UserError(
+                f"{record.place}: given file_name {name!r}, expected an image below the folder"
+            )
         if not isinstance(caption, str) or not caption.strip():
             raise UserError(f"{record.place}: given {column} {caption!r}, expected a caption")
         rows.append((path.parent / name, caption.strip()))
@@ -177,6 +210,7 @@ def _rows(name: str, data: Any, size: int) -> Listed:
     columns = list(data.column_names)
     image = _image_column(name, columns)
     text = prompt_column(name, [c for c in columns if c != image], None)
+    data = _undecoded(data, image)
     if not len(data):
         raise UserError(f"training data {name} holds 0 pictures, expected at least one")
 
@@ -188,6 +222,15 @@ def _rows(name: str, data: Any, size: int) -> Listed:
         return values[image], caption.strip()
 
     return Listed(name, len(data), size, get)
+
+
+def _undecoded(data: Any, column: str) -> Any:
+    """The data set with its images as bytes, so that `_opened` alone decodes them."""
+    import datasets
+
+    if isinstance(data.features[column], datasets.Image):
+        return data.cast_column(column, datasets.Image(decode=False))
+    return data
 
 
 def from_parquet(path: Path, size: int) -> Listed:

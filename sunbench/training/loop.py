@@ -33,6 +33,18 @@ log = logging.getLogger(__name__)
 FLEXIBLE = {"steps", "decay", "checkpoint_every", "log_every"}
 
 
+#: Seeds are multiplied and added to before a generator takes 64 bits of them.
+LARGEST_SEED = 2**32 - 1
+
+
+def within(name: str, value: float, low: float, high: float) -> None:
+    """Raise UserError unless value is finite and low <= value <= high."""
+    if not (low <= value <= high and abs(value) <= 2**63):
+        ends = f"at least {low:g}" if high == float("inf") else f"{low:g} to {high:g}"
+        shown = f"{value:g}" if isinstance(value, float) else str(value)[:24]
+        raise UserError(f"given {name} = {shown}, expected {ends}")
+
+
 @dataclass(frozen=True)
 class LoopSettings:
     """How long and how fast to train; every field can stand in a recipe file."""
@@ -51,6 +63,21 @@ class LoopSettings:
     dtype: str = "bfloat16"  # of autocast; float32 switches it off
     checkpoint_every: int = 500
     log_every: int = 50
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "batch", "accumulate", "checkpoint_every", "log_every"):
+            within(name, getattr(self, name), 1, 10**9)
+        for name in ("ema", "decay"):
+            within(name, getattr(self, name), 0, 1)
+        within("learning_rate", self.learning_rate, 1e-12, 10)
+        within("weight_decay", self.weight_decay, 0, 100)
+        within("warmup", self.warmup, 0, 10**9)
+        within("clip", self.clip, 1e-12, 10**9)
+        within("seed", self.seed, 0, LARGEST_SEED)
+        if len(self.betas) != 2:
+            raise UserError(f"given betas = {list(self.betas)!r:.80}, expected two")
+        for beta in self.betas:
+            within("betas", beta, 0, 1 - 1e-9)
 
     @classmethod
     def from_table(cls, table: dict[str, Any]) -> LoopSettings:

@@ -8,6 +8,7 @@ the order in which floats are summed. All processes read one folder; the first a
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -59,10 +60,12 @@ class Workers:
 
 def join(device: str) -> str:
     """Join the processes that a launcher started, if one did; this process's own device."""
-    size = os.environ.get("WORLD_SIZE", "1")
-    if not (size.isascii() and size.isdecimal()):
-        raise UserError(f"given WORLD_SIZE={size!r}, expected a number: a launcher sets it")
-    if int(size) < 2:
+    count = os.environ.get("WORLD_SIZE", "1")
+    if not re.fullmatch("[1-9][0-9]{0,5}", count):
+        raise UserError(
+            f"given WORLD_SIZE={count!r:.40} in the environment, expected a number: a launcher sets it"
+        )
+    if int(count) == 1:
         return device
     state = PartialState(cpu=device == "cpu")
     return str(state.device) if device == "cuda" else device

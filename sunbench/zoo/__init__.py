@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import filecmp
 import hashlib
 import os
 import shutil
@@ -37,7 +38,7 @@ def folder(name: str) -> Path:
     """A plain diffusers folder of a zoo model, or the scorer's transformers folder.
 
     The models share all but their U-Nets, which are shipped once; the folder is put together in
-    the cache, of links where the system has them.
+    the cache, of links where the system has them, and again when a part of it is lost or changed.
     """
     if name == "scorer":
         return _present(weights() / "scorer")
@@ -46,8 +47,9 @@ def folder(name: str) -> Path:
     parts = {part: _present(weights() / part) for part in SHARED}
     parts["unet"] = _present(weights() / f"unet-{name}")
     target = cache_root() / "zoo" / _fingerprint(parts) / name
-    if not target.is_dir():
-        _assemble(parts, weights() / "model_index.json", target)
+    index = weights() / "model_index.json"
+    if not _is_whole(parts, index, target):
+        _rebuild(parts, index, target)
     return target
 
 
@@ -70,6 +72,44 @@ def _fingerprint(parts: dict[str, Path]) -> str:
             stat = file.stat()
             digest.update(f"{name} {file} {stat.st_size} {stat.st_mtime_ns}\n".encode())
     return digest.hexdigest()[:16]
+
+
+def _files(parts: dict[str, Path], index: Path) -> dict[str, Path]:
+    """An assembled folder's files: name below the folder -> the shipped file."""
+    inside = {
+        f"{name}/{file.name}": file for name, part in parts.items() for file in part.iterdir()
+    }
+    return {index.name: index, **inside}
+
+
+def _is_whole(parts: dict[str, Path], index: Path, target: Path) -> bool:
+    """Whether an assembled folder has every file, no other, and each as it is shipped."""
+    files = _files(parts, index)
+    names = {p.relative_to(target).as_posix() for p in target.rglob("*") if not p.is_dir()}
+    return names == files.keys() and all(
+        _is_same(source, target / name) for name, source in files.items()
+    )
+
+
+def _is_same(source: Path, target: Path) -> bool:
+    """Whether a file is a link to another or a copy of it."""
+    try:
+        return target.samefile(source) or filecmp.cmp(source, target, shallow=False)
+    except OSError:
+        return False
+
+
+def _rebuild(parts: dict[str, Path], index: Path, target: Path) -> None:
+    """Assemble a folder; what is left of an earlier one is removed first."""
+    try:
+        if target.is_symlink() or target.exists():
+            with tempfile.TemporaryDirectory(dir=target.parent, prefix=".broken-") as tmp:
+                target.rename(Path(tmp) / target.name)
+        _assemble(parts, index, target)
+    except OSError as error:
+        raise UserError(f"{target}: the zoo's folder cannot be built ({error.strerror})") from error
+    if not _is_whole(parts, index, target):
+        raise UserError(f"{target}: the zoo's folder is incomplete after it was rebuilt")
 
 
 def _assemble(parts: dict[str, Path], index: Path, target: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from dataclasses import fields, replace
@@ -45,7 +46,7 @@ CARDS = st.builds(
     notes=st.text(LETTERS, max_size=20),
 )
 BAD = {
-    "name": ["", "  ", 3],
+    "name": ["", "  ", 3, "\ud800"],
     "source": ["disk", None],
     "id": ["", 1.5],
     "revision": ["", "a b", "a\nb", 7],
@@ -55,15 +56,15 @@ BAD = {
     "loras": [("a", 1.0), (("a",),), (("a", "b"),), (("a", float("nan")),), "a"],
     "tokenizer": [""],
     "prediction_type": ["eps"],
-    "guidance_scale": [-1, "8", float("nan"), float("inf"), True, None],
-    "resolution": [0, 7, 513, 8192, 512.0, True, "512"],
+    "guidance_scale": [-1, "8", float("nan"), float("inf"), True, None, 10**400],
+    "resolution": [0, 7, 513, 8192, 512.0, True, "512", 10**400],
     "prompts": ["", None],
     "extractor": [""],
     "scorer": [""],
     "default_negative": [None, 1],
     "architecture": ["sdxl", None],
     "licence": [None],
-    "notes": [None],
+    "notes": [None, "a\udfffb"],
 }
 
 
@@ -140,6 +141,15 @@ def test_one_bad_field_spoils_any_card(card: ModelCard, field: str, data: st.Dat
         ('name="a"\nsource="hub"\nid="o/n"\nguidance_scale="3"', "expected a number"),
         ('name="a"\nsource="hub"\nid="o/n"\nloras=[["x", 1.0], ["y"]]', "expected a list of"),
         ('name="a"\nsource="hub"\nid="o/n"\nloras={x=1}', "expected a list of"),
+        ("a=" + "[" * 100_000, "nested too deeply"),
+        ("a=" + "{b=" * 100_000, "nested too deeply"),
+        ("a=" + "9" * 9000, "not a TOML model card"),
+        ("#" * 2_000_000, "over 1,000,000 bytes"),
+        ('name="\\ud800"\nsource="hub"\nid="o/n"', "not a TOML model card"),
+        (
+            'name="a"\nsource="hub"\nid="o/n"\nresolution=1' + "0" * 400,
+            "expected a multiple of 8",
+        ),
         ('name="a"\nsource="hub"\nid="o/n"\nresolution=1979-05-27', "expected a multiple of 8"),
     ],
 )
@@ -154,6 +164,10 @@ def test_a_bad_card_file_is_one_line(tmp_path: Path, text: str, words: str) -> N
 def test_a_missing_or_binary_card_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="cannot be read"):
         find(str(tmp_path / "none.toml"))
+    os.mkfifo(tmp_path / "fifo.toml")
+    for name in ("fifo.toml", ".toml"):
+        with pytest.raises(UserError, match=r"given model card .*(expected a TOML|cannot be)"):
+            find(str(tmp_path / name))
     (tmp_path / "noise.toml").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(UserError, match="not a TOML model card") as error:
         find(str(tmp_path / "noise.toml"))

@@ -213,6 +213,42 @@ def test_lora_for_absent_layers_is_one_line(sd1_folder: Path, tmp_path: Path) ->
     fails(own(sd1_folder, loras=((str(path), 1.0),)), "elsewhere")
 
 
+def _orphan_up(tensors: dict[str, torch.Tensor]) -> None:
+    tensors["unet.mid_block.x.lora_B.weight"] = torch.ones(3, 2)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "words"),
+    [
+        (lambda t: t.pop(f"unet.{LORA_LAYER}.lora_B.weight"), "has no partner"),
+        (lambda t: t.pop(f"unet.{LORA_LAYER}.lora_A.weight"), "has no partner"),
+        (_orphan_up, "has no partner"),
+        (lambda t: t.update({k: v.long() for k, v in t.items()}), "is I64, expected a floating"),
+        (lambda t: t.update({k: v.flatten() for k, v in t.items()}), "has factors of shapes"),
+        (lambda t: t.update({k: v.sum() for k, v in t.items()}), "has factors of shapes"),
+        (lambda t: t.update({k: v * float("nan") for k, v in t.items()}), "not finite"),
+        (lambda t: t.update({k: v + float("inf") for k, v in t.items()}), "not finite"),
+        (
+            lambda t: t.update(
+                {k: v[:0] if k.endswith("A.weight") else v[:, :0] for k, v in t.items()}
+            ),
+            "rank of at least 1",
+        ),
+        (lambda t: t.update({f"unet.{LORA_LAYER}.alpha": torch.ones(4)}), "expected one number"),
+        (lambda t: t.update({f"unet.{LORA_LAYER}.alpha": torch.tensor(0.0)}), "other than 0"),
+        (lambda t: t.update({f"unet.{LORA_LAYER}.alpha": torch.tensor(torch.nan)}), "other than 0"),
+    ],
+)
+def test_broken_loras_are_one_line(
+    sd1_folder: Path, tmp_path: Path, spoil: Callable[[dict[str, torch.Tensor]], Any], words: str
+) -> None:
+    tensors = lora(32, tmp_path / "style.safetensors")
+    spoil(tensors)
+    save_file({k: v.contiguous() for k, v in tensors.items()}, tmp_path / "style.safetensors")
+    card = own(sd1_folder, loras=((str(tmp_path / "style.safetensors"), 1.0),))
+    fails(card, rf"style.safetensors: .*({words})")
+
+
 def test_a_checkpoint_is_no_lora(sd1_folder: Path) -> None:
     loras = ((str(sd1_folder / UNET_FILE), 1.0),)
     fails(own(sd1_folder, loras=loras), "holds no LoRA layers")

@@ -8,6 +8,7 @@ import json
 import tempfile
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -190,6 +191,44 @@ def test_parquet_without_rows_or_with_nulls(tmp_path: Path) -> None:
     assert "0 prompts" in refused(tmp_path / "p.parquet")
     pq.write_table(pa.table({"prompt": ["a", None]}), tmp_path / "q.parquet")
     assert "q.parquet row 2: given prompt None" in refused(tmp_path / "q.parquet")
+
+
+def test_semicolons_and_tabs_part_columns_too(tmp_path: Path) -> None:
+    """A spreadsheet in a country of decimal commas writes semicolons."""
+    rows = "{p}{d}{n}\n'a dog, big'{d}a cat\n'a; b'{d}\n".replace("'", '"')
+    for delimiter in ",;\t":
+        text = rows.format(p="prompt", n="negative", d=delimiter)
+        (tmp_path / "p.csv").write_text(text)
+        own = load(str(tmp_path / "p.csv"), negatives="default").rows
+        assert [(r.text, r.negative) for r in own] == [("a dog, big", "a cat"), ("a; b", "")]
+
+
+def test_parquet_that_is_no_utf8(tmp_path: Path) -> None:
+    ends, letters = pa.py_buffer(np.array([0, 1, 2], np.int32)), pa.py_buffer(b"a\xff")
+    broken = pa.Array.from_buffers(pa.string(), 2, [None, ends, letters])
+    pq.write_table(pa.table({"prompt": broken}), tmp_path / "p.parquet")
+    assert "p.parquet: given no UTF-8 text" in refused(tmp_path / "p.parquet")
+
+
+@pytest.mark.parametrize("store_schema", [True, False])  # read as a dictionary, or unpacked
+def test_a_parquet_bomb_is_refused_before_it_fills_the_memory(
+    tmp_path: Path, store_schema: bool
+) -> None:
+    """One text of a megabyte, 20,000 times: 20 GB from a file of a few megabytes."""
+    text = pa.array(["x" * 10**6])
+    words = pa.DictionaryArray.from_arrays(pa.array([0] * 20_000, pa.int32()), text)
+    table = pa.table({"prompt": words})
+    pq.write_table(table, tmp_path / "p.parquet", store_schema=store_schema)
+    assert (tmp_path / "p.parquet").stat().st_size < 10**7
+    assert "holds over 268,435,456 bytes of text" in refused(tmp_path / "p.parquet")
+
+
+@pytest.mark.parametrize("suffix", [".txt", ".csv", ".jsonl"])
+def test_files_of_too_many_bytes_are_not_read(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"p{suffix}"
+    with path.open("wb") as file:
+        file.truncate(2**28 + 1)  # a hole, which takes no room on the disk
+    assert "holds over 268,435,456 bytes" in refused(path)
 
 
 def test_missing_file_and_unknown_kind(tmp_path: Path) -> None:

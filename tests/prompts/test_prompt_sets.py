@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import string
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +15,7 @@ import pytest
 
 import sunbench
 from sunbench.errors import UserError
+from sunbench.models import ModelCard, cards, find
 from sunbench.prompts import Prompt, PromptSet, hub, load, names
 from sunbench.prompts.load import table
 
@@ -29,6 +31,28 @@ def test_zoo_is_the_ten_thousand_held_out_captions() -> None:
     plain = [r for r in zoo.rows if not odd.search(r.text)]
     assert 9_900 < len(plain) < 10_000
     assert all(r.id == hashlib.sha256(r.text.encode()).hexdigest()[:12] for r in plain)
+
+
+def test_general_is_the_projects_own_set_for_models_without_prompts() -> None:
+    general = load("general")
+    assert len(general) == 1000 == len({r.id for r in general.rows}) == table()["general"]["rows"]
+    assert [r.id for r in general.rows[:2]] == ["general-0001", "general-0002"]
+    assert len({r.text.lower() for r in general.rows}) == 1000
+    words = [len(r.text.split()) for r in general.rows]
+    assert min(words) >= 2
+    assert max(words) <= 48  # with punctuation under CLIP's 75 tokens
+    assert sum(n <= 7 for n in words) > 200
+    assert sum(n >= 20 for n in words) > 150
+    assert find("owner/name").prompts == "general"
+    assert ModelCard("a", "hub", "owner/name").prompts == "general"
+    assert {card.prompts for card in cards().values() if card.source == "zoo"} == {"zoo"}
+
+
+def test_general_reads_its_own_column_alone() -> None:
+    assert load("general", limit=3).rows == load("general").rows[:3]
+    assert set(load("general", column="category").rows[0].text) <= set(string.ascii_lowercase)
+    with pytest.raises(UserError, match="unknown column"):
+        load("general", column="promt")
 
 
 def test_limit_takes_the_first_rows_and_keeps_their_ids() -> None:

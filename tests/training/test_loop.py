@@ -7,6 +7,7 @@ import math
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -271,6 +272,28 @@ def test_unknown_setting_is_named():
 def test_settings_from_a_table():
     made = LoopSettings.from_table({"steps": 3, "betas": [0.8, 0.9]})
     assert made == LoopSettings(steps=3, betas=(0.8, 0.9))
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        *[("learning_rate", x) for x in (math.nan, -1.0, math.inf, 10**400)],
+        *[("weight_decay", x) for x in (math.nan, -0.1, math.inf)],
+        *[("clip", x) for x in (math.nan, 0.0, -1.0, math.inf)],
+        *[("betas", x) for x in ((0.9,), (), (0.9, 1.0), (-0.1, 0.9), (math.nan, 0.9), (0.9,) * 3)],
+        *[("seed", x) for x in (-1, 10**20, 2**63, 10**400)],
+        *[("steps", x) for x in (0, -1, 10**20)],
+        *[("batch", x) for x in (0, 10**20)],
+        *[("warmup", x) for x in (-1, 10**20)],
+        *[("ema", x) for x in (math.nan, 1.1, -0.1)],
+        *[("decay", x) for x in (math.nan, 1.1, -0.1)],
+    ],
+)
+def test_settings_out_of_range_are_one_line(name: str, value: Any):
+    with pytest.raises(UserError, match=rf"given {name} = .*expected") as caught:
+        LoopSettings.from_table({"steps": 3, name: value})
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 200
 
 
 # ------------------------------------------------------------------------------ rate

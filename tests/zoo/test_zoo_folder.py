@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -47,6 +49,64 @@ def test_a_rebuilt_zoo_gets_a_new_folder(weights: Path):
     second = zoo.folder("one")
     assert second != first
     assert (second / "unet/config.json").read_text() == "trained longer"
+
+
+def _dangle(folder: Path) -> None:
+    (folder / "vae/config.json").unlink()
+    (folder / "vae/config.json").symlink_to(folder / "nowhere")
+
+
+def _replace_by_link(folder: Path) -> None:
+    shutil.rmtree(folder)
+    folder.symlink_to(folder.parent / "nowhere")
+
+
+def _replace_by_file(folder: Path) -> None:
+    shutil.rmtree(folder)
+    folder.write_text("no folder")
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda folder: (folder / "model_index.json").unlink(),
+        lambda folder: (folder / "model_index.json").write_text("{ }"),
+        lambda folder: (folder / "unet/config.json").unlink(),
+        lambda folder: shutil.rmtree(folder / "tokenizer"),
+        lambda folder: [path.unlink() for path in (folder / "scheduler").iterdir()],
+        lambda folder: shutil.copy(folder / "vae/config.json", folder / "vae/evil.py"),
+        _dangle,
+        _replace_by_link,
+        _replace_by_file,
+        shutil.rmtree,
+    ],
+)
+def test_a_damaged_folder_is_healed(weights: Path, damage: Callable[[Path], object]):
+    first = zoo.folder("one")
+    contents = {p.relative_to(first): p.read_bytes() for p in first.rglob("*") if p.is_file()}
+    damage(first)
+    second = zoo.folder("one")
+    assert second == first
+    assert {p.relative_to(first): p.read_bytes() for p in first.rglob("*") if p.is_file()} == (
+        contents
+    )
+    assert [p.name for p in first.parent.iterdir()] == ["one"]
+    assert (weights / "model_index.json").read_text() == "{}"
+
+
+def test_a_file_that_is_emptied_in_place_of_its_link_is_healed(weights: Path):
+    folder = zoo.folder("one")
+    (folder / "unet/config.json").unlink()
+    (folder / "unet/config.json").write_text("")
+    assert (zoo.folder("one") / "unet/config.json").read_text() == "unet-one"
+    assert (weights / "unet-one/config.json").read_text() == "unet-one"
+
+
+def test_a_cache_that_cannot_be_written_is_one_line(weights: Path, tmp_path: Path):
+    (tmp_path / "cache").mkdir()
+    (tmp_path / "cache/zoo").write_text("a file")
+    with pytest.raises(UserError, match="cannot be built"):
+        zoo.folder("one")
 
 
 def test_another_process_may_be_faster(weights: Path, monkeypatch: pytest.MonkeyPatch):

@@ -6,7 +6,9 @@ import csv
 import io
 import json
 import random
+import struct
 import sys
+import zlib
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -387,6 +389,12 @@ def test_folders_without_captions_are_one_line(folder: Path):
     (folder / "metadata.csv").write_text("file_name,text\nrde.png,a cat\n")
     with pytest.raises(UserError, match=r"metadata\.csv line 2: given file_name 'rde\.png'"):
         from_folder(folder, 16)
+    outside = folder.parent / "outside.png"
+    Image.new("RGB", (8, 8)).save(outside)
+    for name in ("../outside.png", str(outside), "none/../../outside.png"):
+        (folder / "metadata.csv").write_text(f"file_name,text\n{name},a cat\n")
+        with pytest.raises(UserError, match="expected an image below the folder"):
+            from_folder(folder, 16)
     (folder / "empty").mkdir()
     with pytest.raises(UserError, match="holds no pictures"):
         from_folder(folder / "empty", 16)
@@ -396,6 +404,39 @@ def test_broken_pictures_are_named(folder: Path):
     (folder / "blue.png").write_bytes(b"no picture")
     with pytest.raises(UserError, match=r"folder pets: picture 1 \(.*blue\.png\) cannot be read"):
         from_folder(folder, 16).draw(8, torch.Generator().manual_seed(0))
+
+
+def bomb(path: Path, side: int) -> None:
+    """A PNG of side x side black pixels in a few kilobytes."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        body = kind + data
+        return struct.pack(">I", len(data)) + body + struct.pack(">I", zlib.crc32(body))
+
+    header = struct.pack(">IIBBBBB", side, side, 1, 0, 0, 0, 0)
+    data = zlib.compress(bytes((side // 8 + 1) * 64), 9)
+    path.write_bytes(
+        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", data) + chunk(b"IEND", b"")
+    )
+
+
+@pytest.mark.filterwarnings("default::PIL.Image.DecompressionBombWarning")
+@pytest.mark.parametrize("side", [9000, 12_000, 60_000])
+def test_png_bombs_are_named(folder: Path, side: int):
+    bomb(folder / "blue.png", side)
+    with pytest.raises(UserError, match=r"picture 1 \(.*blue\.png\) cannot be read \(.*pixels"):
+        from_folder(folder, 16).draw(8, torch.Generator().manual_seed(0))
+
+
+def test_images_of_a_table_are_decoded_once_and_named(folder: Path, tmp_path: Path):
+    good = (folder / "red.png").read_bytes()
+    cases = {"cut short": good[: len(good) // 2], "text": b"no image", "no size": good[:20]}
+    for data in cases.values():
+        images = [{"bytes": data, "path": None}] * 2
+        file = parquet(tmp_path / "x.parquet", image=images, text=["a cat", "a dog"])
+        made = open_pictures(str(file), "any", 16, zoo=False)
+        with pytest.raises(UserError, match=r"x\.parquet: picture [12] cannot be read"):
+            made.draw(4, torch.Generator().manual_seed(0))
 
 
 def parquet(path: Path, **columns: Any) -> Path:
