@@ -15,6 +15,7 @@ from sunbench.cli.baseline import baseline_app
 from sunbench.cli.compare import compare, verify
 from sunbench.cli.console import err, literal_help
 from sunbench.cli.doctor import doctor
+from sunbench.cli.fetch import fetch
 from sunbench.cli.listing import list_
 from sunbench.cli.paper import app as paper_app
 from sunbench.cli.reference import reference_app
@@ -41,6 +42,7 @@ for _command, _panel in (
     (compare, READ),
     (verify, READ),
     (train, MAKE),
+    (fetch, LOOK),
     (doctor, LOOK),
 ):
     app.command(help=literal_help(_command), rich_help_panel=_panel)(_command)

@@ -76,12 +76,19 @@ def _given_folder(given: str) -> Path:
     return _fetch(found.id, found.revision)
 
 
-def _fetch(repository: str, revision: str | None) -> Path:
-    def choose(names: Sequence[str]) -> list[str]:
-        prefix = "" if "vocab.json" in names else "tokenizer/"
-        return [prefix + name for name in FILES if prefix + name in names]
+def tokenizer_files(names: Sequence[str]) -> list[str]:
+    """Choose the files of a tokenizer, which may stand in a folder of its own."""
+    prefix = "" if "vocab.json" in names else "tokenizer/"
+    return [prefix + name for name in FILES if prefix + name in names]
 
-    folder = fetch_folder(repository, revision, choose)
+
+def has_local_vocabulary() -> bool:
+    """Whether CLIP's tokenizer can be had without the hub."""
+    return _open_clip_merges() is not None
+
+
+def _fetch(repository: str, revision: str | None) -> Path:
+    folder = fetch_folder(repository, revision, tokenizer_files)
     return folder if (folder / "vocab.json").is_file() else folder / "tokenizer"
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from huggingface_hub import HfApi, constants, hf_hub_download, snapshot_download
@@ -82,10 +83,41 @@ def fetch_folder(repo: str, revision: str | None, choose: Choose) -> Path:
 
 
 def _listing(repo: str, revision: str | None) -> list[str]:
+    """Names of a repository's files, by one request that is not tried again."""
     if constants.HF_HUB_OFFLINE:
         raise OSError("HF_HUB_OFFLINE is set")
     siblings = HfApi().model_info(repo, revision=revision).siblings or []
     return [sibling.rfilename for sibling in siblings]
+
+
+@dataclass(frozen=True)
+class RepositoryInfo:
+    """What the hub says of a repository; sizes: bytes of every file."""
+
+    commit: str
+    license: str
+    sizes: dict[str, int]
+
+
+def repository_info(repo: str, revision: str | None) -> RepositoryInfo:
+    """Ask the hub for a repository's files and license.
+
+    Raises UserError for what the hub refuses, NotAvailable when it cannot be reached.
+    """
+    try:
+        if constants.HF_HUB_OFFLINE:
+            raise OSError("HF_HUB_OFFLINE is set")
+        info = HfApi().model_info(repo, revision=revision, files_metadata=True)
+    except REFUSED as error:
+        raise (
+            _known_error(error, repo, revision)
+            or NotAvailable(
+                f"the hub cannot be reached for {_named(repo, revision)} ({_first_line(error)})"
+            )
+        ) from None
+    sizes = {file.rfilename: file.size or 0 for file in info.siblings or []}
+    named = info.card_data.get("license") if info.card_data else None
+    return RepositoryInfo(info.sha or "", str(named or "not stated"), sizes)
 
 
 def _cached_folder(repo: str, revision: str | None, choose: Choose, why: str) -> Path:
@@ -119,11 +151,25 @@ def fetch_file(repo: str, revision: str | None, name: str) -> Path:
     """Fetch one file of a repository."""
     refuse_pickle(name)
     try:
+        _listing(repo, revision)
+    except REFUSED as error:
+        known = _known_error(error, repo, revision)
+        if known:
+            raise known from None
+        return _cached_file(repo, revision, name, _first_line(error))
+    try:
         return Path(hf_hub_download(repo, name, revision=revision))
     except LocalEntryNotFoundError as error:
         raise _not_available(repo, revision, _first_line(error)) from None
     except REFUSED as error:
         raise _broken_download(repo, revision, error) from None
+
+
+def _cached_file(repo: str, revision: str | None, name: str, why: str) -> Path:
+    try:
+        return Path(hf_hub_download(repo, name, revision=revision, local_files_only=True))
+    except OSError:
+        raise _not_available(repo, revision, why) from None
 
 
 def commit_of(path: Path) -> str | None:

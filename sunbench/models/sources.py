@@ -68,7 +68,7 @@ def open_source(card: ModelCard) -> Source:
         raise UserError(f"model card {card.name!r}: given id {card.id!r}, expected a hub id")
     if found.file is not None:
         return FileSource(fetch_file(found.id, revision, found.file), card.tokenizer)
-    folder = fetch_folder(found.id, revision, _config_names)
+    folder = fetch_folder(found.id, revision, config_names)
     return FolderSource(folder, card.variant, found.id, revision)
 
 
@@ -82,7 +82,8 @@ def _local(card: ModelCard) -> Source:
     return FolderSource(path, card.variant)
 
 
-def _config_names(names: Sequence[str]) -> list[str]:
+def config_names(names: Sequence[str]) -> list[str]:
+    """Choose the configs of a repository; UserError unless it is a diffusers one."""
     if "model_index.json" not in names:
         single = [name for name in names if name.endswith(".safetensors")]
         hint = f"name one file as owner/name:{single[0]}" if single else "no .safetensors in it"
@@ -135,7 +136,7 @@ class FolderSource:
                 for component in components
                 for name in pick_weights(names, component, self.variant, self.where)
             ]
-            return _config_names(names) + picked
+            return config_names(names) + picked
 
         if self.repository is not None:
             fetch_folder(self.repository, self.revision, choose)

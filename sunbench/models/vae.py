@@ -51,13 +51,14 @@ def _local(spec: str) -> Path:
         return Path(found.id)
     if found.file is not None:
         return fetch_file(found.id, found.revision, found.file)
+    return fetch_folder(found.id, found.revision, lambda names: vae_files(names, spec))
 
-    def choose(names: Sequence[str]) -> list[str]:
-        folder = _component(names)
-        config = f"{folder}/config.json".lstrip("/")
-        return [config, *pick_weights(names, folder, None, spec)]
 
-    return fetch_folder(found.id, found.revision, choose)
+def vae_files(names: Sequence[str], where: str) -> list[str]:
+    """Choose the files of a VAE, which may stand in a folder of its own; where: for errors."""
+    folder = _component(names)
+    config = f"{folder}/config.json".lstrip("/")
+    return [config, *pick_weights(names, folder, None, where)]
 
 
 def _component(names: Sequence[str]) -> str:

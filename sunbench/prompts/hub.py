@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
+import hashlib
+import logging
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import islice
+from pathlib import Path
 from typing import Any
 
-from sunbench.errors import UserError
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from sunbench.errors import NotAvailable
+from sunbench.paths import cache_root
 from sunbench.prompts.files import Table
+from sunbench.prompts.files import read as read_file
 from sunbench.prompts.records import NEGATIVE_COLUMNS, Record, prompt_column
+
+logger = logging.getLogger(__name__)
 
 _SPEC = re.compile(r"(?P<id>[\w.-]+/[\w.-]+)(@(?P<revision>[\w./-]+))?(:(?P<split>[\w.]+))?")
 
@@ -36,17 +47,30 @@ def parse(spec: str) -> HubSet | None:
     match = _SPEC.fullmatch(spec)
     if match is None:
         return None
-    return HubSet(match["id"], match["revision"], match["split"] or "train")
+    return HubSet(match["id"], match["revision"], match["split"] or "train", streaming=True)
 
 
 def from_table(entry: Mapping[str, Any]) -> HubSet:
     """The data set of an entry of ``sets.toml``."""
     path = entry["format"] if "url" in entry else entry["hub"]
-    streaming = bool(entry.get("streaming", False))
-    return HubSet(path, entry.get("revision"), entry["split"], entry.get("url"), streaming)
+    return HubSet(path, entry.get("revision"), entry["split"], entry.get("url"), "hub" in entry)
 
 
-def _open(hub: HubSet) -> Any:
+def _check_reachable(hub: HubSet) -> None:
+    """One request that is not tried again: `datasets` alone would try for half a minute."""
+    from huggingface_hub import HfApi, constants
+
+    if hub.data_files is not None or Path(hub.path).exists():
+        return
+    try:
+        if constants.HF_HUB_OFFLINE:
+            raise OSError("HF_HUB_OFFLINE is set")
+        HfApi().dataset_info(hub.path, revision=hub.revision, timeout=10)
+    except Exception as error:
+        raise _unreachable(hub, error) from None
+
+
+def _open(hub: HubSet, **options: Any) -> Any:
     """The data set; any failure at this border becomes one line."""
     import datasets
 
@@ -57,14 +81,25 @@ def _open(hub: HubSet) -> Any:
             split=hub.split,
             data_files=hub.data_files,
             streaming=hub.streaming,
+            **options,
         )
     except Exception as error:
         raise _unreachable(hub, error) from error
 
 
-def _unreachable(hub: HubSet, error: Exception) -> UserError:
+def _with_columns(data: Any, hub: HubSet, columns: list[str]) -> Any:
+    """The data set with these columns alone; of Parquet files no other column is read."""
+    if hub.streaming and len(columns) < len(data.column_names or columns):
+        try:
+            return _open(hub, columns=columns)
+        except NotAvailable:  # a format without columns to choose
+            pass
+    return data.select_columns(columns)
+
+
+def _unreachable(hub: HubSet, error: Exception) -> NotAvailable:
     reason = (str(error).splitlines() or [""])[0] or type(error).__name__
-    return UserError(
+    return NotAvailable(
         f"prompts of {hub.name} cannot be read here ({reason}); give a file instead, or go online"
     )
 
@@ -85,11 +120,47 @@ def _rows(data: Any, hub: HubSet, limit: int | None) -> list[dict[str, Any]]:
 
 
 def read(hub: HubSet, column: str | None, limit: int | None) -> tuple[Table, str]:
-    """The first rows of a data set and the column that holds its prompts; pictures stay unread."""
+    """The first rows of a data set and the column that holds its prompts; images stay unread.
+
+    What was read is kept in the cache for when the hub cannot be reached.
+    """
+    try:
+        _check_reachable(hub)
+        table, chosen = _read_online(hub, column, limit)
+    except NotAvailable:
+        kept = _kept(hub, column)
+        if not kept.is_file():
+            raise
+        table, chosen = read_file(kept, column)
+        return Table(table.columns, table.records[:limit]), chosen
+    _keep(_kept(hub, column), table)
+    return table, chosen
+
+
+def _kept(hub: HubSet, column: str | None) -> Path:
+    digest = hashlib.sha256(f"{hub.name} {column}".encode()).hexdigest()[:32]
+    return cache_root() / "prompts" / f"{digest}.parquet"
+
+
+def _keep(file: Path, table: Table) -> None:
+    """Write the rows that were read, unless as many are there already."""
+    try:
+        if file.is_file() and pq.read_metadata(file).num_rows > len(table.records):
+            return
+        rows = pa.Table.from_pylist([dict(record.values) for record in table.records])
+        file.parent.mkdir(parents=True, exist_ok=True)
+        beside = file.with_name(f"{file.name}.{os.getpid()}")
+        pq.write_table(rows, beside)
+        beside.replace(file)
+    except (OSError, pa.ArrowException) as error:
+        logger.warning("prompts cannot be kept in %s: %s", file, error)
+
+
+def _read_online(hub: HubSet, column: str | None, limit: int | None) -> tuple[Table, str]:
     data = _open(hub)
     columns = _columns(data, hub)
     chosen = prompt_column(hub.name, columns, column)
     wanted = [c for c in columns if c in (chosen, *NEGATIVE_COLUMNS)]
-    rows = _rows(data.select_columns(wanted), hub, limit)
+    rows = _rows(_with_columns(data, hub, wanted), hub, limit)
     records = [Record(f"{hub.name} row {n}", row) for n, row in enumerate(rows, 1)]
     return Table(tuple(wanted), records), chosen

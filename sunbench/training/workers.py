@@ -62,9 +62,7 @@ def join(device: str) -> str:
     """Join the processes that a launcher started, if one did; this process's own device."""
     count = os.environ.get("WORLD_SIZE", "1")
     if not re.fullmatch("[1-9][0-9]{0,5}", count):
-        raise UserError(
-            f"given WORLD_SIZE={count!r:.40} in the environment, expected a number: a launcher sets it"
-        )
+        raise UserError(f"given WORLD_SIZE={count!r:.40}, expected a number: a launcher sets it")
     if int(count) == 1:
         return device
     state = PartialState(cpu=device == "cpu")

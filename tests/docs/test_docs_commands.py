@@ -26,9 +26,9 @@ CHEAP = (
     *("reference list", "reference verify", "zoo path"),
 )
 #: Programs that are not ours.
-OTHERS = ("python", "pip", "tox", "pytest", "cp", "mkdir")
+OTHERS = ("python", "pip", "tox", "pytest", "cp", "mkdir", "hf")
 #: Environment variables that a command may set.
-VARIABLES = ("SUNBENCH_CACHE", "HF_HUB_OFFLINE")
+VARIABLES = ("SUNBENCH_CACHE", "HF_HUB_OFFLINE", "HF_HOME", "HF_TOKEN")
 
 
 def blocks(page: Path, language: str) -> list[str]:

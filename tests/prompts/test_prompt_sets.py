@@ -5,16 +5,20 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import shutil
 import string
 import subprocess
 import sys
 from pathlib import Path
 
 import datasets
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
+from huggingface_hub import constants
 
 import sunbench
-from sunbench.errors import UserError
+from sunbench.errors import NotAvailable, UserError
 from sunbench.models import ModelCard, cards, find
 from sunbench.prompts import Prompt, PromptSet, hub, load, names
 from sunbench.prompts.load import table
@@ -92,11 +96,24 @@ def test_empty_set_is_refused() -> None:
         PromptSet("none", (), "here", "none")
 
 
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SUNBENCH_CACHE", str(tmp_path / "own-cache"))
+
+
 def test_named_sets_say_where_they_are_from() -> None:
-    assert list(names()) == ["zoo", "coco-30k", "parti", "drawbench", "geneval", "coco2017-val"]
+    assert list(names()) == [
+        "zoo",
+        "general",
+        "coco-30k",
+        "parti",
+        "drawbench",
+        "geneval",
+        "coco2017-val",
+    ]
     for name, entry in table().items():
         assert {"summary", "rows", "source", "licence"} <= entry.keys()
-        assert name == "zoo" or hub.from_table(entry).split
+        assert name in ("zoo", "general") or hub.from_table(entry).split
 
 
 def test_listing_names_imports_no_torch() -> None:
@@ -154,8 +171,59 @@ def test_unreachable_hub_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
         raise ConnectionError("Couldn't reach the Hub\nwith a long story")
 
     monkeypatch.setattr(datasets, "load_dataset", offline)
+    monkeypatch.setattr(hub, "_check_reachable", lambda there: None)
     with pytest.raises(UserError) as caught:
         load("parti")
     assert "nateraw/parti-prompts@main:train" in str(caught.value)
     assert "Couldn't reach the Hub" in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_an_unreachable_hub_is_asked_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`datasets` tried six times, for 25 seconds and as many lines."""
+    from huggingface_hub import HfApi
+
+    asked: list[str] = []
+
+    def offline(self: object, name: str, **_: object) -> None:
+        asked.append(name)
+        raise ConnectionError("no route")
+
+    monkeypatch.setattr(HfApi, "dataset_info", offline)
+    with pytest.raises(NotAvailable, match=r"nateraw/parti-prompts@main:train .*no route"):
+        load("parti")
+    assert asked == ["nateraw/parti-prompts"]
+
+
+def test_of_hub_sets_only_texts_are_read_and_kept_for_offline(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "set"
+    folder.mkdir()
+    image = [{"bytes": b"no image", "path": None}] * 3
+    rows = {"image": image, "caption": ["a dog", "a cat", "an ant"], "negative": ["", "x", "y"]}
+    table_ = pa.table({**rows, "id": [1, 2, 3]})
+    pq.write_table(table_, folder / "train.parquet")
+    there = hub.HubSet(str(folder), streaming=True)
+    chosen: list[object] = []
+    real = datasets.load_dataset
+
+    def spy(*args: object, **options: object) -> object:
+        chosen.append(options.get("columns"))
+        return real(*args, **options)
+
+    monkeypatch.setattr(datasets, "load_dataset", spy)
+    found, column = hub.read(there, None, None)
+    assert column == "caption"
+    assert [dict(r.values) for r in found.records] == [
+        {"caption": c, "negative": n}
+        for c, n in zip(rows["caption"], rows["negative"], strict=True)
+    ]
+    assert chosen == [None, ["caption", "negative"]]
+    shutil.rmtree(folder)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    again, _ = hub.read(there, None, 2)
+    assert [r.values for r in again.records] == [r.values for r in found.records[:2]]
+    with pytest.raises(NotAvailable):
+        hub.read(hub.HubSet("nobody/nothing", streaming=True), None, None)

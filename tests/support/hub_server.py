@@ -26,6 +26,7 @@ class Hub:
     cut: dict[str, int] = field(default_factory=dict)
     down: set[str] = field(default_factory=set)
     gated: set[str] = field(default_factory=set)
+    licenses: dict[str, str] = field(default_factory=dict)
     requests: list[tuple[str, str, str]] = field(default_factory=list)
 
     def add(self, repository: str, folder: Path, revision: str = "main") -> None:
@@ -90,8 +91,17 @@ class Handler(BaseHTTPRequestHandler):
                 {"type": "file", "path": name, "size": path.stat().st_size, "oid": commit}
                 for name, path in names.items()
             ]
-        siblings = [{"rfilename": name} for name in names]
-        return {"_id": "0", "id": repository, "sha": commit, "private": False, "siblings": siblings}
+        siblings = [
+            {"rfilename": name, "size": path.stat().st_size} for name, path in names.items()
+        ]
+        return {
+            "_id": "0",
+            "id": repository,
+            "sha": commit,
+            "private": False,
+            "siblings": siblings,
+            "cardData": {"license": self.hub.licenses.get(repository)},
+        }
 
     def send_json(self, value: object) -> None:
         text = json.dumps(value).encode()

@@ -94,5 +94,7 @@ def test_without_a_launcher_nothing_changes(monkeypatch: pytest.MonkeyPatch):
 @pytest.mark.parametrize("count", ["abc", "", "-1", "0", "1.5", "²", "1_0", "9" * 5000])
 def test_a_world_size_that_is_no_number_is_one_line(count: str, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("WORLD_SIZE", count)
-    with pytest.raises(UserError, match=r"given WORLD_SIZE=.*expected a number: a launcher sets it"):
+    with pytest.raises(
+        UserError, match=r"given WORLD_SIZE=.*expected a number: a launcher sets it"
+    ):
         join("cpu")
