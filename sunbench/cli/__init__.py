@@ -21,6 +21,7 @@ from sunbench.cli.paper import app as paper_app
 from sunbench.cli.reference import reference_app
 from sunbench.cli.report import pick, report
 from sunbench.cli.run import run
+from sunbench.cli.score import score
 from sunbench.cli.studies import negatives
 from sunbench.cli.train import train
 from sunbench.cli.zoo import zoo_app
@@ -36,6 +37,7 @@ app = typer.Typer(
 MEASURE, READ, MAKE, LOOK = "Measure", "Read results", "Train and build", "Look up"
 for _command, _panel in (
     (run, MEASURE),
+    (score, MEASURE),
     (negatives, MEASURE),
     (report, READ),
     (pick, READ),

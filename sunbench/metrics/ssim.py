@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -17,20 +16,29 @@ if TYPE_CHECKING:
     from sunbench.metrics.networks.network import Network
 
 
-@lru_cache(maxsize=16)
-def _blur(size: int, sigma: float = 1.5, radius: int = 5) -> Tensor:
-    """Gaussian window with mirrored borders as a matrix (size, size)."""
-    import torch
+RADIUS, SIGMA = 5, 1.5
 
-    if size <= radius:
-        raise UserError(f"given images of {size} pixels, expected at least {radius + 1} for SSIM")
-    taps = np.arange(-radius, radius + 1)
-    g = np.exp(-(taps**2) / (2 * sigma**2))
-    at = np.abs(np.arange(size)[:, None] + taps)
-    at = np.where(at >= size, 2 * (size - 1) - at, at)
-    matrix = np.zeros((size, size))
-    np.add.at(matrix, (np.arange(size)[:, None], at), g / g.sum())
-    return torch.from_numpy(matrix)
+
+def _blurred(x: Tensor) -> Tensor:
+    """The Gaussian window along rows and columns of (..., C, H, W), borders mirrored.
+
+    Sums of shifted images: the window is short, so this is several times as fast as a product.
+    """
+    from torch.nn.functional import pad
+
+    *_, height, width = x.shape
+    taps = np.exp(-(np.arange(RADIUS + 1) ** 2) / (2 * SIGMA**2))
+    taps = (taps / (2 * taps.sum() - taps[0])).tolist()
+    x = pad(x, (RADIUS,) * 4, mode="reflect")
+    rows = x[..., RADIUS:-RADIUS, :] * taps[0]
+    for k in range(1, RADIUS + 1):
+        low, high = RADIUS - k, RADIUS + k
+        rows += (x[..., low : low + height, :] + x[..., high : high + height, :]) * taps[k]
+    out = rows[..., RADIUS:-RADIUS] * taps[0]
+    for k in range(1, RADIUS + 1):
+        low, high = RADIUS - k, RADIUS + k
+        out += (rows[..., low : low + width] + rows[..., high : high + width]) * taps[k]
+    return out
 
 
 def ssim(a: Tensor, b: Tensor) -> Tensor:
@@ -40,9 +48,11 @@ def ssim(a: Tensor, b: Tensor) -> Tensor:
     up to 8e-6 away and six times slower at 64x64.
     Source: Wang et al. 2004, eq. 13, with K1 = 0.01, K2 = 0.03 and mirrored borders.
     """
+    if min(a.shape[-2:]) <= RADIUS:
+        side = min(a.shape[-2:])
+        raise UserError(f"given images of {side} pixels, expected at least {RADIUS + 1} for SSIM")
     x, y = a.float() / 255 - 0.5, b.float() / 255 - 0.5
-    rows, columns = (_blur(n).to(x) for n in x.shape[-2:])
-    mu_x, mu_y, xx, yy, xy = (rows @ (t @ columns.T) for t in (x, y, x.square(), y.square(), x * y))
+    mu_x, mu_y, xx, yy, xy = map(_blurred, (x, y, x.square(), y.square(), x * y))
     var_x, var_y = (xx - mu_x.square()).clamp(min=0), (yy - mu_y.square()).clamp(min=0)
     m_x, m_y, c1, c2 = mu_x + 0.5, mu_y + 0.5, 0.01**2, 0.03**2
     luminance = (2 * m_x * m_y + c1) / (m_x.square() + m_y.square() + c1)

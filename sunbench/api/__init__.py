@@ -1,0 +1,1 @@
+"""The public Python API; reached as ``sunbench.run``, ``sunbench.load`` and ``sunbench.score``."""
