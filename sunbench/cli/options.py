@@ -12,6 +12,7 @@ from typing import Annotated, Any
 import typer
 from rich.markup import escape
 
+from sunbench.api.device import best_device as best_device
 from sunbench.errors import UserError
 
 #: ASCII digits alone: ``int`` would also take ``1_0`` and other scripts' digits.
@@ -75,15 +76,6 @@ def weights_table(values: Iterable[str] | None) -> dict[str, str]:
             raise UserError(f"given weights for {name} twice, expected once")
         table[name] = path
     return table
-
-
-def best_device() -> str:
-    """cuda, else mps, else cpu."""
-    import torch
-
-    if torch.cuda.is_available():
-        return "cuda"
-    return "mps" if torch.backends.mps.is_available() else "cpu"
 
 
 # ------------------------------------------------------------------------------ kinds of options

@@ -1,0 +1,252 @@
+"""Runs from Python: measure, open, read."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from sunbench.api.device import best_device
+from sunbench.bench import Request
+from sunbench.errors import UserError
+from sunbench.paths import cell_folder
+from sunbench.report.answer import Pick, answer, picks
+from sunbench.report.choice import default_distance
+from sunbench.report.data import RunData, models, read_run
+from sunbench.store import CellStore, RunFolder
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.figure import Figure
+    from PIL import Image
+
+Names = str | Sequence[str]
+
+
+class Run:
+    """A finished run; its results are read once, its images when they are asked for."""
+
+    def __init__(self, folder: str | Path) -> None:
+        self.folder = RunFolder(Path(folder))
+        self.data: RunData = read_run(self.folder)
+
+    def __repr__(self) -> str:
+        return f"Run({str(self.folder.path)!r}, models={self.models})"
+
+    @property
+    def models(self) -> list[str]:
+        """Names of its models."""
+        return models(self.data.rows)
+
+    def table(self) -> pd.DataFrame:
+        """A line per model, method, steps and metric: value, 95 % interval, N, reason of a gap."""
+        from sunbench.report.tables import results_frame
+
+        return results_frame(self.data.rows)
+
+    def times(self) -> pd.DataFrame:
+        """A line per cell: seconds per image."""
+        import pandas as pd
+
+        return pd.DataFrame([vars(t) for t in self.data.times])
+
+    def pick(
+        self,
+        *,
+        max_latency_ms: float | None = None,
+        max_distance: float | None = None,
+        metric: str | None = None,
+    ) -> list[Pick]:
+        """One method and number of steps per model: within a limit, else the recommended one.
+
+        A pick has ``model``, ``point`` (None where nothing qualifies) and ``sentence``.
+        """
+        return picks(
+            self.data.rows,
+            self.data.times,
+            self.data.win_rates,
+            max_latency_ms=max_latency_ms,
+            max_distance=max_distance,
+            metric=metric,
+        )
+
+    def answer(self) -> list[str]:
+        """The run's answer in words."""
+        return answer(self.data.rows, self.data.times, self.data.win_rates)
+
+    def images(
+        self, prompt: str | int = 0, model: str | None = None, seed: int | None = None
+    ) -> dict[str, Image.Image]:
+        """The images of one prompt, reference first: "ddim at 4 steps" -> image.
+
+        prompt: its text or its number; model, seed: default, the run's first.
+        Errors: UserError for an unknown prompt or model, and where images were not kept.
+        """
+        from PIL import Image
+
+        place = _Place.of(self.folder, model or self.models[0])
+        number = place.prompt_number(prompt)
+        pixels = place.pixels(number, seed)
+        if not pixels:
+            raise UserError(
+                f"{self.folder.path}: given no stored images, expected a run that kept them"
+            )
+        return {name: Image.fromarray(image) for name, image in pixels.items()}
+
+    def figure(self, model: str | None = None, metric: str | None = None) -> Figure:
+        """Distance against latency per image, as a matplotlib figure."""
+        from sunbench.report.figures import pareto
+
+        name = model or self.models[0]
+        metric = metric or default_distance([r for r in self.data.rows if r.model == name])
+        figure = metric and pareto(self.data.rows, self.data.times, name, metric)
+        if not figure:
+            raise UserError(f"{name}: given no latency and distance, expected both for a figure")
+        return figure
+
+    def report(self) -> Path:
+        """Write the page, one self-contained HTML file; its path."""
+        from sunbench.report.html.page import write_page
+
+        return write_page(self.folder)
+
+
+class _Place:
+    """Where the images of one model are."""
+
+    def __init__(self, name: str, cells: dict[str, CellStore]) -> None:
+        self.name, self.cells = name, cells
+        self.first = next(iter(cells.values()))
+
+    @classmethod
+    def of(cls, run: RunFolder, model: str) -> _Place:
+        """The cells of a model that were sampled, reference first."""
+        from sunbench.errors import unknown
+
+        entries = {m["card"]["name"]: m["cells"] for m in run.read_run()["models"]}
+        if model not in entries:
+            raise unknown("model of this run", model, entries)
+        sampled = [e for e in entries[model] if e["skip"] is None]
+        shown = [e for e in sampled if e["role"] in ("reference", "candidate")]
+        cells = {}
+        for entry in sorted(shown, key=lambda e: e["role"] != "reference"):
+            content = entry["content"]
+            method = "reference" if entry["role"] == "reference" else content["method"]
+            folder = cell_folder(run.path, entry["role"], entry["key"])
+            cells[f"{method} at {content['steps']} steps"] = CellStore(folder, content)
+        if not cells:
+            raise UserError(f"{model}: given no sampled cells, expected a finished run")
+        return cls(model, cells)
+
+    def prompt_number(self, prompt: str | int) -> int:
+        """The number of a prompt by its text or number."""
+        content = self.first.content
+        count, seeds = content["prompts"]["n"], len(content["seeds"])
+        if isinstance(prompt, int):
+            if not 0 <= prompt < count:
+                raise UserError(f"given prompt {prompt}, expected 0 to {count - 1}")
+            return prompt
+        for k in range(-(-count * seeds // content["shard_size"])):
+            for row in self.first.read_rows(k):
+                if row.prompt == prompt:
+                    return int(row.index) // seeds
+        raise UserError(f"given prompt {prompt!r}, expected one of the run's {count} prompts")
+
+    def pixels(self, prompt: int, seed: int | None) -> dict[str, Any]:
+        """Stored pixels of a prompt by the name of the cell."""
+        content = self.first.content
+        seeds, size = content["seeds"], content["shard_size"]
+        if seed is not None and seed not in seeds:
+            raise UserError(f"given seed {seed}, expected one of {', '.join(map(str, seeds))}")
+        index = prompt * len(seeds) + (0 if seed is None else seeds.index(seed))
+        out = {}
+        for name, store in self.cells.items():
+            row = store.read_rows(index // size, images=True)[index % size]
+            if row.image is not None:
+                out[name] = row.image
+        return out
+
+
+def load(folder: str | Path) -> Run:
+    """Open the folder of a finished run; UserError where it is none."""
+    return Run(folder)
+
+
+def run(
+    models: Names | Path = "emoji-3d",
+    methods: Names = ("ddim", "dpm++"),
+    steps: int | Sequence[int] = (4, 8),
+    *,
+    images: int = 1000,
+    seeds: int | Sequence[int] = 1,
+    prompts: str | Path | None = None,
+    column: str | None = None,
+    negatives: str = "none",
+    guidance_scale: float | None = None,
+    weights: Mapping[str, str] | None = None,
+    metrics: Names = (),
+    floor: bool = True,
+    task: str = "text2image",
+    strength: float | None = None,
+    mask: str = "centre",
+    sources: str | Path | None = None,
+    controlnet: str | Path | None = None,
+    resolution: int | None = None,
+    device: str | None = None,
+    dtype: str = "float32",
+    batch_size: int | Literal["auto"] = 64,
+    out: str | Path = "runs/latest",
+    keep_images: bool = True,
+    show_progress: bool = False,
+) -> Run:
+    """Measure methods on models into the folder ``out``, as `sunbench run` does.
+
+    Arguments are those of the command line. seeds: how many, or which. weights: METHOD or
+    METHOD@MODEL -> path. What the folder holds already is not sampled again.
+
+    Errors: UserError in one line for a wrong argument.
+    """
+    from sunbench.bench.run import execute
+    from sunbench.report.tables import write_tables
+
+    request = Request(
+        models=tuple(map(str, _tuple(models))),
+        methods=_tuple(methods),
+        steps=_tuple(steps),
+        images=images,
+        seeds=tuple(range(seeds)) if isinstance(seeds, int) else tuple(seeds),
+        prompts=None if prompts is None else str(prompts),
+        column=column,
+        negatives=negatives,
+        guidance_scale=guidance_scale,
+        weights=dict(weights or {}),
+        metrics=_tuple(metrics),
+        floor=floor,
+        task=task,
+        strength=strength,
+        mask=mask,
+        sources=None if sources is None else str(sources),
+        controlnet=None if controlnet is None else str(controlnet),
+        resolution=resolution,
+        device=device or best_device(),
+        dtype=dtype,
+        batch=batch_size,
+        keep_images=keep_images,
+    )
+    folder = Path(out)
+    if show_progress:
+        from rich.console import Console
+
+        from sunbench.progress import ConsoleProgress
+
+        with ConsoleProgress(Console()) as progress:
+            execute(request, folder, progress)
+    else:
+        execute(request, folder)
+    write_tables(RunFolder(folder))
+    return Run(folder)
+
+
+def _tuple(value: Any) -> tuple[Any, ...]:
+    """One name or number as a tuple of it."""
+    return (value,) if isinstance(value, (str, int, Path)) else tuple(value)
