@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from sunbench.cli.console import metric_head, out, say, table, tables
+from sunbench.cli import options as o
+from sunbench.cli.console import metric_head, out, print_json, say, table, tables
+
+if TYPE_CHECKING:
+    from sunbench.report.answer import Pick
 
 
 def print_tables(folder: Path) -> None:
@@ -47,19 +51,18 @@ def print_report(folder: Path) -> None:
 
 
 def report(
-    folder: Annotated[Path, typer.Argument(help="Folder of a finished run.")],
-    html: Annotated[
-        bool, typer.Option("--html", help="Write report.html: one page, images and all.")
-    ] = False,
+    folder: o.RunDir,
+    html: Annotated[bool, o.option("Write report.html: one page, images and all.", "--html")] = (
+        False
+    ),
     figures: Annotated[
-        bool, typer.Option("--figures", help="Write figures/*.pdf and *.png for print.")
+        bool, o.option("Write figures/*.pdf and *.png for print.", "--figures")
     ] = False,
     model_cards: Annotated[
-        bool,
-        typer.Option("--cards", help="Write cards/*.md: a model card of each method's weights."),
+        bool, o.option("Write cards/*.md: a model card of each method's weights.", "--cards")
     ] = False,
 ) -> None:
-    """Write the tables again from results.json, and print them; or page, figures or model cards."""
+    """Write the tables again from results.json and print them; or write page, figures, cards."""
     from sunbench.report.tables import write_tables
     from sunbench.store import RunFolder
 
@@ -85,16 +88,20 @@ def report(
 
 
 def pick(
-    folder: Annotated[Path, typer.Argument(help="Folder of a finished run.")],
+    folder: o.RunDir,
     max_latency_ms: Annotated[
-        float | None, typer.Option(help="The closest within this latency per image.")
+        float | None,
+        o.real("max-latency-ms", "The closest within this latency per image."),
     ] = None,
     max_distance: Annotated[
-        float | None, typer.Option(help="The fastest within this distance from the reference.")
+        float | None,
+        o.real("max-distance", "The fastest within this distance from the reference."),
     ] = None,
     metric: Annotated[
-        str | None, typer.Option(help="The distance; default: LPIPS, else the run's first.")
+        str | None,
+        o.option("The distance; default: LPIPS, else the run's first.", metavar="NAME"),
     ] = None,
+    as_json: o.Json = False,
 ) -> None:
     """Name one (method, steps) per model, by default the recommended one.
 
@@ -113,7 +120,24 @@ def pick(
         max_distance=max_distance,
         metric=metric,
     )
-    for one in chosen:
-        say(f"{one.model}: {one.sentence}")
+    if as_json:
+        print_json([_document(one) for one in chosen])
+    else:
+        for one in chosen:
+            say(f"{one.model}: {one.sentence}")
     if any(one.point is None for one in chosen):
         raise typer.Exit(1)
+
+
+def _document(one: Pick) -> dict[str, Any]:
+    """A pick for other programs; method and steps are null where nothing qualifies."""
+    point = one.point
+    return {
+        "model": one.model,
+        "method": None if point is None else point.row.method,
+        "steps": None if point is None else point.row.steps,
+        "latency_ms": None if point is None else point.latency_ms,
+        "metric": None if point is None else point.row.metric,
+        "distance": None if point is None else point.row.value,
+        "sentence": one.sentence,
+    }

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,7 @@ import pytest
 import tiny_sd
 
 import sunbench
+from sunbench.cli import main
 from sunbench.errors import UserError
 
 PROMPTS = [f"a thing number {k}" for k in range(4)]
@@ -20,7 +23,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Any:
     root = tmp_path_factory.mktemp("api")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SUNBENCH_CACHE", str(root / "cache"))
-        tiny_sd.pipeline(root / "model")
+        tiny_sd.pipeline(root / "words").save_pretrained(root / "model")
         (root / "prompts.txt").write_text("\n".join(PROMPTS) + "\n")
         run = sunbench.run(
             root / "model",
@@ -119,3 +122,19 @@ def test_a_method_with_weights(pipeline: Any, distilled: dict[str, Path]):
         sunbench.methods.load("dimm", pipeline)
     with pytest.raises(UserError, match="expected as many of each"):
         plain(PROMPTS[:2], ["x"])
+
+
+def test_pick_for_other_programs(finished: Any, monkeypatch: Any, capsys: Any):
+    folder = str(finished.folder.path)
+
+    def command(*words: str) -> tuple[int, list[dict[str, Any]]]:
+        monkeypatch.setattr(sys, "argv", ["sunbench", "pick", folder, "--json", *words])
+        with pytest.raises(SystemExit) as left:
+            main()
+        return int(left.value.code or 0), json.loads(capsys.readouterr().out)
+
+    code, (best,) = command("--max-latency-ms", "1e9")
+    assert (code, best["method"]) == (0, "ddim")
+    assert best["distance"] is not None
+    code, (none,) = command("--max-latency-ms", "1e-9")
+    assert (code, none["method"]) == (1, None)
