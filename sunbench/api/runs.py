@@ -45,7 +45,7 @@ class Run:
         return results_frame(self.data.rows)
 
     def times(self) -> pd.DataFrame:
-        """A line per cell: seconds per image."""
+        """A line per cell: its latency per image."""
         import pandas as pd
 
         return pd.DataFrame([vars(t) for t in self.data.times])
@@ -186,6 +186,7 @@ def run(
     weights: Mapping[str, str] | None = None,
     metrics: Names = (),
     floor: bool = True,
+    timing: str = "short",
     task: str = "text2image",
     strength: float | None = None,
     mask: str = "centre",
@@ -222,6 +223,7 @@ def run(
         weights=dict(weights or {}),
         metrics=_tuple(metrics),
         floor=floor,
+        timing=timing,
         task=task,
         strength=strength,
         mask=mask,
