@@ -54,5 +54,5 @@ def negatives(
         weights=o.weights_table(weights),
     )
     logging.getLogger("sunbench").setLevel(logging.INFO)
-    write(folder, request, list(measure(request)))
+    write(folder, request, list(measure(request, folder)))
     say(f"Tables: {folder / 'negatives.md'}")

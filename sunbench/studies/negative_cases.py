@@ -22,7 +22,7 @@ from sunbench.zoo.data import Scene, colours, scenes, things
 if TYPE_CHECKING:
     from sunbench.metrics.networks.zoo_clip import ZooClip
 
-#: Reads a concept off pictures (N, 3, H, W) uint8 of the given prompts: 0 or 1 each, (N,).
+#: Reads a concept off images (N, 3, H, W) uint8 of the given prompts: 0 or 1 each, (N,).
 Reader = Callable[[Tensor, Sequence[int], "ZooClip"], NDArray[Any]]
 
 
@@ -30,9 +30,9 @@ Reader = Callable[[Tensor, Sequence[int], "ZooClip"], NDArray[Any]]
 class Kind:
     """One sort of concept, over all prompts.
 
-    named: what the negative names, shown by the prompt's picture. absent: another of its sort,
-    which the picture does not show: naming it must change nothing but what any negative changes.
-    readers: ways of reading the named concept off a picture, beside CLIP.
+    named: what the negative names, shown by the prompt's image. absent: another of its sort,
+    which the image does not show: naming it must change nothing but what any negative changes.
+    readers: ways of reading the named concept off an image, beside CLIP.
     """
 
     name: str

@@ -1,20 +1,24 @@
-"""What a measurement of negative prompts is asked, and what it finds."""
+"""What a study of negative prompts is asked, and its numbers."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Literal
 
 from torch import Tensor
 
-from sunbench import registry
-from sunbench.errors import UserError
+from sunbench.bench.request import Request
 from sunbench.metrics import Estimate
 
 
 @dataclass(frozen=True)
 class NegativesRequest:
-    """What to measure; the reference sampler (25-step DPM-Solver++ with CFG) is always there."""
+    """What to measure; the reference sampler (25-step DPM-Solver++ with CFG) is always there.
+
+    Checked as a run's request is. weights: METHOD or METHOD@MODEL -> the weights that a method
+    uses there.
+    """
 
     models: tuple[str, ...]
     methods: tuple[str, ...]
@@ -26,29 +30,31 @@ class NegativesRequest:
     guidance_scale: float | None = None
     device: str = "cpu"
     dtype: str = "float32"
-    batch: int = 64
-    weights: Mapping[str, str] = field(default_factory=dict)  # as for a run
+    batch: int | Literal["auto"] = 64
+    weights: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        for name in self.methods:
-            registry.method_entry(name)
-        registry.check_weights(self.weights, self.methods)
-        if not self.models or not self.methods or not self.steps or min(self.steps) < 1:
-            raise UserError("given no models, methods or steps, expected some of each")
-        if not self.seeds or self.images % len(self.seeds) or self.images < 2 * len(self.seeds):
-            raise UserError(
-                f"given {self.images} images of {len(self.seeds)} seeds, expected a multiple, of"
-                " 2 prompts or more"
-            )
+        Request(
+            models=self.models,
+            methods=self.methods,
+            steps=self.steps,
+            images=self.images,
+            seeds=self.seeds,
+            guidance_scale=self.guidance_scale,
+            dtype=self.dtype,
+            batch=self.batch,
+            weights=self.weights,
+        )
 
 
 @dataclass(frozen=True)
 class NegativeRow:
-    """How far one measure of one sort of concept falls, for a method; or why it has none.
+    """How one measure of one sort of concept changes under negative prompts, for one method.
 
-    without, named: its mean without a negative and with the concept in it. fall, absent: means of
-    the paired differences under the concept's name and under an absent one's. kept: this fall as
-    a share of the reference's.
+    baseline, negated: its mean without a negative prompt and with one that names the concept.
+    change: mean of the paired differences, negated minus baseline; absent: the same under an
+    absent concept's name. relative: change over the reference's, of which 1 is right: below it the
+    concept stays, above it the method overshoots. reason: why there are no numbers.
     """
 
     model: str
@@ -57,31 +63,36 @@ class NegativeRow:
     kind: str
     measure: str
     nfe: float | None = None
-    without: float | None = None
-    named: float | None = None
-    fall: Estimate | None = None
+    baseline: float | None = None
+    negated: float | None = None
+    change: Estimate | None = None
     absent: Estimate | None = None
-    kept: Estimate | None = None
+    relative: Estimate | None = None
     reason: str | None = None
+
+    @property
+    def off(self) -> float | None:
+        """How far the change is from the reference's, in units of it."""
+        return None if self.relative is None else abs(self.relative.value - 1)
 
 
 @dataclass(frozen=True)
-class Shown:
-    """Pictures for the sheet: a method's, without and with the negative, (k, 3, H, W) uint8."""
+class SheetColumn:
+    """Images of a method for the sheet, without and with the negative: (k, 3, H, W) uint8."""
 
     label: str
-    without: Tensor
-    named: Tensor
+    baseline: Tensor
+    negated: Tensor
 
 
 @dataclass(frozen=True)
 class Negatives:
-    """One model's measurement."""
+    """One model's measurement; captions: prompt and concept of each image of the sheet."""
 
     model: str
     weights: dict[str, str]
     prompts: str
     images: int
     rows: list[NegativeRow]
-    shown: list[Shown]
-    captions: list[tuple[str, str]]  # prompt and concept of each picture shown
+    columns: list[SheetColumn]
+    captions: list[tuple[str, str]]

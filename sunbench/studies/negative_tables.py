@@ -2,44 +2,46 @@
 
 from __future__ import annotations
 
-import csv
 import io
 import json
 from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
 
+import pandas as pd
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from sunbench.bench.environment import environment
 from sunbench.metrics import Estimate
-from sunbench.report.formats import markdown_table
+from sunbench.report.formats import csv_text, markdown_table, plain
 from sunbench.report.tables import number
 from sunbench.store import write_atomic
 from sunbench.studies.negative_data import NegativeRow, Negatives, NegativesRequest
 from sunbench.studies.negative_prompts import CLIP
 from sunbench.studies.zoo_quality import sheet
 
-SIDE = 128  # pixels of a picture on the sheet
+SIDE = 128  # pixels of an image on the sheet
 HEAD = [
     "method",
     "steps",
     "NFE",
-    "without",
-    "with it",
-    "fall",
-    "fall, absent concept",
-    "share of the reference's fall",
+    "baseline",
+    "negated",
+    "change",
+    "change, absent concept",
+    "change relative to CFG's",
+    "off by",
 ]
 EXPLANATION = """\
-Every picture is drawn three times from one noise: without a negative prompt, with one that names
-a concept of the picture, and with one that names another of its sort which the picture does not
-show. *Fall* is how much the concept's score drops under its name, the mean of the paired
-differences; the fall under the absent concept's name is what any negative does. Intervals: 95 %,
-bootstrap over prompts. The first line is the reference, 25-step DPM-Solver++ under classifier-free
-guidance. CLIP score is 100 x cosine of the picture and the concept's words.
+Every image is drawn three times from one noise: without a negative prompt (*baseline*), with one
+that names a concept of the image (*negated*), and with one that names another of its sort which
+the image does not show. *Change* is the mean paired difference of the concept's score; under the
+absent concept's name it is what any negative prompt does. The first line is the reference,
+25-step DPM-Solver++ under classifier-free guidance (CFG): 1 x its change is right, less leaves the
+concept, more overshoots, and *off by* is the distance from 1. Intervals: 95 %, bootstrap over
+prompts. CLIP score is 100 x cosine of the image and the concept's words.
 """
 
 
@@ -53,25 +55,34 @@ def _signed(x: float) -> str:
     return f"{x:.2f}" if abs(x) >= 10 else f"{x:.3f}"
 
 
+def _off(row: NegativeRow) -> str:
+    """The distance from 1, and in which direction where the interval says so."""
+    if row.relative is None or row.off is None:
+        return "–"
+    side = " (overshoots)" if row.relative.low > 1 else " (too little)"
+    return f"{row.off:.2f}{side if not row.relative.low <= 1 <= row.relative.high else ''}"
+
+
 def _line(row: NegativeRow) -> list[str]:
     head = [row.method, str(row.steps)]
-    if row.without is None or row.named is None or row.nfe is None:
-        return [*head, "–", "–", "–", str(row.reason), "–", "–"]
-    means = [number(row.without), number(row.named)]
-    falls = [_interval(e) for e in (row.fall, row.absent, row.kept)]
-    return [*head, f"{row.nfe:.0f}", *means, *falls]
+    if row.baseline is None or row.negated is None or row.nfe is None:
+        return [*head, "–", "–", "–", str(row.reason), "–", "–", "–"]
+    means = [number(row.baseline), number(row.negated)]
+    changes = [_interval(e) for e in (row.change, row.absent, row.relative)]
+    return [*head, f"{row.nfe:.0f}", *means, *changes, _off(row)]
 
 
-def markdown(found: Iterable[Negatives]) -> str:
-    """The page: a table a model, sort of concept and measure."""
+def markdown(models: Iterable[Negatives]) -> str:
+    """The page: a table per model, sort of concept and measure."""
     parts = ["# Negative prompts", EXPLANATION]
-    for one in found:
-        parts.append(f"## {one.model}\n\n{one.images} pictures a column, prompts {one.prompts}.")
+    for one in models:
+        source = plain(one.prompts)
+        parts.append(f"## {plain(one.model)}\n\n{one.images} images per column, prompts {source}.")
         for kind, measure in dict.fromkeys((r.kind, r.measure) for r in one.rows):
             rows = [r for r in one.rows if (r.kind, r.measure) == (kind, measure)]
-            what = measure if measure == CLIP else f"{measure}, share of pictures"
+            what = measure if measure == CLIP else f"{measure}, share of images"
             parts.append(f"### {kind}: {what}\n\n" + markdown_table(HEAD, [_line(r) for r in rows]))
-        parts.append(f"![{one.model}]({sheet_name(one)})")
+        parts.append(f"![{sheet_name(one)}]({sheet_name(one)})")
     return "\n\n".join(parts) + "\n"
 
 
@@ -80,30 +91,28 @@ def sheet_name(one: Negatives) -> str:
     return f"negatives-{''.join(c if c.isalnum() or c in '.-' else '-' for c in one.model)}.png"
 
 
-_ESTIMATES = ("fall", "absent", "kept")
+_ESTIMATES = ("change", "absent", "relative")
+_PLAIN = ("model", "method", "steps", "kind", "measure", "nfe", "baseline", "negated")
 
 
-def csv_text(found: Iterable[Negatives]) -> str:
+def csv_of(models: Iterable[Negatives]) -> str:
     """Every row, full precision; intervals as name, name_low, name_high."""
-    plain = ["model", "method", "steps", "kind", "measure", "nfe", "without", "named"]
-    spread = [f"{e}{part}" for e in _ESTIMATES for part in ("", "_low", "_high")]
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    writer.writerow([*plain, *spread, "n", "reason"])
-    for one in found:
-        for row in one.rows:
-            values = [getattr(row, name) for name in plain]
-            for name in _ESTIMATES:
-                e = getattr(row, name)
-                values += ["", "", ""] if e is None else [e.value, e.low, e.high]
-            writer.writerow([*values, one.images, row.reason or ""])
-    return out.getvalue()
+    return csv_text(pd.DataFrame([_record(r, m) for m in models for r in m.rows], dtype=object))
 
 
-def picture_sheet(one: Negatives) -> bytes:
+def _record(row: NegativeRow, model: Negatives) -> dict[str, object]:
+    record = {name: getattr(row, name) for name in _PLAIN}
+    for name in _ESTIMATES:
+        e: Estimate | None = getattr(row, name)
+        values = (None, None, None) if e is None else (e.value, e.low, e.high)
+        record |= zip((name, f"{name}_low", f"{name}_high"), values, strict=True)
+    return record | {"off": row.off, "n": model.images, "reason": row.reason}
+
+
+def image_sheet(one: Negatives) -> bytes:
     """As Fig. 5 of arXiv 2312.08887: a prompt a row; of each method, without and with."""
-    columns = [x for s in one.shown for x in (_small(s.without), _small(s.named))]
-    heads = [f"{s.label} {part}" for s in one.shown for part in ("no negative", "negative")]
+    columns = [x for s in one.columns for x in (_small(s.baseline), _small(s.negated))]
+    heads = [f"{s.label} {part}" for s in one.columns for part in ("no negative", "negative")]
     rows = [
         (f"{prompt}; negative: {concept}", torch.stack([column[i] for column in columns]))
         for i, (prompt, concept) in enumerate(one.captions)
@@ -113,23 +122,23 @@ def picture_sheet(one: Negatives) -> bytes:
     return data.getvalue()
 
 
-def _small(pictures: Tensor) -> Tensor:
-    if pictures.shape[-1] <= SIDE:
-        return pictures
-    return F.interpolate(pictures.float(), (SIDE, SIDE), mode="area").round().byte()
+def _small(images: Tensor) -> Tensor:
+    if images.shape[-1] <= SIDE:
+        return images
+    return F.interpolate(images.float(), (SIDE, SIDE), mode="area").round().byte()
 
 
-def write(folder: Path, request: NegativesRequest, found: list[Negatives]) -> None:
+def write(folder: Path, request: NegativesRequest, models: list[Negatives]) -> None:
     """Write ``negatives.{md,csv,json}`` and a sheet a model."""
     folder.mkdir(parents=True, exist_ok=True)
     document = {
         "request": asdict(request),
         "environment": environment(),
-        "weights": {one.model: one.weights for one in found},
+        "weights": {one.model: one.weights for one in models},
     }
-    write_atomic(folder / "negatives.md", markdown(found).encode())
-    write_atomic(folder / "negatives.csv", csv_text(found).encode())
+    write_atomic(folder / "negatives.md", markdown(models).encode())
+    write_atomic(folder / "negatives.csv", csv_of(models).encode())
     write_atomic(folder / "negatives.json", (json.dumps(document, indent=2) + "\n").encode())
-    for one in found:
-        if one.shown:
-            write_atomic(folder / sheet_name(one), picture_sheet(one))
+    for one in models:
+        if one.columns:
+            write_atomic(folder / sheet_name(one), image_sheet(one))

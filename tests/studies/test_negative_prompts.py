@@ -13,13 +13,14 @@ import torch
 from PIL import Image
 
 from sunbench.errors import UserError
+from sunbench.metrics import Estimate
 from sunbench.metrics.networks.zoo_clip import ZooClip
 from sunbench.prompts import Prompt
 from sunbench.reference_sets import Recipe
 from sunbench.studies.negative_cases import file_cases, zoo_cases
-from sunbench.studies.negative_data import NegativesRequest
+from sunbench.studies.negative_data import NegativeRow, Negatives, NegativesRequest
 from sunbench.studies.negative_prompts import measure, share_estimate
-from sunbench.studies.negative_tables import csv_text, markdown, write
+from sunbench.studies.negative_tables import csv_of, markdown, write
 from sunbench.zoo.data import colours, scenes
 
 
@@ -95,44 +96,46 @@ def test_ground_and_thing_are_read_off_pictures(lab: Any):
     assert set(thing(images, [0, 1, 2], scorer).tolist()) <= {0.0, 1.0}
 
 
-def test_a_method_without_negatives_falls_by_exactly_zero(zoo_card: Path, lora: dict[str, str]):
-    (found,) = measure(request(zoo_card, weights=lora))
+def test_a_method_without_negatives_falls_by_exactly_zero(
+    zoo_card: Path, lora: dict[str, str], tmp_path: Path
+):
+    (found,) = measure(request(zoo_card, weights=lora), tmp_path / "out")
     rows = {(r.method, r.kind, r.measure): r for r in found.rows}
     assert len(rows) == 4 * 2 * 2
     for (method, _, _), row in rows.items():
         if method == "sun":
             assert "no weights for the zoo" in row.reason
         elif method == "lcm-lora":
-            assert row.fall.value == row.fall.low == row.fall.high == 0
+            assert row.change.value == row.change.low == row.change.high == 0
             assert row.absent.value == 0
-            assert row.without == row.named
+            assert row.baseline == row.negated
             assert row.nfe == 2
         else:
-            assert row.fall.low <= row.fall.value <= row.fall.high
-            assert row.fall.value == pytest.approx(row.without - row.named, abs=1e-9)
+            assert row.change.low <= row.change.value <= row.change.high
+            assert row.change.value == pytest.approx(row.negated - row.baseline, abs=1e-9)
     assert rows["dpm++", "thing", "CLIP score"].nfe == 6  # three steps under CFG
-    assert rows["dpm++", "thing", "CLIP score"].fall.value != 0
-    labels = [s.label for s in found.shown]
+    assert rows["dpm++", "thing", "CLIP score"].change.value != 0
+    labels = [s.label for s in found.columns]
     assert labels == ["dpm++ 3", "ddim 2", "lcm-lora 2"]
-    by_label = {s.label: s for s in found.shown}
-    assert torch.equal(by_label["lcm-lora 2"].without, by_label["lcm-lora 2"].named)
-    assert not torch.equal(by_label["ddim 2"].without, by_label["ddim 2"].named)
+    by_label = {s.label: s for s in found.columns}
+    assert torch.equal(by_label["lcm-lora 2"].baseline, by_label["lcm-lora 2"].negated)
+    assert not torch.equal(by_label["ddim 2"].baseline, by_label["ddim 2"].negated)
 
 
-def test_batches_change_nothing(zoo_card: Path):
+def test_batches_change_nothing(zoo_card: Path, tmp_path: Path):
     small = {"methods": ("ddim",), "images": 2, "steps": (1,)}
-    (few,) = measure(request(zoo_card, **small, batch=1))
-    (many,) = measure(request(zoo_card, **small, batch=64))
-    gap = few.shown[1].named.int() - many.shown[1].named.int()
+    (few,) = measure(request(zoo_card, **small, batch=1), tmp_path / "few")
+    (many,) = measure(request(zoo_card, **small, batch=64), tmp_path / "many")
+    gap = few.columns[1].negated.int() - many.columns[1].negated.int()
     assert int(gap.abs().max()) <= 1
     for a, b in zip(few.rows, many.rows, strict=True):
         if a.measure == "CLIP score":
-            assert a.fall.value == pytest.approx(b.fall.value, abs=0.02)
+            assert a.change.value == pytest.approx(b.change.value, abs=0.02)
 
 
 def test_files_tables_and_sheet(zoo_card: Path, tmp_path: Path):
     asked = request(zoo_card, methods=("sun",))
-    found = list(measure(asked))
+    found = list(measure(asked, tmp_path / "out"))
     write(tmp_path / "out", asked, found)
     page = (tmp_path / "out/negatives.md").read_text()
     assert page == markdown(found)
@@ -140,15 +143,15 @@ def test_files_tables_and_sheet(zoo_card: Path, tmp_path: Path):
         "ground colour",
         "thing of the nearest caption",
         "no weights for the zoo",
-        "share of",
+        "change relative to CFG's",
     ):
         assert word in page
     assert str(tmp_path) not in page
-    rows = list(csv.DictReader(csv_text(found).splitlines()))
+    rows = list(csv.DictReader(csv_of(found).splitlines()))
     assert len(rows) == len(found[0].rows)
     assert {r["n"] for r in rows} == {"4"}
     first = found[0].rows[0]
-    assert float(rows[0]["fall_low"]) == first.fall.low
+    assert float(rows[0]["change_low"]) == first.change.low
     with Image.open(tmp_path / "out/negatives-tiny.png") as page_image:
         assert page_image.width > 2 * 128
         assert page_image.height > 8 * 128  # four prompts of each sort
@@ -163,10 +166,10 @@ def test_concepts_from_a_file(lab: Any, tmp_path: Path):
     asked = request(
         lab.world.card, methods=("ddim",), images=6, seeds=(0, 1), prompts=str(file), steps=(1,)
     )
-    (found,) = measure(asked)
+    (found,) = measure(asked, tmp_path / "out")
     assert found.captions == [("a red boat", "boat"), ("a teal cat", "cat"), ("a drum", "boat")]
     assert [(r.kind, r.measure) for r in found.rows] == [("concept", "CLIP score")] * 2
-    assert {r.fall.n for r in found.rows} == {6}
+    assert {r.change.n for r in found.rows} == {6}
 
 
 def test_absent_concepts_are_the_next_that_differs():
@@ -175,19 +178,79 @@ def test_absent_concepts_are_the_next_that_differs():
     assert kind.absent == ("b", "b", "a")
 
 
-def test_mistakes_are_told(lab: Any):
+def test_mistakes_are_told(lab: Any, tmp_path: Path):
     with pytest.raises(UserError, match="given no prompts, expected a file"):
-        list(measure(request(lab.world.card)))
+        list(measure(request(lab.world.card), tmp_path / "out"))
     with pytest.raises(UserError, match="no negative prompt beside 'x'"):
         file_cases((Prompt("0", "x"), Prompt("1", "y", "z")), "f")
     with pytest.raises(UserError, match="the one concept 'z'"):
         file_cases((Prompt("0", "x", "z"), Prompt("1", "y", "z")), "f")
     with pytest.raises(UserError, match="did you mean 'ddim'"):
         request(lab.world.card, methods=("dimm",))
-    with pytest.raises(UserError, match="given 3 images of 2 seeds"):
+    with pytest.raises(UserError, match="given 3 images, expected a multiple of the 2 seeds"):
         request(lab.world.card, images=3, seeds=(0, 1))
-    with pytest.raises(UserError, match="given no models"):
+    with pytest.raises(UserError, match="given no steps"):
         request(lab.world.card, steps=())
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"guidance_scale": float("nan")},
+        {"guidance_scale": -5.0},
+        {"seeds": (-1, 2)},
+        {"seeds": (1, 1)},
+        {"steps": (2, 2)},
+        {"models": ("emoji", "emoji")},
+        {"dtype": "float8"},
+        {"batch": 0},
+    ],
+)
+def test_a_request_is_checked_as_a_runs_is(lab: Any, change: dict[str, Any]):
+    with pytest.raises(UserError, match=r"given .*, expected "):
+        request(lab.world.card, **change)
+
+
+def test_the_folder_is_checked_before_anything_is_measured(lab: Any, tmp_path: Path):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine/thesis.txt").write_text("all of it")
+    with pytest.raises(UserError, match=r"holds 'thesis\.txt' and no run"):
+        next(measure(request(Path("no-such-model")), tmp_path / "mine"))
+    with pytest.raises(UserError, match="cannot write the run to"):
+        next(measure(request(Path("no-such-model")), tmp_path / "mine/thesis.txt"))
+
+
+def test_a_study_resumes_from_its_cells(zoo_card: Path, tmp_path: Path):
+    small = request(zoo_card, methods=("ddim",), images=2, steps=(1,))
+    (first,) = measure(small, tmp_path / "out")
+    shards = {p: p.stat().st_mtime_ns for p in (tmp_path / "out/cells").rglob("*.parquet")}
+    assert len(shards) == 2 * (1 + 2 * 2)  # plain, and two kinds x named and absent, twice
+    (again,) = measure(small, tmp_path / "out")
+    assert again.rows == first.rows
+    assert {p: p.stat().st_mtime_ns for p in shards} == shards
+
+
+@pytest.mark.parametrize(
+    ("value", "low", "high", "text"),
+    [
+        (1.43, 1.3, 1.6, "0.43 (overshoots)"),
+        (0.6, 0.5, 0.7, "0.40 (too little)"),
+        (1.1, 0.9, 1.3, "0.10"),
+    ],
+)
+def test_an_overshoot_is_as_far_off_as_a_shortfall(
+    value: float, low: float, high: float, text: str
+):
+    change = Estimate(-1.0, -1.1, -0.9, 4)
+    row = NegativeRow(
+        *("m", "sun", 4, "thing", "CLIP score", 4.0, 80.0, 79.0),
+        change=change,
+        absent=change,
+        relative=Estimate(value, low, high, 4),
+    )
+    page = markdown([Negatives("![x](http://y)", {}, "zoo", 4, [row], [], [])])
+    assert f"| {text} |" in page
+    assert "![x](" not in page
 
 
 def test_share_of_the_references_fall():
