@@ -55,6 +55,8 @@ def latencies(rows: list[TimingRow]) -> list[dict[str, Any]]:
             "unet_seconds": spread(row.unet_seconds).median,
             "sample_seconds": spread(row.sampler_seconds).median,
             "decode_seconds": spread(row.decoder_seconds).median,
+            "text_seconds": spread(row.text_seconds).median,
+            "flags": row.flags,
         }
         for row in rows
         if row.batch == 1

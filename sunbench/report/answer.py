@@ -45,9 +45,9 @@ def gain_text(p: Point) -> str:
 
 def relative_text(p: Point) -> str:
     """How far its images move relative to a new seed, in words, or nothing."""
-    if p.relative is None or p.relative.value is None:
+    if p.row.relative is None:
         return ""
-    return f"moves images by {p.relative.value:.0%} of what a new seed does"
+    return f"moves images by {p.row.relative:.0%} of what a new seed does"
 
 
 def _front_sentence(candidates: list[Point], line: list[Point], metric: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import pairwise
 
 from sunbench.errors import UserError
@@ -29,11 +29,10 @@ MARGIN = 0.5
 
 @dataclass(frozen=True)
 class Point:
-    """One (method, steps): latency per image, distance, and the distance relative to a new seed."""
+    """One (method, steps): its distance, latency per image and speed-up."""
 
     row: ResultRow
     latency_ms: float | None
-    relative: ResultRow | None = None
     gain: SpeedUp | None = None
 
     @property
@@ -102,30 +101,21 @@ def default_distance(rows: Sequence[ResultRow]) -> str | None:
     return order[0] if order else None
 
 
-def relative_rows(rows: Iterable[ResultRow], metric: str) -> dict[tuple[str, str, int], ResultRow]:
-    """Of each candidate (model, method, steps) ``metric`` relative to a new seed, as a row."""
-    own = (r for r in rows if r.metric == metric and is_candidate(r) and r.relative is not None)
-    return {(r.model, r.method, r.steps): _relative(r) for r in own}
-
-
-def _relative(row: ResultRow) -> ResultRow:
-    low, high = row.relative_low, row.relative_high
-    return replace(row, value=row.relative, low=low, high=high)
-
-
 def points(
     rows: Sequence[ResultRow], times: Iterable[CellTime], model: str, metric: str
 ) -> list[Point]:
     """Every (method, steps) of a model, those without a value included."""
     own = {(t.method, t.steps): t for t in times if t.model == model and t.role == "candidate"}
-    reference, relative = reference_time(times, model), relative_rows(rows, metric)
+    reference = reference_time(times, model)
     out = []
     for r in rows:
         if (r.model, r.metric) != (model, metric) or not is_candidate(r):
             continue
-        time, moved = own.get((r.method, r.steps)), relative.get((model, r.method, r.steps))
-        latency = None if time is None else time.latency_ms
-        out.append(Point(r, latency, moved, None if time is None else speed_up(time, reference)))
+        time = own.get((r.method, r.steps))
+        if time is None:
+            out.append(Point(r, None))
+        else:
+            out.append(Point(r, time.latency_ms, speed_up(time, reference)))
     return out
 
 
@@ -172,7 +162,7 @@ def recommend(candidates: Sequence[Point], margin: float = MARGIN) -> Recommenda
     point that has both a latency and a distance.
     """
     whole = complete(candidates)
-    within = [p for p in whole if p.relative is not None and _end(p.relative) < margin]
+    within = [p for p in whole if (end := _relative_end(p.row)) is not None and end < margin]
     if within:
         rule = f"the fastest that moves images by less than {margin:.0%} of what a new seed does"
         return Recommendation(within[0], rule)
@@ -180,9 +170,8 @@ def recommend(candidates: Sequence[Point], margin: float = MARGIN) -> Recommenda
     return best and Recommendation(best, "the best balance of latency and distance on the front")
 
 
-def _end(row: ResultRow) -> float:
-    assert row.value is not None
-    return row.value if row.high is None else row.high
+def _relative_end(row: ResultRow) -> float | None:
+    return row.relative if row.relative_high is None else row.relative_high
 
 
 def knee(line: Sequence[Point]) -> Point | None:

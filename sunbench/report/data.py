@@ -13,6 +13,8 @@ from sunbench.store.runs import result_rows
 
 #: A speed-up may exceed the ratio of NFE by this share before it is flagged.
 NFE_TOLERANCE = 0.05
+#: Of the intervals of all differences of one metric together.
+LEVEL = 0.95
 #: How the roles of cells that are no method's are printed.
 ROLE_NAMES = {"reference": "reference", "floor": "reference (other seeds)", "source": "source"}
 
@@ -22,6 +24,7 @@ _KINDS = {
     "float": (int, float),
     "bool": bool,
     "dict": dict,
+    "tuple": (list, tuple),
 }
 
 
@@ -57,12 +60,12 @@ def _checked(value: Any, kind: str, where: str) -> Any:
     fits = isinstance(value, _KINDS[wanted]) and (wanted == "bool" or not isinstance(value, bool))
     if not fits or (wanted == "float" and not math.isfinite(value)):
         raise UserError(f"{where}: given {value!r}, expected {kind}")
-    return value
+    return tuple(value) if wanted == "tuple" else value
 
 
 @dataclass(frozen=True)
 class CellTime(_Record):
-    """Seconds per image of one cell, on the clock of the run itself."""
+    """Seconds per image of one cell at batch 1; flags: why they are not to be trusted."""
 
     model: str
     method: str
@@ -72,6 +75,8 @@ class CellTime(_Record):
     unet_seconds: float
     sample_seconds: float
     decode_seconds: float
+    text_seconds: float = 0.0
+    flags: tuple[str, ...] = ()
 
     @property
     def unet_ms(self) -> float:
@@ -80,13 +85,18 @@ class CellTime(_Record):
 
     @property
     def latency_ms(self) -> float:
-        """Milliseconds per image from noise to pixels."""
-        return 1000 * (self.sample_seconds + self.decode_seconds)
+        """Milliseconds per image, end to end: text, sampler and decoder."""
+        return 1000 * (self.text_seconds + self.sample_seconds + self.decode_seconds)
 
 
 @dataclass(frozen=True)
 class WinRate(_Record):
-    """On what share of prompts method a is closer to the reference than b, at equal steps."""
+    """On what share of prompts method a is closer to the reference than b, at equal steps.
+
+    difference: of the distances, a minus b, in an interval that holds for all differences of the
+    metric together; p_holm: its p-value after Holm's correction; equivalent: shown to be within
+    the margin, None without one.
+    """
 
     model: str
     steps: int
@@ -96,11 +106,29 @@ class WinRate(_Record):
     a_closer: float
     low: float
     high: float
+    difference: float | None = None
+    difference_low: float | None = None
+    difference_high: float | None = None
+    p_holm: float | None = None
+    equivalent: bool | None = None
 
     @property
     def distinguishable(self) -> bool:
-        """Whether the interval leaves one half out."""
+        """Whether the difference holds after correction; without one, the share's interval."""
+        if self.p_holm is not None:
+            return self.p_holm < 1 - LEVEL
         return not self.low <= 0.5 <= self.high
+
+    @property
+    def verdict(self) -> str:
+        """In words: "A closer", "B closer", "equivalent" or "not distinguishable"."""
+        if self.equivalent:
+            return "equivalent"
+        if not self.distinguishable:
+            return "not distinguishable"
+        if self.difference is not None:
+            return "A closer" if self.difference < 0 else "B closer"
+        return "A closer" if self.a_closer > 0.5 else "B closer"
 
 
 @dataclass(frozen=True)
@@ -164,9 +192,10 @@ def speed_up(time: CellTime, reference: CellTime | None) -> SpeedUp | None:
     gain = reference.latency_ms / time.latency_ms
     unet = reference.unet_seconds / time.unet_seconds
     ratio = reference.nfe / time.nfe if time.nfe > 0 else math.inf
-    if max(gain, unet) <= ratio * (1 + NFE_TOLERANCE):
-        return SpeedUp(gain, unet)
-    return SpeedUp(gain, unet, f"{max(gain, unet):.2f}x is above the ratio of NFE, {ratio:.2f}")
+    reasons = [*time.flags]
+    if max(gain, unet) > ratio * (1 + NFE_TOLERANCE) and not any("NFE" in f for f in reasons):
+        reasons.append(f"{max(gain, unet):.2f}x is above the ratio of NFE, {ratio:.2f}")
+    return SpeedUp(gain, unet, "; ".join(reasons))
 
 
 def role_of(row: ResultRow) -> str:

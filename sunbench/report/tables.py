@@ -9,7 +9,7 @@ from dataclasses import asdict, fields
 import pandas as pd
 
 from sunbench.metrics.registry import find
-from sunbench.report.choice import default_distance, is_candidate, relative_rows
+from sunbench.report.choice import default_distance, is_candidate
 from sunbench.report.data import (
     ROLE_NAMES,
     CellTime,
@@ -73,12 +73,13 @@ def short_text(row: ResultRow | None) -> str:
 
 
 def percent_text(row: ResultRow | None) -> str:
-    """A relative distance: "38 [36, 40]", 100 being another seed of the same prompt."""
-    if row is None or row.value is None:
+    """A distance relative to the floor's: "38 [36, 40]", 100 being another seed of the prompt."""
+    if row is None or row.relative is None:
         return "–"
-    if row.low is None or row.high is None:
-        return f"{100 * row.value:.0f}"
-    return f"{100 * row.value:.0f} [{100 * row.low:.0f}, {100 * row.high:.0f}]"
+    if row.relative_low is None or row.relative_high is None:
+        return f"{100 * row.relative:.0f}"
+    ends = f"[{100 * row.relative_low:.0f}, {100 * row.relative_high:.0f}]"
+    return f"{100 * row.relative:.0f} {ends}"
 
 
 def reasons(rows: Iterable[ResultRow]) -> list[str]:
@@ -118,17 +119,16 @@ def headline(
     beside it where times are passed.
     """
     mine = [r for r in rows if r.model == model]
-    main = default_distance(mine)
-    relative = relative_rows(mine, main) if main else {}
-    metrics = list(dict.fromkeys(r.metric for r in mine))
+    main, metrics = default_distance(mine), list(dict.fromkeys(r.metric for r in mine))
+    relative = any(r.relative is not None for r in mine if r.metric == main)
     gains = _gain_texts(times, model)
-    head = ["method", "steps", "NFE"] + [RELATIVE] * bool(relative) + [SPEED_UP] * bool(gains)
+    head = ["method", "steps", "NFE"] + [RELATIVE] * relative + [SPEED_UP] * bool(gains)
     lines = []
     for (role, method, steps), own in _cells(mine).items():
         place = (role, method, steps)
         first = next(iter(own.values()))
         line = [printed_name(first), str(steps), _nfe(own.values())]
-        line += [percent_text(relative.get((model, method, steps)))] if relative else []
+        line += [percent_text(own.get(main or ""))] if relative else []
         line += [gains.get(place, "–")] if gains else []
         lines.append([*line, *(text(own.get(m)) for m in metrics)])
     return [*head, *map(with_arrow, metrics)], lines
@@ -174,7 +174,7 @@ def results_frame(rows: Sequence[ResultRow]) -> pd.DataFrame:
 
 
 def time_table(times: Sequence[CellTime]) -> Table:
-    """Latency per image, and how many times as fast as the reference; measured during the run."""
+    """Latency per image at batch 1, and how many times as fast as the reference."""
     head = ["method", "steps", "NFE", "end to end ms", "U-Net ms", SPEED_UP, "U-Net speed-up"]
     lines = []
     for t in times:
@@ -210,13 +210,19 @@ def requirements_table(needs: Sequence[Requirements]) -> Table:
 
 
 def win_rate_table(win_rates: Sequence[WinRate]) -> Table:
-    """On what share of prompts A is closer than B."""
+    """On what share of prompts A is closer than B, and which differences hold."""
     lines = []
     for w in win_rates:
         rate = f"{w.a_closer:.3f} [{w.low:.3f}, {w.high:.3f}]"
-        note = "" if w.distinguishable else "not distinguishable"
-        lines.append([w.metric, w.a, w.b, str(w.steps), rate, note])
-    return ["metric", "A", "B", "steps", "A closer", "note"], lines
+        lines.append([w.metric, w.a, w.b, str(w.steps), rate, _difference(w), w.verdict])
+    head = ["metric", "A", "B", "steps", "A closer", "difference of distances", "verdict"]
+    return head, lines
+
+
+def _difference(w: WinRate) -> str:
+    if w.difference is None or w.difference_low is None or w.difference_high is None:
+        return "–"
+    return f"{w.difference:+.3g} [{w.difference_low:+.3g}, {w.difference_high:+.3g}]"
 
 
 def summary(
@@ -292,7 +298,8 @@ def markdown(data: RunData) -> str:
         if rates:
             parts += [
                 "### Per-prompt win rate",
-                "Share of prompts on which A is closer to the reference than B (ties count half).",
+                "Share of prompts on which A is closer to the reference than B (ties count half);"
+                " the intervals of a metric's differences hold together.",
                 markdown_table(*win_rate_table(rates)),
             ]
     return "\n\n".join(parts) + "\n"

@@ -21,7 +21,6 @@ from sunbench.report.choice import (
     pick,
     points,
     recommend,
-    relative_rows,
     tie,
 )
 from sunbench.report.data import CellTime, WinRate
@@ -248,16 +247,8 @@ def test_pick_knows_its_distances():
 
 
 def moved(p: Point, value: float, width: float = 0.02) -> Point:
-    ends = {"low": value - width, "high": value + width}
-    return replace(p, relative=replace(p.row, value=value, **ends))
-
-
-def test_relative_distances_are_read_from_the_rows():
-    near = replace(ROWS[0], relative=0.25, relative_low=0.2, relative_high=0.3)
-    found = relative_rows([near, *ROWS[1:]], near.metric)
-    assert [(r.value, r.low, r.high) for r in found.values()] == [(0.25, 0.2, 0.3)]
-    assert list(found) == [(near.model, near.method, near.steps)]
-    assert relative_rows(ROWS, near.metric) == {}
+    ends = {"relative_low": value - width, "relative_high": value + width}
+    return replace(p, row=replace(p.row, relative=value, **ends))
 
 
 def test_recommended_is_the_fastest_that_moves_clearly_less_than_half_of_a_new_seed():

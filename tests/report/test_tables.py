@@ -283,9 +283,21 @@ def test_a_speed_up_above_the_ratio_of_nfe_is_flagged_wherever_it_appears():
 def test_win_rates_print_their_interval_and_what_is_not_distinguishable():
     rate = WinRate("tiny", 4, "ssim", "ddim", "dpm++", 0.25, 0.125, 0.5)
     assert win_rate_table([rate])[1][0] == [
-        *("ssim", "ddim", "dpm++", "4", "0.250 [0.125, 0.500]", "not distinguishable")
+        *("ssim", "ddim", "dpm++", "4", "0.250 [0.125, 0.500]", "–", "not distinguishable")
     ]
-    assert win_rate_table([replace(rate, high=0.49)])[1][0][-1] == ""
+    assert win_rate_table([replace(rate, high=0.49)])[1][0][-1] == "B closer"
+    corrected = replace(rate, difference=0.2, difference_low=-0.01, difference_high=0.41)
+    line = win_rate_table([replace(corrected, p_holm=0.08, high=0.4)])[1][0]
+    assert line[-2:] == ["+0.2 [-0.01, +0.41]", "not distinguishable"]
+    assert replace(corrected, p_holm=0.08, equivalent=True).verdict == "equivalent"
+    assert replace(corrected, p_holm=0.04, difference=-0.2).verdict == "A closer"
+
+
+def test_the_headline_leads_with_the_distance_relative_to_a_new_seed():
+    moved = replace(ROW, relative=0.384, relative_low=0.36, relative_high=0.41)
+    head, lines = headline([REFERENCE, FLOOR_ROW, moved, REASON], "tiny")
+    assert head[3] == "moves, % of a new seed ↓"
+    assert [line[3] for line in lines] == ["38 [36, 41]", "–", "–", "–"]
 
 
 def test_the_best_of_a_column_is_a_candidate_in_the_right_direction():

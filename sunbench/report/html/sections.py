@@ -57,8 +57,8 @@ def _sentence(model: str, best: Recommendation | None) -> str:
     p = best.point
     gain = "" if p.gain is None else f" {p.gain.end_to_end:.1f} times as fast as the reference"
     moved = f", {p.row.metric} {number(p.row.value or 0.0)} from the reference's"
-    if p.relative is not None and p.relative.value is not None:
-        moved = f" and moves them by {p.relative.value:.0%} of what a new seed does"
+    if p.row.relative is not None:
+        moved = f" and moves them by {p.row.relative:.0%} of what a new seed does"
     return f"{p.row.method} at {p.row.steps} steps makes {model} images{gain}{moved}."
 
 
@@ -78,10 +78,11 @@ def _tiles(data: RunData, model: str, best: Recommendation) -> dict[str, Any]:
 
 
 def _moved(p: Point) -> dict[str, str]:
-    if p.relative is not None and p.relative.value is not None:
+    if p.row.relative is not None:
+        span = percent_text(p.row).partition(" ")[2]
         return {
-            "moved": f"{p.relative.value:.0%}",
-            "unit": f"of what a new seed does, {percent_text(p.relative)}, by {p.row.metric}",
+            "moved": f"{p.row.relative:.0%}",
+            "unit": f"of what a new seed does {span}, by {p.row.metric}",
         }
     span = "" if p.row.low is None else f" [{number(p.row.low)}, {number(p.row.high or 0.0)}]"
     return {"moved": number(p.row.value or 0.0), "unit": f"{p.row.metric}{span}"}
