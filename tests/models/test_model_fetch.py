@@ -25,8 +25,10 @@ from sunbench.models.fetch import (
     method_needs,
     model_needs,
 )
+from sunbench.models.vae import DEFAULT_VAE
 
-REPOSITORY, VAE, LORA = "artist/style", "stabilityai/sd-vae-ft-mse", "artist/lora"
+REPOSITORY, LORA, VAE = "artist/style", "artist/lora", DEFAULT_VAE["sd1"]
+VAE_REPOSITORY, _, VAE_REVISION = VAE.partition("@")
 UNET_FILE = "unet/diffusion_pytorch_model.safetensors"
 
 
@@ -43,7 +45,7 @@ def hub_with_model(hub: Any, sd1_folder: Path, other_folder: Path, tmp_path: Pat
     (folder / "sample.png").write_bytes(b"unwanted")
     (folder / "unet/diffusion_pytorch_model.bin").write_bytes(b"pickle")
     hub.add(REPOSITORY, folder)
-    hub.add(VAE, other_folder / "vae")
+    hub.add(VAE_REPOSITORY, other_folder / "vae", VAE_REVISION)
     hub.licenses[REPOSITORY] = "creativeml-openrail-m"
     lora = tmp_path / "lora"
     lora.mkdir()

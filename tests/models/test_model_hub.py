@@ -20,9 +20,11 @@ from safetensors.torch import load_file, save_file
 from sunbench.errors import UserError
 from sunbench.models import find, load
 from sunbench.models.hub import NotAvailable
+from sunbench.models.vae import DEFAULT_VAE
 
 REPOSITORY = "artist/style"
-VAE = "stabilityai/sd-vae-ft-mse"
+VAE = DEFAULT_VAE["sd1"]
+VAE_REPOSITORY, _, VAE_REVISION = VAE.partition("@")
 UNET_FILE = "unet/diffusion_pytorch_model.safetensors"
 
 
@@ -43,7 +45,7 @@ def repository(hub: Any, sd1_folder: Path, other_folder: Path, tmp_path: Path) -
     (folder / "style.safetensors").write_bytes(b"unwanted")
     hub.add(REPOSITORY, folder)
     hub.add(REPOSITORY, other_folder, "v1")
-    hub.add(VAE, other_folder / "vae")
+    hub.add(VAE_REPOSITORY, other_folder / "vae", VAE_REVISION)
     return folder
 
 

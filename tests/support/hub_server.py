@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,6 +15,9 @@ from urllib.parse import unquote, urlsplit
 
 
 def commit_id(repository: str, revision: str) -> str:
+    """The commit of a revision, which may be one itself."""
+    if re.fullmatch("[0-9a-f]{40}", revision):
+        return revision
     return hashlib.sha1(f"{repository}@{revision}".encode()).hexdigest()
 
 
