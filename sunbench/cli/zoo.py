@@ -18,11 +18,22 @@ def zoo_build(
     folder: Annotated[Path, o.option("Folder of the build.", "--out")] = Path("build/zoo"),
     stages: Annotated[str, o.option("Comma-separated stages; default: all.", metavar="NAMES")] = "",
     device: o.Device = None,
+    second: Annotated[
+        bool, o.option("The second world, which is not shipped yet (docs/toy-worlds.md).")
+    ] = False,
+    begin: Annotated[
+        Path | None, o.option("Trained stages to begin with, for --second.", metavar="FOLDER")
+    ] = None,
 ) -> None:
     """Rebuild the whole zoo from the art packages; continues an interrupted build."""
+    logging.getLogger("sunbench").setLevel(logging.INFO)
+    if second:
+        from sunbench.zoo.world.build import build as build_second
+
+        build_second(folder, o.names(stages), device or o.best_device(), begin)
+        return
     from sunbench.zoo.build import build
 
-    logging.getLogger("sunbench").setLevel(logging.INFO)
     build(folder, o.names(stages), device or o.best_device())
 
 

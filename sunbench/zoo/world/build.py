@@ -35,6 +35,8 @@ log = logging.getLogger(__name__)
 
 CONTROLNET = "controlnet-edges"
 RECIPE_HASH = "recipe.json"
+#: In a stage's folder that a build begins with: how far its training has come.
+UPDATES = "updates.json"
 #: Settings that may change while a stage goes on, as in ``training.loop``.
 FLEXIBLE = ("steps", "decay", "checkpoint_every", "log_every")
 
@@ -45,14 +47,20 @@ def stages() -> list[str]:
     return ["sprites", "vae", "encoder", "scorer", "reader", *models, "decoder", CONTROLNET, "real"]
 
 
-def build(folder: Path, chosen: tuple[str, ...] = (), device: str = "cpu") -> None:
-    """Run the stages (all by default) in ``folder``; finished ones are not run again."""
+def build(
+    folder: Path, chosen: tuple[str, ...] = (), device: str = "cpu", begin: Path | None = None
+) -> None:
+    """Run the stages (all by default) in ``folder``; finished ones are not run again.
+
+    begin: a folder of stages to take as they are; one with a file ``updates.json`` is not finished,
+    its training goes on from its weights with a new optimizer state.
+    """
     for stage in chosen:
         if stage not in stages():
             raise unknown("stage", stage, stages())
     for stage in chosen or stages():
         log.info("stage %s", stage)
-        Builder(folder, device).run(stage)
+        Builder(folder, device, begin).run(stage)
 
 
 @dataclass(frozen=True)
@@ -61,6 +69,7 @@ class Builder:
 
     folder: Path
     device: str = "cpu"
+    begin: Path | None = None
 
     @property
     def sprites(self) -> Sprites:
@@ -76,7 +85,7 @@ class Builder:
             _ = self.sprites
             return
         place = self.folder / stage
-        if (place / "model").exists():
+        if (place / "model").exists() or self._shipped(stage) is not None:
             return
         _claim(place, _settings(stage))
         part = place / "model.part"
@@ -86,12 +95,21 @@ class Builder:
     def finished(self, stage: str) -> Path:
         """The trained network of a stage; UserError when it is not whole."""
         model = self.folder / stage / "model"
+        if not model.is_dir() and (shipped := self._shipped(stage)) is not None:
+            return shipped
         if not model.is_dir():
             raise UserError(
                 f"stage {stage} is not finished in {self.folder}, expected {model}; "
                 f"`sunbench zoo build --stages {stage}` trains it"
             )
         return model
+
+    def _shipped(self, stage: str) -> Path | None:
+        """The finished network that the build begins with, if any."""
+        if self.begin is None or (self.begin / stage / UPDATES).exists():
+            return None
+        model = self.begin / stage / "model"
+        return model if model.is_dir() else None
 
     def _trainer(self, stage: str) -> Callable[[Path, Path], None]:
         special: dict[str, Callable[[Path, Path], None]] = {
@@ -127,17 +145,32 @@ class Builder:
         model = next(m for m in recipe()["models"] if m["name"] == place.name)
         start, encoder = self._start(model)
         pool = self._pool(place, model)
-        net = train_unet(pool, encoder, place, model, start=start, device=self.device)
+        net = train_unet(pool, encoder, place, self._rest(model), start=start, device=self.device)
         net.unet.save_pretrained(out)
-        if start is None:
+        if "base" not in model:
             net.encoder.save_pretrained(out / "text_encoder")
 
     def _start(self, model: dict[str, Any]) -> tuple[UNet2DConditionModel | None, CLIPTextModel]:
-        if "base" not in model:
+        if "base" not in model and self._updates(model["name"]) == 0:
             return None, text_tower(self.finished("encoder"))
-        base = self.finished(model["base"])
+        if "base" in model:
+            base = self.finished(model["base"])
+        else:
+            assert self.begin is not None
+            base = self.begin / model["name"] / "model"
         encoder = CLIPTextModel.from_pretrained(base / "text_encoder")
         return UNet2DConditionModel.from_pretrained(base), encoder
+
+    def _updates(self, stage: str) -> int:
+        """Updates that a stage of ``begin`` has behind it."""
+        file = self.begin / stage / UPDATES if self.begin is not None else None
+        if file is None or not file.exists():
+            return 0
+        return int(json.loads(file.read_text("utf-8"))["updates"])
+
+    def _rest(self, model: dict[str, Any]) -> dict[str, Any]:
+        """The model's table with the updates that are left."""
+        return {**model, "steps": unet_settings(model).steps - self._updates(model["name"])}
 
     def _pool(self, place: Path, model: dict[str, Any]) -> LatentPool:
         """Encoded once and kept: a resumed training begins at once."""

@@ -138,15 +138,15 @@ def train_unet(
 ) -> Conditioned:
     """Train a model of the recipe.
 
-    The base model (no ``start``) trains its text encoder too, as latent diffusion did before
-    Stable Diffusion (Rombach et al. 2022, sec. 4.3.1); fine-tunes leave it as it is.
+    The base model trains its text encoder too, as latent diffusion did before Stable Diffusion
+    (Rombach et al. 2022, sec. 4.3.1); fine-tunes leave it as it is. start: weights to begin with.
     """
     settings = unet_settings(model)
     torch.manual_seed(settings.seed)
     unet = UNet2DConditionModel(**recipe()["unet"]["config"])
     if start is not None:
         unet.load_state_dict(start.state_dict())
-    text_encoder.requires_grad_(start is None)
+    text_encoder.requires_grad_("base" not in model)
     net = Conditioned(unet, text_encoder.eval()).to(device)
     loss = denoising_loss(net, pool, settings, device)
     net.load_state_dict(fit(net, loss, settings, folder))

@@ -86,3 +86,18 @@ def test_noise_weights_clamp_the_snr() -> None:
 def test_timesteps_are_spread_evenly() -> None:
     t = spread_timesteps(8, 1000, torch.Generator().manual_seed(0)).sort().values
     assert t.diff().min() >= 124
+
+
+def test_a_build_begins_with_finished_and_unfinished_stages(tmp_path: Path) -> None:
+    begin = tmp_path / "begin"
+    for stage in ("vae", "emoji"):
+        (begin / stage / "model").mkdir(parents=True)
+    (begin / "emoji" / build.UPDATES).write_text('{"updates": 700}')
+    builder = build.Builder(tmp_path / "build", begin=begin)
+    assert builder.finished("vae") == begin / "vae" / "model"
+    with pytest.raises(UserError, match="stage emoji is not finished"):
+        builder.finished("emoji")
+    base = recipe()["models"][0]
+    assert builder._rest(base)["steps"] == recipe()["unet"]["loop"]["steps"] - 700
+    builder.run("vae")  # nothing to do
+    assert not (tmp_path / "build" / "vae").exists()
