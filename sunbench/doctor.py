@@ -1,4 +1,4 @@
-"""What this machine can do, in a table."""
+"""What this machine has, in a table."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from sunbench.store.files import human
 def _inception() -> str:
     from sunbench.metrics.networks.inception import weights_file
 
-    return "at hand" if weights_file().is_file() else "not here yet; fetched on first use"
+    return "available" if weights_file().is_file() else "not here yet; fetched on first use"
 
 
 def _model(name: str) -> str:
@@ -31,7 +31,7 @@ def _model(name: str) -> str:
 
 
 def examine() -> list[list[str]]:
-    """Rows (what, found)."""
+    """Rows (item, value)."""
     env = environment()
     root = cache_root()
     free = shutil.disk_usage(next(p for p in (root, *root.parents) if p.exists())).free
@@ -43,9 +43,7 @@ def examine() -> list[list[str]]:
         ["cache", f"{_home(root)}, {human(free)} free"],
         *([f"package {k}", v] for k, v in env["packages"].items()),
     ]
-    rows += [
-        [f"package {p}", "at hand" if find_spec(p) else "absent"] for p in ("open_clip", "ray")
-    ]
+    rows.append(["package open_clip", "available" if find_spec("open_clip") else "absent"])
     rows.append(["network inception", _inception()])
     rows += [[f"model {n}", _model(n)] for n in cards()]
     return rows

@@ -127,6 +127,12 @@ def test_version_is_the_same_everywhere():
     )
 
 
+def test_the_citation_names_this_version_and_licence():
+    citation = (ROOT / "CITATION.cff").read_text("utf-8")
+    for key in ("version", "license"):
+        assert f"{key}: {PROJECT['project'][key]}\n" in citation
+
+
 def test_licence_and_notice_are_shipped():
     info = installed().metadata
     assert info["License-Expression"] == "Apache-2.0"
@@ -168,6 +174,24 @@ def test_constraints_hold_every_dependency_within_its_range():
     for need in needed:
         (pin,) = pins[canonicalize_name(need.name)].specifier
         assert need.specifier.contains(pin.version), f"{pin} is outside of {need}"
+
+
+def test_lower_bounds_are_versions_that_are_tested():
+    pins = constraints()
+    for need in requirements(PROJECT["project"]["dependencies"]):
+        (bound,) = need.specifier
+        (pin,) = pins[canonicalize_name(need.name)].specifier
+        assert bound.operator == ">="
+        assert pin.version.startswith(bound.version), f"{need}: {pin} is what is tested"
+
+
+def test_every_dependency_is_imported():
+    """A declared package that nothing imports is to be dropped."""
+    text = "\n".join(p.read_text("utf-8") for name in PACKAGES for p in folder(name).glob("*.py"))
+    names = {canonicalize_name(r.name) for r in requirements(PROJECT["project"]["dependencies"])}
+    modules = {"pillow": "PIL", "huggingface-hub": "huggingface_hub"}
+    unused = [n for n in names if not re.search(rf"(import|from) {modules.get(n, n)}\b", text)]
+    assert unused == []
 
 
 def test_constraints_agree_among_themselves():
