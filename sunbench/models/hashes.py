@@ -6,7 +6,6 @@ import hashlib
 import json
 import logging
 import os
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,31 +15,47 @@ from sunbench.paths import cache_root
 logger = logging.getLogger(__name__)
 
 
-def _note(path: Path) -> Path:
-    """The cache entry of a file; a changed size or time gives another entry."""
+def _identity(path: Path) -> str:
+    """A changed place, size or time makes another file."""
     real = path.resolve()
     stat = real.stat()
-    identity = f"{real}|{stat.st_size}|{stat.st_mtime_ns}"
-    return cache_root() / "hashes" / hashlib.sha256(identity.encode()).hexdigest()[:32]
+    return f"{real}|{stat.st_size}|{stat.st_mtime_ns}"
 
 
 def file_hash(path: Path) -> str:
-    """Give a file's sha256, from the cache when path, size and modification time are known."""
-    note = _note(path)
-    known = note.read_text() if note.is_file() else ""
-    if re.fullmatch(r"[0-9a-f]{64}", known):
+    """Give a file's sha256, from the cache when path, size and modification time are known.
+
+    A cache entry is a hash and a checksum of it; one that does not add up is not believed.
+    """
+    identity = _identity(path)
+    note = cache_root() / "hashes" / hashlib.sha256(identity.encode()).hexdigest()[:32]
+    known = _known(note, identity)
+    if known is not None:
         return known
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
-    _remember(note, digest)
+    _remember(note, f"{digest} {_checksum(identity, digest)}")
     return digest
 
 
-def _remember(note: Path, digest: str) -> None:
+def _checksum(identity: str, digest: str) -> str:
+    return hashlib.sha256(f"{identity} {digest}".encode()).hexdigest()[:16]
+
+
+def _known(note: Path, identity: str) -> str | None:
+    """The hash in a cache entry; None where there is none, or a damaged one."""
+    try:
+        digest, _, checksum = note.read_text(encoding="ascii").partition(" ")
+    except (OSError, ValueError):
+        return None
+    return digest if checksum == _checksum(identity, digest) else None
+
+
+def _remember(note: Path, text: str) -> None:
     beside = note.with_name(f"{note.name}.{os.getpid()}")
     try:
         note.parent.mkdir(parents=True, exist_ok=True)
-        beside.write_text(digest)
+        beside.write_text(text)
         beside.replace(note)
     except OSError as error:
         logger.warning("hash cache %s cannot be written: %s", note.parent, error.strerror)

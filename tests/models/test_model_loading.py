@@ -16,6 +16,7 @@ from safetensors.torch import load_file, save_file
 
 from sunbench.errors import UserError
 from sunbench.models import ModelCard, find, load
+from sunbench.models.hashes import file_hash
 
 UNET_FILE = "unet/diffusion_pytorch_model.safetensors"
 LORA_LAYER = "down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_q"
@@ -74,6 +75,32 @@ def test_hashes_are_the_files_sha256_and_are_remembered(
     save_file(weights, folder / UNET_FILE)
     changed = load(own(folder)).hashes
     assert {name for name in hashes if changed[name] != hashes[name]} == {"unet"}
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda text: ("1" if text[0] == "0" else "0") + text[1:],
+        lambda text: text[:64],
+        lambda text: text[:-1],
+        lambda text: "",
+        lambda text: "ü" * 64,
+        lambda text: "0" * 64 + text[64:],
+    ],
+)
+def test_a_damaged_note_of_a_hash_is_not_believed(
+    tmp_path: Path, own_cache: Path, damage: Callable[[str], str]
+) -> None:
+    """A changed digit once resampled everything under keys of weights that do not exist."""
+    path = tmp_path / "weights.safetensors"
+    path.write_bytes(b"weights")
+    wanted = hashlib.sha256(b"weights").hexdigest()
+    assert file_hash(path) == wanted
+    (note,) = (own_cache / "hashes").iterdir()
+    whole = note.read_text()
+    note.write_text(damage(whole), encoding="utf-8")
+    assert file_hash(path) == wanted
+    assert note.read_text() == whole
 
 
 def test_scheduler_betas_are_part_of_the_config_hash(sd1_folder: Path, tmp_path: Path) -> None:
