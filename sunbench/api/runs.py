@@ -45,10 +45,10 @@ class Run:
         return results_frame(self.data.rows)
 
     def times(self) -> pd.DataFrame:
-        """A line per cell: its latency per image."""
-        import pandas as pd
+        """A line per method and batch size: latency, throughput and speed-up of the timing pass."""
+        from sunbench.report.tables import timing_frame
 
-        return pd.DataFrame([vars(t) for t in self.data.times])
+        return timing_frame(self.data.timing)
 
     def pick(
         self,

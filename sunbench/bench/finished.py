@@ -22,7 +22,7 @@ from sunbench.errors import UserError
 from sunbench.models import ModelCard
 from sunbench.paths import cell_folder
 from sunbench.store import CellStore, RunFolder, key, sha256_file
-from sunbench.store.timings import TimingRow
+from sunbench.store.timings import timing_rows
 
 Stat = tuple[str, int, int]
 
@@ -54,14 +54,11 @@ class Receipt:
             if not all(_whole(run.path, cell) for cell in _cells(document)):
                 return None
             rows = run.read_results()
-            times = [
-                TimingRow.from_json(record, f"{run.results_file}, timing {i}")
-                for i, record in enumerate(results.get("timing", []), 1)
-            ]
+            times = timing_rows(results.get("timing", []), f"{run.results_file}, timing")
         except (UserError, OSError):
             return None
         more = {name: results.get(name, []) for name in MORE}
-        return Outcome(rows, times=times, **more, black=document["black_images"])
+        return Outcome(rows, times=list(times), **more, black=document["black_images"])
 
     def write(self, run: RunFolder) -> None:
         """Say in the run's folder that it is finished."""

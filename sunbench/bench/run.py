@@ -22,7 +22,7 @@ from sunbench.bench.progress import NoProgress, Progress
 from sunbench.bench.request import Request
 from sunbench.bench.runner import Runner
 from sunbench.bench.sources import SourceImages, open_sources
-from sunbench.bench.timed import latencies, time_model
+from sunbench.bench.timed import time_model
 from sunbench.errors import CannotSample, UserError
 from sunbench.paths import reference_sets
 from sunbench.sampling import text_pipeline
@@ -180,7 +180,6 @@ class _Run:
             "set_pairs": outcome.set_pairs,
             "finite_n": outcome.finite_n,
             "timing": [row.to_json() for row in outcome.times],
-            "times": latencies(outcome.times),
             "takes": outcome.takes,
         }
         self.run.write_results(outcome.rows, more)

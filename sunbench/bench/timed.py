@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from sunbench.bench.planner import ModelPlan
 from sunbench.bench.request import Request
 from sunbench.bench.runner import Runner
 from sunbench.sampling import Given
-from sunbench.store.timings import TimingRow, spread
+from sunbench.store.timings import TimingRow
 from sunbench.timing import TimedMethod, TimingSettings, measure, timed_method
 
 if TYPE_CHECKING:
@@ -40,26 +40,6 @@ def timed_methods(model: ModelPlan, loaded: LoadedModel) -> list[TimedMethod]:
         timed_method(c.method, loaded, c.settings, c.role)
         for c in model.cells
         if c.role in ("reference", "candidate") and c.skip is None
-    ]
-
-
-def latencies(rows: list[TimingRow]) -> list[dict[str, Any]]:
-    """Median seconds per part of each row at batch 1, as the tables read them."""
-    return [
-        {
-            "model": row.model,
-            "method": row.method,
-            "role": row.role,
-            "steps": row.steps,
-            "nfe": row.nfe,
-            "unet_seconds": spread(row.unet_seconds).median,
-            "sample_seconds": spread(row.sampler_seconds).median,
-            "decode_seconds": spread(row.decoder_seconds).median,
-            "text_seconds": spread(row.text_seconds).median,
-            "flags": row.flags,
-        }
-        for row in rows
-        if row.batch == 1
     ]
 
 

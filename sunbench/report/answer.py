@@ -40,7 +40,10 @@ def _facts(p: Point) -> str:
 
 def gain_text(p: Point) -> str:
     """Its end-to-end speed-up in words, or nothing."""
-    return "" if p.gain is None else f"{p.gain.end_to_end:.1f} times as fast as the reference"
+    if p.gain is None:
+        return ""
+    doubt = f" (in doubt: {p.gain.flag})" if p.gain.flag else ""
+    return f"{p.gain.end_to_end:.1f} times as fast as the reference{doubt}"
 
 
 def relative_text(p: Point) -> str:

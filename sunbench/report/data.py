@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import MISSING, dataclass, fields, replace
 from typing import Any, Self
 
 from sunbench.errors import UserError
 from sunbench.store import ResultRow, RunFolder
 from sunbench.store.runs import result_rows
+from sunbench.store.timings import TimingRow, spread, timing_rows
 
 #: A speed-up may exceed the ratio of NFE by this share before it is flagged.
 NFE_TOLERANCE = 0.05
@@ -64,8 +65,21 @@ def _checked(value: Any, kind: str, where: str) -> Any:
 
 
 @dataclass(frozen=True)
-class CellTime(_Record):
-    """Seconds per image of one cell at batch 1; flags: why they are not to be trusted."""
+class SpeedUp:
+    """How many times as fast as the reference, end to end and in the U-Net; flag: why in doubt."""
+
+    end_to_end: float
+    unet: float | None
+    flag: str = ""
+
+
+@dataclass(frozen=True)
+class CellTime:
+    """Median seconds per part of one image at batch 1, from the run's timing pass.
+
+    flags: why they are not to be trusted. gain: the speed-up from ratios within the rounds of the
+    pass; None to compute it from the medians.
+    """
 
     model: str
     method: str
@@ -77,6 +91,16 @@ class CellTime(_Record):
     decode_seconds: float
     text_seconds: float = 0.0
     flags: tuple[str, ...] = ()
+    gain: SpeedUp | None = None
+
+    @classmethod
+    def of(cls, row: TimingRow) -> CellTime:
+        """The medians of a timing row, with its speed-up and the reasons to doubt it."""
+        parts = (row.unet_seconds, row.sampler_seconds, row.decoder_seconds, row.text_seconds)
+        medians = [spread(seconds).median for seconds in parts]
+        gain, unet = row.speed_up, row.unet_speed_up
+        speed = gain and SpeedUp(gain.median, None if unet is None else unet.median)
+        return cls(row.model, row.method, row.role, row.steps, row.nfe, *medians, row.flags, speed)
 
     @property
     def unet_ms(self) -> float:
@@ -154,30 +178,24 @@ class RunData:
     times: tuple[CellTime, ...] = ()
     win_rates: tuple[WinRate, ...] = ()
     requirements: tuple[Requirements, ...] = ()
+    timing: tuple[TimingRow, ...] = ()
 
 
 def read_run(run: RunFolder) -> RunData:
     """Results of a finished run; UserError in one line for a missing, broken or wrong document."""
     run.require_finished()
     document, name = run.read_results_document(), str(run.results_file)
+    timing = timing_rows(document.get("timing", []), f"{name}, timing")
     return RunData(
         result_rows(document, name),
-        CellTime.all_from_json(document.get("times", []), f"{name}, times"),
+        tuple(CellTime.of(row) for row in timing if row.batch == 1),
         WinRate.all_from_json(document.get("pairs", []), f"{name}, pairs"),
         Requirements.all_from_json(document.get("takes", []), f"{name}, takes"),
+        timing,
     )
 
 
 # ------------------------------------------------------------------------------ speed-ups
-
-
-@dataclass(frozen=True)
-class SpeedUp:
-    """How many times as fast as the reference, end to end and in the U-Net; flag: why in doubt."""
-
-    end_to_end: float
-    unet: float
-    flag: str = ""
 
 
 def reference_time(times: Iterable[CellTime], model: str) -> CellTime | None:
@@ -186,16 +204,17 @@ def reference_time(times: Iterable[CellTime], model: str) -> CellTime | None:
 
 
 def speed_up(time: CellTime, reference: CellTime | None) -> SpeedUp | None:
-    """The speed-up of one cell, flagged where it exceeds the ratio of NFE; None where unknown."""
-    if reference is None or min(time.latency_ms, time.unet_seconds) <= 0:
+    """The speed-up of one cell with the reasons to doubt it; None where unknown."""
+    if reference is None or time.latency_ms <= 0:
         return None
-    gain = reference.latency_ms / time.latency_ms
-    unet = reference.unet_seconds / time.unet_seconds
+    unet = reference.unet_seconds / time.unet_seconds if time.unet_seconds > 0 else None
+    gain = time.gain or SpeedUp(reference.latency_ms / time.latency_ms, unet)
     ratio = reference.nfe / time.nfe if time.nfe > 0 else math.inf
+    most = max(gain.end_to_end, gain.unet or 0.0)
     reasons = [*time.flags]
-    if max(gain, unet) > ratio * (1 + NFE_TOLERANCE) and not any("NFE" in f for f in reasons):
-        reasons.append(f"{max(gain, unet):.2f}x is above the ratio of NFE, {ratio:.2f}")
-    return SpeedUp(gain, unet, "; ".join(reasons))
+    if most > ratio * (1 + NFE_TOLERANCE) and not any("NFE" in f for f in reasons):
+        reasons.append(f"{most:.2f}x is above the ratio of NFE, {ratio:.2f}")
+    return replace(gain, flag="; ".join(reasons))
 
 
 def role_of(row: ResultRow) -> str:

@@ -25,6 +25,7 @@ from sunbench.report.data import (
 )
 from sunbench.report.formats import Table, csv_text, latex_table, markdown_table, plain
 from sunbench.store import ResultRow, RunFolder, write_atomic
+from sunbench.store.timings import TimingRow
 
 #: How the floor is printed.
 FLOOR = ROLE_NAMES["floor"]
@@ -182,8 +183,8 @@ def time_table(times: Sequence[CellTime]) -> Table:
             continue
         gain = speed_up(t, reference_time(times, t.model))
         mark = FLAG if gain is not None and gain.flag else ""
-        both = ("–", "–") if gain is None else (gain.end_to_end, gain.unet)
-        ups = [x if isinstance(x, str) else f"{x:.2f}x{mark}" for x in both]
+        both = (None, None) if gain is None else (gain.end_to_end, gain.unet)
+        ups = ["–" if x is None else f"{x:.2f}x{mark}" for x in both]
         name = ROLE_NAMES.get(t.role, t.method)
         ms = [f"{x:.2f}" for x in (t.latency_ms, t.unet_ms)]
         lines.append([name, str(t.steps), f"{t.nfe:.0f}", *ms, *ups])
@@ -191,10 +192,55 @@ def time_table(times: Sequence[CellTime]) -> Table:
 
 
 def flags(times: Sequence[CellTime]) -> list[str]:
-    """Each flagged speed-up with its reason."""
-    own = (t for t in times if t.role == "candidate")
-    gains = ((t, speed_up(t, reference_time(times, t.model))) for t in own)
-    return [f"{t.method} at {t.steps} steps: {g.flag}" for t, g in gains if g and g.flag]
+    """Each reason to doubt a speed-up, with the methods whose it is."""
+    doubted: dict[str, list[str]] = {}
+    own = [t for t in times if t.role == "candidate"]
+    for t in own:
+        gain = speed_up(t, reference_time(times, t.model))
+        for reason in gain.flag.split("; ") if gain is not None and gain.flag else []:
+            doubted.setdefault(reason, []).append(f"{t.method} at {t.steps} steps")
+    return [
+        f"{'every method' if len(names) == len(own) > 1 else ', '.join(names)}: {reason}"
+        for reason, names in doubted.items()
+    ]
+
+
+def throughput_table(rows: Sequence[TimingRow]) -> Table:
+    """Images per second and peak memory of each method at each batch size that was timed."""
+    head = ["method", "steps", "batch", "ms per batch", "images per second", "peak MB", "rounds"]
+    lines = []
+    for row in rows:
+        ms, speed = row.latency_ms, row.images_per_second
+        peak = "–" if row.peak_bytes is None else f"{row.peak_bytes / 1e6:,.0f}"
+        mark = FLAG if row.flags else ""
+        lines.append(
+            [
+                ROLE_NAMES.get(row.role, row.method),
+                *(str(row.steps), str(row.batch)),
+                f"{ms.median:.2f} [{ms.low:.2f}, {ms.high:.2f}]{mark}",
+                f"{speed.median:.2f}{mark}",
+                *(peak, str(row.rounds)),
+            ]
+        )
+    return head, lines
+
+
+def timing_frame(rows: Sequence[TimingRow]) -> pd.DataFrame:
+    """Every timing row, flat and with full precision: medians and quartiles."""
+    records = []
+    for r in rows:
+        spreads = {"latency_ms": r.latency_ms, "unet_ms": r.unet_ms}
+        spreads |= {"images_per_second": r.images_per_second}
+        spreads |= {"speed_up": r.speed_up, "unet_speed_up": r.unet_speed_up}
+        names = ("model", "method", "role", "steps", "task", "resolution", "batch", "nfe")
+        record = {n: getattr(r, n) for n in (*names, "level", "rounds", "nfe_ratio", "peak_bytes")}
+        for name, values in spreads.items():
+            low, high = (None, None) if values is None else (values.low, values.high)
+            record[name] = None if values is None else values.median
+            record |= {f"{name}_low": low, f"{name}_high": high}
+        machine = {n: getattr(r.machine, n) for n in ("device", "dtype", "threads", "other_cpus")}
+        records.append({**record, **machine, "flags": "; ".join(r.flags)})
+    return pd.DataFrame(records, dtype=object)
 
 
 def requirements_table(needs: Sequence[Requirements]) -> Table:
@@ -312,6 +358,9 @@ def latency_markdown(data: RunData) -> str:
         own = [t for t in data.times if t.model == model]
         parts += [f"## {plain(model)}: latency per image", markdown_table(*time_table(own))]
         parts += ["\n".join(f"- †{plain(f)}" for f in flags(own))] if flags(own) else []
+        if rows := [r for r in data.timing if r.model == model]:
+            parts += [f"## {plain(model)}: throughput and memory"]
+            parts += [markdown_table(*throughput_table(rows))]
     return "\n\n".join(parts) + "\n"
 
 
@@ -338,7 +387,7 @@ def write_tables(run: RunFolder) -> None:
         "results.csv": csv_text(results_frame(data.rows)),
         "results.tex": latex(data.rows),
         "times.md": latency_markdown(data),
-        "times.csv": csv_text(_frame(data.times)),
+        "times.csv": csv_text(timing_frame(data.timing)),
         "pairs.csv": csv_text(_frame(data.win_rates)),
         "summary.md": markdown_table(head, lines) + "\n",
         "summary.csv": csv_text(pd.DataFrame(lines, columns=head)),

@@ -9,8 +9,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from timing_rows import timing_row
 
 from sunbench.store import CellStore, ResultRow, RunFolder, ShardRow, key
+from sunbench.store.timings import Spread
 
 HOSTILE = (
     "</script><script>document.title='owned'</script>",
@@ -116,10 +118,14 @@ def _found(model: str, n: int) -> tuple[list[ResultRow], list[dict[str, Any]]]:
             rows.append(result(model, method, steps, "ssim", 1 - value, n))
             rows.append(result(model, method, steps, "fd[zoo-clip]", 10 * value, n))
             times.append({"model": model, "method": method, "role": "candidate", "steps": steps})
-    for t in times:
-        t |= {"nfe": 2.0 * t["steps"], "unet_seconds": 0.003 * t["steps"]}
-        t |= {"sample_seconds": 0.0031 * t["steps"], "decode_seconds": 0.002}
-    return rows, times
+    return rows, [timing_record(**t) for t in times]
+
+
+def timing_record(model: str, method: str, role: str, steps: int) -> dict[str, Any]:
+    seconds = (0.0, 0.0031 * steps, 0.003 * steps, 0.002)
+    gain = (0.0031 * 25 + 0.002) / (0.0031 * steps + 0.002), 25 / steps
+    ends = {"speed_up": Spread(*gain[:1] * 3), "unet_speed_up": Spread(*gain[1:] * 3)}
+    return timing_row(model, method, role, steps, 2.0 * steps, seconds, **ends).to_json()
 
 
 @pytest.fixture
@@ -152,7 +158,7 @@ def finished(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., R
                         "high": 0.49 + low / 4,
                     }
                 )
-        run.write_results(rows, {"pairs": pairs, "times": times})
+        run.write_results(rows, {"pairs": pairs, "timing": times})
         request = {"models": list(names), "device": "cpu", "prompts": None}
         environment = {"processor": "a <tt>CPU</tt>", "threads": 2, "gpus": [], "packages": {}}
         run.write_run({"request": request, "environment": environment, "models": models})

@@ -5,12 +5,13 @@ from __future__ import annotations
 import csv
 import io
 import re
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from timing_rows import timing_row
 
 from sunbench.errors import UserError
 from sunbench.report.data import CellTime, Requirements, RunData, WinRate, models, read_run
@@ -35,6 +36,7 @@ from sunbench.report.tables import (
     write_tables,
 )
 from sunbench.store import ResultRow, RunFolder
+from sunbench.store.timings import Spread
 
 ROW = ResultRow(
     model="tiny",
@@ -280,6 +282,24 @@ def test_a_speed_up_above_the_ratio_of_nfe_is_flagged_wherever_it_appears():
     assert (head[3], lines[0][3]) == ("speed-up", "5.00x †")
 
 
+def test_flags_of_the_timing_pass_are_printed_with_the_number_once_per_reason():
+    odd = {"speed_up": Spread(5.0, 4.0, 6.0), "flags": ("busy machine: x", "unsteady: y")}
+    rows = [
+        timing_row("tiny", "dpm++", "reference", 25, 50.0, (0.001, 0.1, 0.09, 0.02)),
+        timing_row("tiny", "ddim", "candidate", 4, 8.0, (0.001, 0.02, 0.01, 0.003), **odd),
+        timing_row("tiny", "lcm", "candidate", 4, 4.0, (0.001, 0.02, 0.01, 0.003), **odd),
+    ]
+    rows[2] = replace(rows[2], flags=("busy machine: x",))
+    times = tuple(CellTime.of(row) for row in rows)
+    assert time_table(times)[1][1] == ["ddim", "4", "8", "24.00", "10.00", "5.00x †", "–"]
+    assert flags(times) == ["every method: busy machine: x", "ddim at 4 steps: unsteady: y"]
+    batch = replace(rows[1], batch=4, flags=())
+    text = latency_markdown(RunData(ROWS, times=times, timing=(*rows, batch)))
+    assert "- †every method: busy machine: x" in text
+    assert "| ddim | 4 | 4 | 24.00 [24.00, 24.00] | 166.67 | 200 | 3 |" in text
+    assert "| ddim | 4 | 1 | 24.00 [24.00, 24.00] † | 41.67 † | 200 | 3 |" in text
+
+
 def test_win_rates_print_their_interval_and_what_is_not_distinguishable():
     rate = WinRate("tiny", 4, "ssim", "ddim", "dpm++", 0.25, 0.125, 0.5)
     assert win_rate_table([rate])[1][0] == [
@@ -345,7 +365,8 @@ def test_summary_has_a_line_a_cell_with_everything():
 def test_written_tables_hold_every_model_and_are_the_same_twice(tmp_path: Path):
     run = RunFolder(tmp_path)
     rows = [*ROWS, replace(ROW, model="other")]
-    run.write_results(rows, {"times": [asdict(times("candidate", "ddim", 0.1))], "pairs": []})
+    row = timing_row("tiny", "ddim", "candidate", 4, 8.0, (0.001, 0.02, 0.01, 0.005))
+    run.write_results(rows, {"timing": [row.to_json()], "pairs": []})
     write_tables(run)
     first = {f.name: f.read_bytes() for f in (tmp_path / "tables").iterdir()}
     write_tables(run)
@@ -360,9 +381,9 @@ def test_written_tables_hold_every_model_and_are_the_same_twice(tmp_path: Path):
 @pytest.mark.parametrize(
     ("part", "message"),
     [
-        ({"times": 3}, "times: given int, expected a list"),
-        ({"times": [3]}, "times 1: given int, expected an object"),
-        ({"times": [{"model": "m"}]}, "times 1: given no method, expected str"),
+        ({"timing": 3}, "timing: given int, expected a list"),
+        ({"timing": [3]}, "timing 1: given 3, expected an object"),
+        ({"timing": [{"model": "m"}]}, "timing 1: given no method, no role"),
         ({"pairs": [{"model": None}]}, "pairs 1, model: given None, expected str"),
         ({"pairs": {"a": 1}}, "pairs: given dict, expected a list"),
         ({"takes": [{"model": "m", "method": "x", "parameters": "many"}]}, "parameters: given"),

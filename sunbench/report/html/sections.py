@@ -17,6 +17,7 @@ from sunbench.report.tables import (
     number,
     percent_text,
     requirements_table,
+    throughput_table,
     time_table,
 )
 
@@ -28,6 +29,7 @@ def section(data: RunData, model: str) -> dict[str, Any]:
     """What the template prints of one model."""
     mine = [r for r in data.rows if r.model == model]
     times = [t for t in data.times if t.model == model]
+    timing = [r for r in data.timing if r.model == model]
     needs = [n for n in data.requirements if n.model == model]
     metric = default_distance(mine)
     best = recommend(points(mine, times, model, metric)) if metric else None
@@ -42,6 +44,7 @@ def section(data: RunData, model: str) -> dict[str, Any]:
         "head": headline(mine, model, times=times)[0],
         "lines": _marked(data, model),
         "times": time_table(times) if times else None,
+        "throughput": throughput_table(timing) if timing else None,
         "flags": flags(times),
         "needs": requirements_table(needs) if needs else None,
         "heatmaps": heatmaps([w for w in data.win_rates if w.model == model]),
@@ -55,7 +58,10 @@ def _sentence(model: str, best: Recommendation | None) -> str:
     if best is None:
         return f"No method on {model} has both a latency and a distance from the reference."
     p = best.point
-    gain = "" if p.gain is None else f" {p.gain.end_to_end:.1f} times as fast as the reference"
+    mark = "†" if p.gain is not None and p.gain.flag else ""
+    gain = (
+        "" if p.gain is None else f" {p.gain.end_to_end:.1f}{mark} times as fast as the reference"
+    )
     moved = f", {p.row.metric} {number(p.row.value or 0.0)} from the reference's"
     if p.row.relative is not None:
         moved = f" and moves them by {p.row.relative:.0%} of what a new seed does"
