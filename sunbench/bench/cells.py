@@ -40,6 +40,11 @@ class PlannedCell:
         return key(self.cell.content())
 
     @property
+    def place(self) -> tuple[str, str]:
+        """What it is in its run: role and key."""
+        return self.role, self.key
+
+    @property
     def settings(self) -> SampleSettings:
         """What its sampler is told."""
         return settings_of(self.cell)

@@ -31,20 +31,20 @@ class Outcome:
 
 def evaluate(
     model: ModelPlan,
-    handles: Mapping[str, CellHandle],
+    handles: Mapping[tuple[str, str], CellHandle],
     extractors: FeatureExtractors,
     outcome: Outcome,
 ) -> None:
     """Add one model's numbers: its cells' metrics against its reference, and win rates.
 
-    handles: by key of the cell; a planned cell without one says why in its rows.
+    handles: by role and key of the cell; a planned cell without one says why in its rows.
     """
-    first = handles[model.cells[0].key]
+    first = handles[model.cells[0].place]
     floor = next((h for h in handles.values() if h.planned.role == "floor"), None)
     reducer = Reducer(extractors, first, [p.text for p in model.prompts.rows], floor)
     for planned in model.cells:
         if planned.skip is None:
-            handle = handles[planned.key]
+            handle = handles[planned.place]
             outcome.rows += reducer.rows(handle)
             outcome.black += _black(handle)
         else:

@@ -91,10 +91,10 @@ class _Run:
             )
         sources, painted = self._sources(model, clock, outcome)
         runner = self._runner(model.loaded, clock, extractors, sources, painted)
-        handles: dict[str, CellHandle] = {}
+        handles: dict[tuple[str, str], CellHandle] = {}
         for i, planned in enumerate(model.cells):
             if planned.skip is None:
-                reference = handles.get(model.cells[0].key)
+                reference = handles.get(model.cells[0].place)
                 model.cells[i] = self._cell(planned, runner, reference, handles)
         runner.close()
         outcome.new_shards += runner.new_shards
@@ -109,14 +109,14 @@ class _Run:
         planned: PlannedCell,
         runner: Runner,
         reference: CellHandle | None,
-        handles: dict[str, CellHandle],
+        handles: dict[tuple[str, str], CellHandle],
     ) -> PlannedCell:
         """Make a cell; where a candidate's method fails, the plan says why."""
         self.progress.cell(planned)
         candidate = planned.role == "candidate"
         try:
             paired = planned.role in ("candidate", "floor")
-            handles[planned.key] = runner.make(planned, reference if paired else None)
+            handles[planned.place] = runner.make(planned, reference if paired else None)
         except CannotSample as error:
             if not candidate:
                 raise

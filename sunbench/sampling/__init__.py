@@ -1,6 +1,13 @@
 """Samplers: one interface over every method."""
 
-from sunbench.sampling.batch import ImageId, SampleBatch, image_generator, make_batch, noise_hash
+from sunbench.sampling.batch import (
+    Given,
+    ImageId,
+    SampleBatch,
+    image_generator,
+    make_batch,
+    noise_hash,
+)
 from sunbench.sampling.cell import SHARD_SIZE, VERSION, Cell
 from sunbench.sampling.edges import edges
 from sunbench.sampling.generate import Generated, generate
@@ -13,7 +20,7 @@ from sunbench.sampling.pipeline import (
     too_many,
 )
 from sunbench.sampling.solvers import SolverSpec
-from sunbench.sampling.task import TASKS, Given, text_pipeline
+from sunbench.sampling.task import TASKS, text_pipeline
 from sunbench.sampling.texts import TextCache
 
 __all__ = [

@@ -8,8 +8,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from sunbench.sampling.task import Given
-
 
 @dataclass(frozen=True)
 class ImageId:
@@ -17,6 +15,17 @@ class ImageId:
 
     prompt_id: str
     seed: int
+
+
+@dataclass(frozen=True)
+class Given:
+    """What B images start from beside their text.
+
+    pictures: (B, 3, H, W) uint8 sources. mask: (H, W) float 0 or 1, where 1 is to be painted.
+    """
+
+    pictures: Tensor
+    mask: Tensor | None = None
 
 
 def image_generator(image: ImageId) -> torch.Generator:

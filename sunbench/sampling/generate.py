@@ -11,11 +11,10 @@ import torch
 from torch import Tensor
 
 from sunbench.errors import NotFinite
-from sunbench.sampling.batch import ImageId, make_batch, noise_hash
+from sunbench.sampling.batch import Given, ImageId, make_batch, noise_hash
 from sunbench.sampling.cell import Cell
 from sunbench.sampling.method import Sampler
 from sunbench.sampling.pipeline import decode, latent_shape
-from sunbench.sampling.task import Given
 
 
 @dataclass(frozen=True)

@@ -8,18 +8,15 @@ from __future__ import annotations
 
 import copy
 import math
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import diffusers
 import torch
 from torch import Tensor
 
 from sunbench.errors import UserError
+from sunbench.sampling.batch import SampleBatch
 from sunbench.sampling.edges import edges
-
-if TYPE_CHECKING:
-    from sunbench.sampling.batch import SampleBatch
 
 #: The task and the pipeline of diffusers that does it.
 PIPELINES = {
@@ -29,17 +26,6 @@ PIPELINES = {
     "controlnet": "StableDiffusionControlNetPipeline",
 }
 TASKS = tuple(PIPELINES)
-
-
-@dataclass(frozen=True)
-class Given:
-    """What B images start from beside their text.
-
-    pictures: (B, 3, H, W) uint8 sources. mask: (H, W) float 0 or 1, where 1 is to be painted.
-    """
-
-    pictures: Tensor
-    mask: Tensor | None = None
 
 
 def asked_steps(steps: int, strength: float) -> int:
