@@ -7,10 +7,14 @@ what the caches of downloads hold. Beside it stand the checksums of its document
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
+
+import torch
+from huggingface_hub.constants import HF_HUB_CACHE
 
 from sunbench import zoo
 from sunbench.bench.claim import read_marker, write_marker
@@ -19,10 +23,13 @@ from sunbench.bench.evaluate import Outcome
 from sunbench.bench.planner import cards
 from sunbench.bench.request import Request
 from sunbench.errors import UserError
-from sunbench.models import ModelCard
+from sunbench.models import ModelCard, find
 from sunbench.paths import cell_folder
 from sunbench.store import CellStore, RunFolder, key, sha256_file
 from sunbench.store.timings import timing_rows
+
+#: Whose code shapes the numbers.
+PACKAGES = ("sunbench", "sunbench.methods", "sunbench.reference_sets")
 
 Stat = tuple[str, int, int]
 
@@ -95,8 +102,6 @@ def _content(card: ModelCard) -> dict[str, Any]:
 
 
 def _based(name: str) -> dict[str, Any]:
-    from sunbench.models import find
-
     return _content(find(name))
 
 
@@ -127,20 +132,14 @@ def _stats(place: Path) -> list[Stat]:
 
 def _code() -> list[Stat]:
     """The package itself and its two top-level folders."""
-    import sunbench.methods
-    import sunbench.reference_sets
-
-    packages: Iterable[Any] = (sunbench, sunbench.methods, sunbench.reference_sets)
-    folders = {Path(p) for package in packages for p in package.__path__}
+    specs = [find_spec(name) for name in PACKAGES]
+    folders = {Path(p) for spec in specs if spec for p in spec.submodule_search_locations or ()}
     kinds = (".py", ".toml")
     return [s for f in sorted(folders) for s in _stats(f) if Path(s[0]).suffix in kinds]
 
 
 def _downloads() -> list[Any]:
     """What the caches of the hub and of torch hold: revisions, snapshots, checkpoints."""
-    import torch
-    from huggingface_hub.constants import HF_HUB_CACHE
-
     hub = Path(HF_HUB_CACHE)
     refs = [(str(f), f.read_text()) for f in sorted(hub.glob("models--*/refs/**/*")) if f.is_file()]
     snapshots = [str(f) for f in sorted(hub.glob("models--*/snapshots/*/**/*"))]

@@ -8,7 +8,6 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from sunbench.bench.per_image import Kept, Side
-from sunbench.report.tables import models
 from sunbench.store import ShardRow, decode_picture
 
 _PNG = b"\x89PNG\r\n\x1a\n"
@@ -16,7 +15,9 @@ _PNG = b"\x89PNG\r\n\x1a\n"
 
 def problems(side: Side) -> list[str]:
     """Why a run's numbers mean nothing, a line each; UserError for a missing or broken shard."""
-    return [p for model in models(side.rows) for p in _of_model(side, model)]
+    return [
+        p for model in dict.fromkeys(r.model for r in side.rows) for p in _of_model(side, model)
+    ]
 
 
 def _of_model(side: Side, model: str) -> list[str]:
