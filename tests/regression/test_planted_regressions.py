@@ -158,8 +158,9 @@ def test_pairs_of_other_pictures(quick: Any, saved: Saved, monkeypatch: pytest.M
     """Paired metrics of pictures in another order, which no hash tells of."""
     real = Runner._paired
 
-    def turned(self: Any, cell: Any, rows: Any, images: Any, reference: Any, k: int) -> Any:
-        return real(self, cell, rows, images.flip(0), reference, k)
+    def turned(self: Any, cell: Any, rows: Any, pairable: Any, reference: Any, k: int) -> Any:
+        other = pairable | {"images": pairable["images"].flip(0)}
+        return real(self, cell, rows, other, reference, k)
 
     monkeypatch.setattr(Runner, "_paired", turned)
     found = gate(quick, saved)
