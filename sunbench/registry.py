@@ -24,12 +24,14 @@ class MethodEntry:
     """A row of the table of methods.
 
     weights: the name of the trained weights that it takes, which methods may share; "" for none.
+    trainer: "module:callable" of its ``sunbench train``; "" where it is not trained here.
     """
 
     target: str  # "module:callable"
     paper: str
     summary: str
     weights: str = ""
+    trainer: str = ""
 
 
 #: No identifier: known from an anonymous submission.
@@ -112,6 +114,7 @@ METHODS: dict[str, MethodEntry] = {
         "arXiv 2312.08887",
         "SUN adapter: negative prompts in one pass a step, DDIM trailing",
         "sun",
+        "sunbench.methods.sun.train:train",
     ),
     "sun-dpm++": MethodEntry(
         "sunbench.methods.sun.method:sun_dpm_pp",
@@ -124,12 +127,14 @@ METHODS: dict[str, MethodEntry] = {
         "arXiv 2310.04378",
         "LCM: a student U-Net with guidance as an input (the published one is of Dreamshaper v7)",
         "lcm",
+        "sunbench.methods.lcm.train:train_lcm",
     ),
     "lcm-lora": MethodEntry(
         "sunbench.methods.lcm.lora:lcm_lora",
         "arXiv 2311.05556",
         "LCM-LoRA, merged: one pass a step, no negative prompt",
         "lcm-lora",
+        "sunbench.methods.lcm.train:train_lcm_lora",
     ),
     "lcm-lora-cfg": MethodEntry(
         "sunbench.methods.lcm.lora:lcm_lora_cfg",
@@ -142,12 +147,14 @@ METHODS: dict[str, MethodEntry] = {
         "arXiv 2210.03142",
         "Guided-Distill: a student U-Net per number of steps, guidance as an input, DDIM trailing",
         "guided-distill",
+        "sunbench.methods.guided_distill.train:train",
     ),
     "boostdiff-lora": MethodEntry(
         "sunbench.methods.boostdiff.method:boostdiff_lora",
         BOOSTDIFF,
         "BoostDiff: guidance in a LoRA of rank 8, DDIM trailing",
         "boostdiff-lora",
+        "sunbench.methods.boostdiff.train:train_lora",
     ),
     "boostdiff-lora-dpm++": MethodEntry(
         "sunbench.methods.boostdiff.method:boostdiff_lora_dpm_pp",
@@ -160,6 +167,7 @@ METHODS: dict[str, MethodEntry] = {
         BOOSTDIFF,
         "BoostDiff: guidance in the biases, DDIM trailing",
         "boostdiff-bitfit",
+        "sunbench.methods.boostdiff.train:train_bitfit",
     ),
     "boostdiff-bitfit-dpm++": MethodEntry(
         "sunbench.methods.boostdiff.method:boostdiff_bitfit_dpm_pp",

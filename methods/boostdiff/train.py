@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from sunbench.methods.boostdiff.method import TARGETS
+from sunbench.methods.boostdiff.method import TARGETS, boostdiff_bitfit, boostdiff_lora
 from sunbench.methods.boostdiff.settings import BoostLoraTraining, BoostTraining
 from sunbench.methods.common.losses import GuidanceLoss
+from sunbench.methods.common.method import MergedMethod
 from sunbench.methods.common.networks import Plain
 from sunbench.methods.common.trainees import BiasStudent, LoraStudent, Trainee
 from sunbench.methods.common.training import Bench, Shown, Stage, open_bench, start_file
-from sunbench.methods.ddim import ddim
 from sunbench.models.hashes import file_hash
 from sunbench.sampling import SampleSettings
 
@@ -22,8 +22,11 @@ def _begun(start: Path | None) -> dict[str, str]:
     return {} if start is None else {"weights": file_hash(start)}
 
 
-def _stage(bench: Bench, trainee: Trainee, document: dict[str, object]) -> Stage:
-    s = bench.settings
+def _stage(
+    bench: Bench, trainee: Trainee, document: dict[str, object], shown: MergedMethod
+) -> Stage:
+    s, target = bench.settings, bench.out / f"{bench.method}.safetensors"
+    method = shown.with_weights(str(target), None)
     loss = GuidanceLoss(
         bench.feed(s.loop), bench.schedule, bench.teacher, Plain(trainee.unet), s.weight
     )
@@ -33,9 +36,9 @@ def _stage(bench: Bench, trainee: Trainee, document: dict[str, object]) -> Stage
         loss,
         s.loop,
         bench.out,
-        bench.out / f"{bench.method}.safetensors",
+        target,
         document,
-        Shown(ddim().solver, SampleSettings(STEPS, 1.0)),
+        Shown(method, SampleSettings(STEPS, bench.shown_guidance)),
     )
 
 
@@ -43,13 +46,15 @@ def lora_stage(bench: Bench, start: Path | None = None) -> Stage:
     """LoRA layers on the projections of all attentions."""
     s, document = bench.settings, bench.begin(_begun(start))
     unet = bench.pipeline.unet
-    return _stage(bench, LoraStudent(unet, TARGETS, s.rank, s.alpha, s.loop.seed, start), document)
+    trainee = LoraStudent(unet, TARGETS, s.rank, s.alpha, s.loop.seed, start)
+    return _stage(bench, trainee, document, boostdiff_lora())
 
 
 def bitfit_stage(bench: Bench, start: Path | None = None) -> Stage:
     """All biases."""
     document = bench.begin(_begun(start))
-    return _stage(bench, BiasStudent(bench.pipeline.unet, start), document)
+    trainee = BiasStudent(bench.pipeline.unet, start)
+    return _stage(bench, trainee, document, boostdiff_bitfit())
 
 
 def train_lora(

@@ -1,4 +1,4 @@
-"""A sheet of samples: the base's 25-step pictures above those of a training, same noise."""
+"""A sheet of samples: the base's 25-step images above those of a training, same noise."""
 
 from __future__ import annotations
 
@@ -16,10 +16,9 @@ from torchvision.utils import make_grid
 from sunbench.methods.dpm_solver import dpm_solver_pp
 from sunbench.sampling import (
     ImageId,
-    PipelineSampler,
+    Method,
     SampleBatch,
     SampleSettings,
-    SolverSpec,
     decode,
     latent_shape,
     make_batch,
@@ -55,21 +54,22 @@ class Sheet:
 
     @cached_property
     def reference(self) -> Tensor:
-        """The base's own pictures, sampled once: (n, 3, H, W) uint8."""
+        """The base's own images, sampled once: (n, 3, H, W) uint8."""
         settings = SampleSettings(REFERENCE_STEPS, self.guidance_scale)
-        return self.sampled(self.pipeline.unet, dpm_solver_pp().solver, settings)
+        return self.sampled(dpm_solver_pp(), settings)
 
-    def sampled(self, unet: Any, solver: SolverSpec, settings: SampleSettings) -> Tensor:
-        """Pictures of a U-Net in place of the base's: (n, 3, H, W) uint8."""
-        own = copy.copy(self.pipeline)
-        own.unet = unet
-        own.scheduler = solver.build(self.pipeline.scheduler.config)
-        own.set_progress_bar_config(disable=True)
-        return decode(own, PipelineSampler(own, settings).sample(self.batch()))
+    def sampled(self, method: Method, settings: SampleSettings) -> Tensor:
+        """Images of a method, as a run would sample them: (n, 3, H, W) uint8."""
+        own = copy.copy(self.pipeline)  # its scheduler is not the training's
+        sampler = method.prepare(own, settings)
+        try:
+            return decode(own, sampler.sample(self.batch()))
+        finally:
+            method.release(own)
 
-    def write(self, path: Path, pictures: Tensor) -> None:
-        """Two rows: the reference, the pictures given."""
-        rows = torch.cat([self.reference, pictures])
+    def write(self, path: Path, images: Tensor) -> None:
+        """Two rows: the reference, the images."""
+        rows = torch.cat([self.reference, images])
         grid = make_grid(rows.cpu(), nrow=len(self.positive), pad_value=255)
         data = io.BytesIO()
         to_pil_image(grid).save(data, "PNG")

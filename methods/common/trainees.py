@@ -9,8 +9,9 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import peft
 import torch
@@ -32,15 +33,19 @@ W_DIM = 256
 FILE = "diffusion_pytorch_model.safetensors"
 
 
-class Trainee(Protocol):
-    """Something trained beside a frozen base."""
+class Trainee:
+    """Something trained beside a frozen base: the network that predicts, and what is trained."""
 
     unet: Any
     module: nn.Module
 
     def write(self, path: Path, about: Mapping[str, str], dtype: torch.dtype) -> None:
         """Write the weights in the layout that the method's sampler reads."""
-        ...
+        raise NotImplementedError
+
+    def aside(self) -> AbstractContextManager[None]:
+        """A while in which the base is as if nothing were trained beside it."""
+        return nullcontext()
 
 
 def parameters_of(module: nn.Module) -> int:
@@ -64,7 +69,7 @@ def _initial(student: Any, unet: Any) -> dict[str, Tensor]:
     return {INPUT: torch.zeros(shape, device=unet.device, dtype=unet.dtype), **own}
 
 
-class WholeStudent:
+class WholeStudent(Trainee):
     """A student of a U-Net, or of another student, with weights of its own.
 
     base: what a file of differences is taken from, the U-Net itself by default; levels: of its
@@ -115,7 +120,7 @@ def _flat(name: str) -> str:
     return name.replace(".", "_")
 
 
-class LoraStudent:
+class LoraStudent(Trainee):
     """A U-Net with PEFT's LoRA layers on the targets; the base's own weights are shared."""
 
     def __init__(
@@ -188,7 +193,7 @@ class LoraStudent:
 # ------------------------------------------------------------------------------ biases
 
 
-class BiasStudent:
+class BiasStudent(Trainee):
     """A U-Net with biases of its own; all other weights are the base's."""
 
     def __init__(self, unet: Any, start: Path | None = None) -> None:

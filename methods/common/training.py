@@ -1,10 +1,10 @@
-"""From a command line to weights: what the trainings of the distilled methods have in common."""
+"""The one trainer: from a command line to the weights of any trained method."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from sunbench.methods.common.settings import Guidance, settings_for
 from sunbench.methods.common.sheet import Sheet
 from sunbench.methods.common.trainees import Trainee, about_weights, parameters_of
 from sunbench.models import LoadedModel, find, load
-from sunbench.sampling import SampleSettings, SolverSpec
+from sunbench.sampling import Method, SampleSettings
 from sunbench.training import LoopSettings, fit
 from sunbench.training.data import Pictures, open_pictures
 from sunbench.training.diffusion import Schedule
@@ -33,9 +33,9 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Shown:
-    """How a sheet samples the student."""
+    """What a sheet samples: the method with the weights that were just written."""
 
-    solver: SolverSpec
+    method: Method
     settings: SampleSettings
 
 
@@ -115,9 +115,14 @@ class Bench:
         n = min(self.settings.sheet, self.settings.loop.batch)
         if n == 0:
             return None
+        positive, negative = self.sheet_texts(n)
+        size = self.loaded.card.resolution
+        return Sheet(self.pipeline, positive, negative, size, self.shown_guidance)
+
+    def sheet_texts(self, n: int) -> tuple[Tensor, Tensor]:
+        """Embeddings of n captions and of their negative prompts, here the empty one."""
         texts = encode_texts(self.pipeline, self.feed(self.settings.loop).captions(n)).cpu()
-        empty = self.teacher.empty.cpu().expand_as(texts)
-        return Sheet(self.pipeline, texts, empty, self.loaded.card.resolution, self.shown_guidance)
+        return texts, self.teacher.empty.cpu().expand_as(texts)
 
 
 @dataclass(frozen=True)
@@ -125,7 +130,7 @@ class Stage:
     """One run of the loop.
 
     folder: of its checkpoint, log and sheets; target: its weights; part: its name where a
-    training has several; on_begin: see ``fit``.
+    training has several; on_begin: see ``fit``; sheet: the bench's, None where none is wanted.
     """
 
     bench: Bench
@@ -139,20 +144,21 @@ class Stage:
     part: str | None = None
     on_begin: Callable[[dict[str, Tensor]], None] | None = None
 
-    def write(self) -> None:
-        """The weights as they are now."""
+    def write(self, step: int = 0) -> None:
+        """The weights as they are now, after a number of steps."""
         dtype = getattr(torch, self.bench.settings.file_dtype)
-        about = about_weights(self.document, self.bench.guidance.single)
-        self.trainee.write(self.target, about, dtype)
+        document = {**self.document, "loop": asdict(self.bench.settings.loop)}
+        about = about_weights(document, self.bench.guidance.single)
+        self.trainee.write(self.target, {**about, "step": str(step)}, dtype)
 
     def _show(self, step: int, ema: dict[str, Tensor]) -> None:
-        sheet = self.bench.sheet
         with averaged(self.trainee.module, ema):
-            self.write()
-            if sheet is not None:
-                unet, how = self.trainee.unet, self.shown
-                pictures = sheet.sampled(unet, how.solver, how.settings)
-                sheet.write(self.folder / f"sheet-{step:06d}.png", pictures)
+            self.write(step)
+        sheet = self.bench.sheet
+        if sheet is not None:
+            with self.trainee.aside():
+                images = sheet.sampled(self.shown.method, self.shown.settings)
+            sheet.write(self.folder / f"sheet-{step:06d}.png", images)
         draw_curves(self.folder / "loss.csv", self.folder / "loss.png", "loss")
         self._account()
 
@@ -177,7 +183,9 @@ class Stage:
         )
         module.load_state_dict(ema)
         if workers().first:
-            self.write()  # again, for a training killed between its checkpoint and its file
+            self.write(
+                self.loop.steps
+            )  # again, for a training killed between its checkpoint and its file
             self._account()
         return self.target
 

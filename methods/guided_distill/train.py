@@ -23,11 +23,12 @@ from sunbench.methods.common.losses import GuidanceLoss
 from sunbench.methods.common.networks import Conditioned
 from sunbench.methods.common.settings import FORMS
 from sunbench.methods.common.sheet import REFERENCE_STEPS
-from sunbench.methods.common.students import student_hash
+from sunbench.methods.common.students import StudentMethod, student_hash
 from sunbench.methods.common.trainees import FILE, WholeStudent, student_file
 from sunbench.methods.common.training import Bench, Shown, Stage, open_bench
 from sunbench.methods.ddim import ddim
 from sunbench.methods.guided_distill.loss import HalvingLoss
+from sunbench.methods.guided_distill.method import WEIGHTS
 from sunbench.methods.guided_distill.settings import GuidedTraining
 from sunbench.sampling import SampleSettings
 
@@ -79,8 +80,10 @@ class Earlier:
         return {name: student_hash(path) for name, path in paths.items() if path is not None}
 
 
-def _shown(bench: Bench, steps: int) -> Shown:
-    return Shown(ddim().solver, SampleSettings(steps, bench.shown_guidance))
+def _shown(bench: Bench, steps: int, target: Path) -> Shown:
+    """A student at a number of steps, which stage 1's is not tied to."""
+    student = StudentMethod(NAME, ddim().solver, WEIGHTS).with_weights(str(target), None)
+    return Shown(student, SampleSettings(steps, bench.shown_guidance))
 
 
 def stage1(bench: Bench, document: dict[str, Any], earlier: Earlier) -> Stage:
@@ -90,7 +93,7 @@ def stage1(bench: Bench, document: dict[str, Any], earlier: Earlier) -> Stage:
     student = Conditioned(trainee.unet, bench.pipeline)
     loss = GuidanceLoss(bench.feed(s.loop), bench.schedule, bench.teacher, student, s.weight)
     folder, target = out / "stage1", student_file(out / "stage1", "student", s.form)
-    shown = _shown(bench, REFERENCE_STEPS)
+    shown = _shown(bench, REFERENCE_STEPS, target)
     return Stage(bench, trainee, loss, s.loop, folder, target, document, shown, "stage1")
 
 
@@ -110,7 +113,7 @@ def stage2(
         steps,
     )
     folder, target = out / f"steps-{steps}", student_file(out / NAME, str(steps), s.form)
-    shown = _shown(bench, steps)
+    shown = _shown(bench, steps, target)
     return Stage(bench, trainee, loss, loop, folder, target, document, shown, str(steps))
 
 

@@ -17,9 +17,9 @@ from sunbench.methods.common.trainees import (
     student_file,
 )
 from sunbench.methods.common.training import Bench, Shown, Stage, open_bench, start_file
-from sunbench.methods.lcm.lora import TARGETS
+from sunbench.methods.lcm.lora import TARGETS, lcm_lora
 from sunbench.methods.lcm.loss import ConsistencyLoss
-from sunbench.methods.lcm.method import SOLVER
+from sunbench.methods.lcm.method import lcm
 from sunbench.methods.lcm.settings import LcmLoraTraining, LcmTraining
 from sunbench.models.hashes import file_hash
 from sunbench.sampling import SampleSettings
@@ -44,6 +44,7 @@ def lcm_stage(bench: Bench, start: Path | None = None) -> Stage:
     trainee = WholeStudent(bench.pipeline.unet, start, levels=bench.settings.levels)
     student = Conditioned(trainee.unet, bench.pipeline)
     target, on_begin = student, None
+    path = student_file(bench.out, "lcm", bench.settings.form)
     if bench.settings.target == "ema":
         average: Any = average_of(trainee)
         target = Conditioned(average, bench.pipeline)
@@ -57,9 +58,9 @@ def lcm_stage(bench: Bench, start: Path | None = None) -> Stage:
         _loss(bench, student, target),
         bench.settings.loop,
         bench.out,
-        student_file(bench.out, "lcm", bench.settings.form),
+        path,
         document,
-        Shown(SOLVER, SampleSettings(STEPS, bench.shown_guidance)),
+        Shown(lcm().with_weights(str(path), None), SampleSettings(STEPS, bench.shown_guidance)),
         on_begin=on_begin,
     )
 
@@ -69,16 +70,18 @@ def lcm_lora_stage(bench: Bench, start: Path | None = None) -> Stage:
     s, unet = bench.settings, bench.pipeline.unet
     document = bench.begin({} if start is None else {"lora": file_hash(start)})
     trainee = LoraStudent(unet, TARGETS, s.rank, s.alpha, s.loop.seed, start)
-    student = Plain(trainee.unet)
+    student, path = Plain(trainee.unet), bench.out / "lcm-lora.safetensors"
     return Stage(
         bench,
         trainee,
         _loss(bench, student, student),
         s.loop,
         bench.out,
-        bench.out / "lcm-lora.safetensors",
+        path,
         document,
-        Shown(SOLVER, SampleSettings(STEPS, 1.0)),
+        Shown(
+            lcm_lora().with_weights(str(path), None), SampleSettings(STEPS, bench.shown_guidance)
+        ),
     )
 
 

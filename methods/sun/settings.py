@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from sunbench.errors import UserError
+from sunbench.methods.common.settings import Guidance
 from sunbench.training import LoopSettings
 from sunbench.training.settings import TrainingSettings, asked, from_table, one_of, within
 
@@ -79,6 +80,11 @@ class SunTraining(TrainingSettings):
                 f"given {self.substeps} substeps in {min(self.delta, self.earliest):g} of the time,"
                 " expected at most one a timestep of 1000"
             )
+
+    def guidance(self, card_scale: float) -> Guidance:
+        """One scale: the teacher's, which the adapter stands for."""
+        scale = card_scale if self.guidance_scale is None else self.guidance_scale
+        return Guidance(scale, scale)
 
     @property
     def earliest(self) -> float:

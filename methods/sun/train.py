@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-import json
-import logging
 import random
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from sunbench.errors import UserError
-from sunbench.methods.common.sheet import Sheet
+from sunbench.methods.common.sheet import STEPS
+from sunbench.methods.common.trainees import Trainee
+from sunbench.methods.common.training import Bench, Shown, Stage
 from sunbench.methods.sun.adapter import SunAdapter
 from sunbench.methods.sun.files import write_adapter
 from sunbench.methods.sun.loss import (
@@ -24,19 +27,15 @@ from sunbench.methods.sun.loss import (
     sun_loss,
     targets,
 )
+from sunbench.methods.sun.method import sun
 from sunbench.methods.sun.negatives import negative_prompt, vocabulary
 from sunbench.methods.sun.pipelines import check_pipeline
 from sunbench.methods.sun.settings import SunTraining, read_settings
-from sunbench.methods.sun.sheet import sun_pictures
 from sunbench.models import LoadedModel, find, load
 from sunbench.prompts.negatives import Vocabulary
-from sunbench.training import fit
+from sunbench.sampling import SampleSettings
 from sunbench.training.data import Pictures, open_pictures
 from sunbench.training.encode import encode_pictures, encode_texts, schedule_of
-from sunbench.training.record import Cost, averaged, draw_curves, record_cost, settle
-from sunbench.training.workers import workers
-
-log = logging.getLogger(__name__)
 
 # ------------------------------------------------------------------------------ loss
 
@@ -113,36 +112,64 @@ class SunLoss:
 # ------------------------------------------------------------------------------ training
 
 
-def _document(loaded: LoadedModel, pictures: Pictures, loss: SunLoss) -> dict[str, Any]:
-    """What shapes a training besides the loop's settings."""
-    return {
-        "schema_version": 1,
-        "method": "sun",
-        "base": loaded.card.name,
-        "base_sha256": dict(sorted(loaded.hashes.items())),
-        "resolution": loaded.card.resolution,
-        "data": pictures.name,
-        **loss.settings.content(),
-        "guidance_scale": loss.w,
-    }
+class AdapterTrainee(Trainee):
+    """A SUN adapter beside the base's own U-Net, which is teacher and student in one."""
+
+    def __init__(self, unet: Any, adapter: SunAdapter) -> None:
+        self.unet, self.adapter = unet, adapter
+        self.module: nn.Module = adapter
+        self.binding = adapter.bind(unet)
+
+    def write(self, path: Path, about: Mapping[str, str], dtype: torch.dtype) -> None:
+        """One file, by attention names."""
+        write_adapter(self.adapter, path, dtype=dtype, about=about)
+
+    @contextmanager
+    def aside(self) -> Iterator[None]:
+        """Out of the U-Net for a while."""
+        self.binding.release()
+        try:
+            yield
+        finally:
+            self.binding = self.adapter.bind(self.unet)
 
 
-def _sheet(loss: SunLoss, resolution: int) -> Sheet | None:
-    """Of the texts of a micro-batch that is never trained on."""
-    n = min(loss.settings.sheet, loss.settings.loop.batch)
-    if n == 0:
-        return None
-    _, captions, negatives, _ = loss.texts(2**40)
-    c = encode_texts(loss.pipeline, captions[:n] + negatives[:n]).cpu()
-    positive, negative = c.chunk(2)
-    return Sheet(loss.pipeline, positive, negative, resolution, loss.w)
+class SunBench(Bench):
+    """What a SUN training begins with; its sheet has negative prompts of its own."""
 
+    @cached_property
+    def words(self) -> Vocabulary:
+        """Phrases of negative prompts."""
+        s, zoo = self.settings, self.loaded.card.architecture == "zoo"
+        return vocabulary(s.phrases, s.max_phrases, zoo=zoo)
 
-def _about(document: dict[str, Any], settings: SunTraining, step: int) -> dict[str, str]:
-    """Metadata of the adapter's file."""
-    base = {"base": document["base"], "base_sha256": json.dumps(document["base_sha256"])}
-    training = {**document, "loop": asdict(settings.loop)}
-    return {**base, "training": json.dumps(training), "step": str(step)}
+    def loss(self, adapter: SunAdapter) -> SunLoss:
+        """Of an adapter that is bound to the base."""
+        w = self.guidance.low
+        return SunLoss(self.pipeline, adapter, self.pictures, self.words, self.settings, w)
+
+    def document(self, start: dict[str, str]) -> dict[str, Any]:
+        """As for all, with the teacher's guidance."""
+        return {**super().document(start), "guidance_scale": self.guidance.low}
+
+    def sheet_texts(self, n: int) -> tuple[Tensor, Tensor]:
+        """Of a micro-batch that is never trained on."""
+        _, captions, negatives, _ = self.loss(self.adapter()).texts(2**40)
+        c = encode_texts(self.pipeline, captions[:n] + negatives[:n]).cpu()
+        positive, negative = c.chunk(2)
+        return positive, negative
+
+    def adapter(self) -> SunAdapter:
+        """The adapter as the training begins."""
+        s = self.settings
+        return SunAdapter.for_unet(
+            self.pipeline.unet,
+            add_pos=s.add_pos,
+            norm=s.norm,
+            init=s.init,
+            alpha0=s.alpha0,
+            seed=s.loop.seed,
+        )
 
 
 def train_adapter(
@@ -153,53 +180,20 @@ def train_adapter(
     Writes that file (averaged weights), loss.png and sheet-<step>.png at every checkpoint.
     Raises UserError where the folder holds another training or the loss is not finite.
     """
-    pipeline, card = loaded.pipeline, loaded.card
-    check_pipeline(pipeline)
-    schedule_of(pipeline)
-    zoo = card.architecture == "zoo"
-    words = vocabulary(settings.phrases, settings.max_phrases, zoo=zoo)
-    w = card.guidance_scale if settings.guidance_scale is None else settings.guidance_scale
-    for part in (pipeline.unet, pipeline.vae, pipeline.text_encoder):
-        part.eval().requires_grad_(False)
-    if settings.gradient_checkpointing:
-        pipeline.unet.enable_gradient_checkpointing()
-    adapter = SunAdapter.for_unet(
-        pipeline.unet,
-        add_pos=settings.add_pos,
-        norm=settings.norm,
-        init=settings.init,
-        alpha0=settings.alpha0,
-        seed=settings.loop.seed,
-    )
-    loss = SunLoss(pipeline, adapter, pictures, words, settings, w)
-    document = _document(loaded, pictures, loss)
-    settle(out, document)
-    binding = adapter.bind(pipeline.unet)
+    check_pipeline(loaded.pipeline)
+    schedule_of(loaded.pipeline)
+    bench = SunBench("sun", loaded, pictures, settings, out)
+    target = out / "sun.safetensors"
+    preview = SampleSettings(STEPS, bench.shown_guidance)
+    shown = Shown(sun().with_weights(str(target), None), preview)
+    document, adapter = bench.begin({}), bench.adapter()
+    trainee = AdapterTrainee(bench.pipeline.unet, adapter)
     try:
-        return _fit(loss, out, _sheet(loss, card.resolution), document)
+        return Stage(
+            bench, trainee, bench.loss(adapter), settings.loop, out, target, document, shown
+        ).run()
     finally:
-        binding.release()
-
-
-def _fit(loss: SunLoss, out: Path, sheet: Sheet | None, document: dict[str, Any]) -> Path:
-    adapter, settings, target = loss.adapter, loss.settings, out / "sun.safetensors"
-    dtype = getattr(torch, settings.file_dtype)
-    log.info("%s parameters, %s form", f"{adapter.parameter_count:,}", adapter.form)
-
-    def show(step: int, ema: dict[str, Tensor]) -> None:
-        with averaged(adapter, ema):
-            write_adapter(adapter, target, dtype=dtype, about=_about(document, settings, step))
-            if sheet is not None:
-                sheet.write(out / f"sheet-{step:06d}.png", sun_pictures(sheet, adapter))
-        draw_curves(out / "loss.csv", out / "loss.png")
-        record_cost(out, Cost.of(out, settings.loop, adapter.parameter_count), settings.loop)
-
-    ema = fit(adapter, loss, settings.loop, out, on_checkpoint=show)
-    if workers().first:  # again, for a training killed between its checkpoint and its file
-        about = _about(document, settings, settings.loop.steps)
-        with averaged(adapter, ema):
-            write_adapter(adapter, target, dtype=dtype, about=about)
-    return target
+        trainee.binding.release()
 
 
 def train(

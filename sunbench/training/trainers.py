@@ -1,4 +1,4 @@
-"""What can be trained, by name."""
+"""What can be trained, by name: the rows of the registry that have a trainer."""
 
 from __future__ import annotations
 
@@ -7,16 +7,10 @@ from pathlib import Path
 from typing import Protocol, cast
 
 from sunbench.errors import unknown
+from sunbench.registry import METHODS
 
-#: Name -> "module:callable".
-TRAINERS: dict[str, str] = {
-    "sun": "sunbench.methods.sun.train:train",
-    "lcm": "sunbench.methods.lcm.train:train_lcm",
-    "lcm-lora": "sunbench.methods.lcm.train:train_lcm_lora",
-    "guided-distill": "sunbench.methods.guided_distill.train:train",
-    "boostdiff-lora": "sunbench.methods.boostdiff.train:train_lora",
-    "boostdiff-bitfit": "sunbench.methods.boostdiff.train:train_bitfit",
-}
+#: Method -> "module:callable".
+TRAINERS: dict[str, str] = {name: e.trainer for name, e in METHODS.items() if e.trainer}
 
 
 class Trainer(Protocol):

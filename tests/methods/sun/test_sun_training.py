@@ -31,11 +31,12 @@ from sunbench.methods.sun import bound, read_adapter
 from sunbench.methods.sun.adapter import SunAdapter
 from sunbench.methods.sun.negatives import negative_prompt, vocabulary
 from sunbench.methods.sun.settings import LOOP, SunTraining, read_settings
-from sunbench.methods.sun.train import SunLoss, averaged, train_adapter
+from sunbench.methods.sun.train import SunLoss, train_adapter
 from sunbench.models import LoadedModel, ModelCard
 from sunbench.prompts.negatives import Vocabulary
 from sunbench.training.data import Listed, ZooPictures, from_folder, open_pictures, squared
 from sunbench.training.encode import encode_pictures, encode_texts
+from sunbench.training.record import averaged
 
 TINY = SunTraining(
     substeps=2,
