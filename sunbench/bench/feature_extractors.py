@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -15,6 +16,8 @@ from sunbench.metrics import ImagePairMetric, NotAvailable, find, load_network
 from sunbench.metrics.networks import Extractor, Network
 from sunbench.metrics.networks.backbone import checked, full_precision
 from sunbench.metrics.registry import MetricChoice
+
+T = TypeVar("T", np.float32, np.float64)
 
 #: What paired metrics read ("images", "latents"), of a cell and of its reference.
 Pairs = Mapping[str, tuple[Tensor, Tensor]]
@@ -103,7 +106,7 @@ class FeatureExtractors:
         return out
 
 
-def _finite(table: NDArray, name: str) -> NDArray:
+def _finite(table: NDArray[T], name: str) -> NDArray[T]:
     bad = np.flatnonzero(~np.isfinite(table).reshape(len(table), -1).all(1))
     if len(bad):
         raise UserError(

@@ -201,9 +201,10 @@ class Reducer:
     def _finite_n(self, made: CellHandle, choice: MetricChoice) -> FiniteN | None:
         place = (made.store.key, choice.label)
         if place not in self._halves and isinstance(choice.metric, SetMetric):
-            enough = made.cell.n_prompts >= 4
-            features = self.features(made, choice) if enough else None
-            self._halves[place] = features and choice.metric.finite_n(features)
+            halves = None
+            if made.cell.n_prompts >= 4:
+                halves = choice.metric.finite_n(self.features(made, choice))
+            self._halves[place] = halves
         return self._halves.get(place)
 
 

@@ -165,7 +165,7 @@ class PairedMetric(PerImageMetric):
 class ImagePairMetric(PairedMetric):
     """A paired metric that is computed while both images, or their latents, are in memory."""
 
-    reads = "images"
+    reads: ClassVar[Reads] = "images"
 
     @abstractmethod
     def paired_scores(self, images: Tensor, reference: Tensor, network: Network | None) -> Tensor:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor
 
 from sunbench.bench.feature_extractors import FeatureExtractors
@@ -83,7 +85,7 @@ def selftest(
     alarms = [a for name, images in planted.items() for a in judge.alarms(name, images)]
     false = [a for k in range(reruns) for a in judge.alarms("", honest_rerun(material, k))]
     shares = {
-        c.label: float(np.mean([a.caught for a in false if a.metric == c.label] or [0.0]))
+        c.label: float(np.mean([a.caught for a in false if a.metric == c.label] or [False]))
         for c in judge.choices
     }
     return SelfTest(tuple(alarms), shares, reruns)
@@ -128,11 +130,13 @@ class _Judge:
 
     def _measured(self, images: Tensor) -> list[Measured]:
         pairs = {"images": (images, self.material.reference)}
-        features = self.extractors.embed(images, self.batch)
-        features |= self.extractors.paired(pairs, _KEY, self.batch)
+        features: dict[str, NDArray[Any]] = {
+            **self.extractors.embed(images, self.batch),
+            **self.extractors.paired(pairs, _KEY, self.batch),
+        }
         return [choice.metric.measured(self._features(choice, features)) for choice in self.choices]
 
-    def _features(self, choice: MetricChoice, features: dict[str, np.ndarray]) -> CellFeatures:
+    def _features(self, choice: MetricChoice, features: dict[str, NDArray[Any]]) -> CellFeatures:
         metric, name = choice.metric, self.extractors.feature(choice, _KEY)
         paired = isinstance(metric, SetMetric | PerImageMetric) and metric.reads == "embeddings"
         other = self.embedded[name] if paired and metric.compares in ("sets", "pairs") else None
