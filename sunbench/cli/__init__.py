@@ -22,7 +22,7 @@ from sunbench.cli.reference import reference_app
 from sunbench.cli.report import pick, report
 from sunbench.cli.run import run
 from sunbench.cli.score import score
-from sunbench.cli.studies import negatives
+from sunbench.cli.studies import negatives, selftest
 from sunbench.cli.train import train
 from sunbench.cli.zoo import zoo_app
 from sunbench.errors import UserError
@@ -39,6 +39,7 @@ for _command, _panel in (
     (run, MEASURE),
     (score, MEASURE),
     (negatives, MEASURE),
+    (selftest, MEASURE),
     (report, READ),
     (pick, READ),
     (compare, READ),

@@ -1,10 +1,12 @@
-"""``sunbench negatives``: studies beside the main job."""
+"""``sunbench negatives`` and ``sunbench selftest``: studies beside the main job."""
 
 from __future__ import annotations
 
 import logging
 from pathlib import Path
 from typing import Annotated
+
+import typer
 
 from sunbench.cli import options as o
 from sunbench.cli.console import say
@@ -56,3 +58,22 @@ def negatives(
     logging.getLogger("sunbench").setLevel(logging.INFO)
     write(folder, request, list(measure(request, folder)))
     say(f"Tables: {folder / 'negatives.md'}")
+
+
+def selftest(
+    folder: Annotated[Path, typer.Argument(metavar="RUN", help="A finished run with its images.")],
+    model: Annotated[str | None, o.option("Model of the run; by default its first.")] = None,
+    images: Annotated[int, o.whole("images", "Images of each cell.", "--images")] = 256,
+    device: o.Device = None,
+) -> None:
+    """Plant faults into a run's images and show which metric catches which.
+
+    Exit code 0: every fault is caught by some metric, 1: one is not.
+    """
+    from sunbench.studies.selftest_run import FILE, selftest_run
+
+    result = selftest_run(folder, model, images=images, device=device or o.best_device())
+    missed = result.uncaught()
+    say(f"Caught by no metric: {', '.join(missed)}." if missed else "Every fault is caught.")
+    say(f"Table: {folder / FILE}")
+    raise typer.Exit(int(bool(missed)))
