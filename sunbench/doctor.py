@@ -36,12 +36,12 @@ def examine() -> list[list[str]]:
     root = cache_root()
     free = shutil.disk_usage(next(p for p in (root, *root.parents) if p.exists())).free
     rows = [
-        ["sunbench", f"{__version__}, Python {env['python']} on {env['system']}"],
-        ["processor", f"{env['processor']}, {env['cores']} cores, {env['threads']} threads"],
-        ["memory", human(env["memory_bytes"])],
-        ["GPU", ", ".join(env["gpus"]) or "none"],
+        ["sunbench", f"{__version__}, Python {env.python} on {env.system}"],
+        ["processor", f"{env.processor}, {env.cores} cores, {env.threads} threads"],
+        ["memory", human(env.memory_bytes)],
+        ["GPU", ", ".join(env.gpus) or "none"],
         ["cache", f"{_home(root)}, {human(free)} free"],
-        *([f"package {k}", v] for k, v in env["packages"].items()),
+        *([f"package {k}", v] for k, v in env.packages.items()),
     ]
     rows.append(["package open_clip", "available" if find_spec("open_clip") else "absent"])
     rows.append(["network inception", _inception()])

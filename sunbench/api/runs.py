@@ -123,17 +123,17 @@ class _Place:
         """The cells of a model that were sampled, reference first."""
         from sunbench.errors import unknown
 
-        entries = {m["card"]["name"]: m["cells"] for m in run.read_run()["models"]}
+        entries = {m.name: m.cells for m in run.read_run().models}
         if model not in entries:
             raise unknown("model of this run", model, entries)
-        sampled = [e for e in entries[model] if e["skip"] is None]
-        shown = [e for e in sampled if e["role"] in ("reference", "candidate")]
+        sampled = [e for e in entries[model] if e.skip is None]
+        shown = [e for e in sampled if e.role in ("reference", "candidate")]
         cells = {}
-        for entry in sorted(shown, key=lambda e: e["role"] != "reference"):
-            content = entry["content"]
-            method = "reference" if entry["role"] == "reference" else content["method"]
-            folder = cell_folder(run.path, entry["role"], entry["key"])
-            cells[f"{method} at {content['steps']} steps"] = CellStore(folder, content)
+        for entry in sorted(shown, key=lambda e: e.role != "reference"):
+            about = entry.about
+            method = "reference" if entry.role == "reference" else about.method
+            folder = cell_folder(run.path, entry.role, entry.key)
+            cells[f"{method} at {about.steps} steps"] = CellStore(folder, entry.content)
         if not cells:
             raise UserError(f"{model}: given no sampled cells, expected a finished run")
         return cls(model, cells)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +11,7 @@ from sunbench.bench.request import Request
 from sunbench.errors import UserError
 from sunbench.reference_sets import FLOOR_OFFSET, recipe_for
 from sunbench.sampling import Cell, Method, SampleSettings
-from sunbench.store import key
+from sunbench.store import CellRecord, Role, key
 
 if TYPE_CHECKING:
     from sunbench.models import LoadedModel
@@ -27,7 +28,7 @@ class PlannedCell:
     expected to take.
     """
 
-    role: str
+    role: Role
     cell: Cell
     prompts: PromptSet
     method: Method
@@ -38,6 +39,12 @@ class PlannedCell:
     def key(self) -> str:
         """The key of its content."""
         return key(self.cell.content())
+
+    @property
+    def record(self) -> CellRecord:
+        """What run.json says of it."""
+        content = json.loads(json.dumps(self.cell.content()))
+        return CellRecord(self.role, self.key, self.cell.label, content, self.skip)
 
     @property
     def place(self) -> tuple[str, str]:
@@ -66,7 +73,7 @@ def plan_cell(
     method: Method,
     steps: int,
     *,
-    role: str = "candidate",
+    role: Role = "candidate",
     seeds: tuple[int, ...] = (0,),
     guidance_scale: float | None = None,
     resolution: int | None = None,

@@ -45,7 +45,7 @@ def read_marker(folder: Path) -> Any:
 
 def _is_run(folder: Path) -> bool:
     try:
-        document = RunFolder(folder).read_run()
+        RunFolder(folder).read_run()
     except UserError:
         return False
-    return {"request", "models"} <= document.keys()
+    return True

@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 import platform
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any
 
 import psutil
 import torch
 
 from sunbench import __version__
+from sunbench.store import EnvironmentRecord
 
 PACKAGES = ("torch", "torchvision", "diffusers", "transformers", "peft", "numpy", "scipy", "pillow")
 
@@ -31,17 +31,17 @@ def _processor() -> str:
         return platform.processor() or platform.machine()
 
 
-def environment() -> dict[str, Any]:
+def environment() -> EnvironmentRecord:
     """Everything about this machine that may matter to a number."""
     gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
-    return {
-        "sunbench": __version__,
-        "python": platform.python_version(),
-        "system": platform.system(),
-        "packages": {p: _version(p) for p in PACKAGES},
-        "processor": _processor(),
-        "cores": os.cpu_count(),
-        "threads": torch.get_num_threads(),
-        "memory_bytes": psutil.virtual_memory().total,
-        "gpus": gpus,
-    }
+    return EnvironmentRecord(
+        sunbench=__version__,
+        python=platform.python_version(),
+        system=platform.system(),
+        packages={p: _version(p) for p in PACKAGES},
+        processor=_processor(),
+        cores=os.cpu_count(),
+        threads=torch.get_num_threads(),
+        memory_bytes=psutil.virtual_memory().total,
+        gpus=tuple(gpus),
+    )

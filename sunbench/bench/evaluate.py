@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 from sunbench.bench.feature_extractors import FeatureExtractors
 from sunbench.bench.handles import CellHandle
 from sunbench.bench.planner import ModelPlan
 from sunbench.bench.reduce import Reducer, result_row
 from sunbench.bench.takes import takes
-from sunbench.store import ResultRow
+from sunbench.store import FiniteNRow, PairRow, ResultRow, SetPairRow, TrainingRequirements
 from sunbench.store.timings import TimingRow
 
 
@@ -20,11 +19,11 @@ class Outcome:
     """The numbers of a run, images that are all black, and shards that had to be made."""
 
     rows: list[ResultRow] = field(default_factory=list)
-    pairs: list[dict[str, Any]] = field(default_factory=list)
-    set_pairs: list[dict[str, Any]] = field(default_factory=list)
-    finite_n: list[dict[str, Any]] = field(default_factory=list)
+    pairs: list[PairRow] = field(default_factory=list)
+    set_pairs: list[SetPairRow] = field(default_factory=list)
+    finite_n: list[FiniteNRow] = field(default_factory=list)
     times: list[TimingRow] = field(default_factory=list)
-    takes: list[dict[str, Any]] = field(default_factory=list)
+    requirements: list[TrainingRequirements] = field(default_factory=list)
     black: int = 0
     new_shards: int = 0
 
@@ -65,8 +64,7 @@ def add_requirements(model: ModelPlan, outcome: Outcome) -> None:
     assert model.loaded is not None
     methods = {c.method.name: c.method for c in model.cells if c.role == "candidate"}
     for method in methods.values():
-        needs = takes(method, model.loaded.pipeline)
-        outcome.takes.append({"model": model.card.name, **needs})
+        outcome.requirements.append(takes(model.card.name, method, model.loaded.pipeline))
 
 
 def _black(handle: CellHandle) -> int:

@@ -25,16 +25,12 @@ from sunbench.bench.request import Request
 from sunbench.errors import UserError
 from sunbench.models import ModelCard, find
 from sunbench.paths import cell_folder
-from sunbench.store import CellStore, RunFolder, key, sha256_file
-from sunbench.store.timings import timing_rows
+from sunbench.store import CellRecord, CellStore, RunDocument, RunFolder, key, sha256_file
 
 #: Whose code shapes the numbers.
 PACKAGES = ("sunbench", "sunbench.methods", "sunbench.reference_sets")
 
 Stat = tuple[str, int, int]
-
-#: What results.json holds beside its rows.
-MORE = ("pairs", "set_pairs", "finite_n", "takes")
 
 
 @dataclass(frozen=True)
@@ -49,7 +45,7 @@ class Receipt:
         chosen = cards(request)
         places = _strings([request.to_json(), *(c.content for c in chosen)])
         files = [s for place in sorted(set(places)) for s in _stats(Path(place).expanduser())]
-        content = [request.to_json(), only, [_content(c) for c in chosen], environment()]
+        content = [request.to_json(), only, [_content(c) for c in chosen], environment().to_json()]
         return cls(key([content, files, _stats(zoo.weights()), _code(), _downloads()]))
 
     def outcome(self, run: RunFolder) -> Outcome | None:
@@ -60,12 +56,17 @@ class Receipt:
             document, results = run.read_run(), run.read_results_document()
             if not all(_whole(run.path, cell) for cell in _cells(document)):
                 return None
-            rows = run.read_results()
-            times = timing_rows(results.get("timing", []), f"{run.results_file}, timing")
         except (UserError, OSError):
             return None
-        more = {name: results.get(name, []) for name in MORE}
-        return Outcome(rows, times=list(times), **more, black=document["black_images"])
+        return Outcome(
+            rows=list(results.rows),
+            pairs=list(results.pairs),
+            set_pairs=list(results.set_pairs),
+            finite_n=list(results.finite_n),
+            times=list(results.timing),
+            requirements=list(results.requirements),
+            black=document.black_images,
+        )
 
     def write(self, run: RunFolder) -> None:
         """Say in the run's folder that it is finished."""
@@ -76,20 +77,15 @@ def _documents(run: RunFolder) -> dict[str, str]:
     return {f.name: sha256_file(f) for f in (run.run_file, run.results_file)}
 
 
-def _cells(document: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    for model in document["models"]:
-        sources = model.get("sources", {})
-        yield from [sources] if "content" in sources else []
-        yield from (cell for cell in model["cells"] if cell["skip"] is None)
+def _cells(document: RunDocument) -> Iterator[CellRecord]:
+    for model in document.models:
+        yield from (cell for cell in model.all_cells if cell.skip is None)
 
 
-def _whole(run: Path, cell: dict[str, Any]) -> bool:
+def _whole(run: Path, cell: CellRecord) -> bool:
     """Whether every shard of a cell is there with its checksums right."""
-    content = cell["content"]
-    store = CellStore.open(cell_folder(run, cell["role"], cell["key"]))
-    images = content["prompts"]["n"] * len(content["seeds"])
-    shards = -(-images // content["shard_size"])
-    return store.key == cell["key"] and all(store.has_shard(k) for k in range(shards))
+    store = CellStore.open(cell_folder(run, cell.role, cell.key))
+    return store.key == cell.key and all(store.has_shard(k) for k in range(cell.about.shards))
 
 
 # ------------------------------------------------------------------------------ the stamp

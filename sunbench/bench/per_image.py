@@ -17,16 +17,14 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-from sunbench.bench.reduce import ROLE_NAMES
 from sunbench.errors import NotAvailable, UserError
 from sunbench.metrics import CellFeatures, PerImageMetric, clip_extractor
 from sunbench.metrics.registry import MetricChoice, find
 from sunbench.paths import cell_folder
-from sunbench.store import CellStore, ResultRow, RunFolder, ShardRow, key, write_atomic
+from sunbench.store import CellStore, ResultRow, Role, RunFolder, ShardRow, key, write_atomic
 
 SCHEMA_VERSION = 1
 FILE = "per_image.safetensors"
-_ROLES = {name: role for role, name in ROLE_NAMES.items()}
 #: How far stored scores may average from their row: float32, and text embedded elsewhere.
 _AGREE = 1e-3
 
@@ -37,7 +35,7 @@ Scores = NDArray[np.float32]
 class Recorded:
     """A cell as run.json tells of it, with the content of the reference it is compared with."""
 
-    role: str
+    role: Role
     key: str
     label: str
     content: dict[str, Any]
@@ -117,7 +115,7 @@ class Side:
     """One of the two that are compared.
 
     cells: by role and key. values: per-image scores by cell key and metric, where they can be
-    had. networks: weights of the feature network by model and metric.
+    had.
     """
 
     path: Path
@@ -125,11 +123,10 @@ class Side:
     cells: dict[tuple[str, str], Recorded]
     light: bool
     values: dict[tuple[str, str], Scores] = field(default_factory=dict)
-    networks: dict[tuple[str, str], str] = field(default_factory=dict)
 
     def cell(self, row: ResultRow) -> Recorded:
         """The cell behind a row; UserError when run.json does not tell of it."""
-        found = self.cells.get((_ROLES.get(row.method, "candidate"), row.key))
+        found = self.cells.get((row.role, row.key))
         if found is None:
             raise UserError(
                 f"{self.path}: results.json holds {row.name} of cell {row.key}, which run.json "
@@ -149,10 +146,7 @@ def open_side(path: Path) -> Side:
     """A finished run or a light baseline without its scores; one clear UserError for a defect."""
     run = RunFolder(path)
     rows = run.read_results()
-    try:
-        cells = {(c.role, c.key): c for c in _recorded(run.read_run())}
-    except (KeyError, TypeError) as error:
-        raise UserError(f"{run.run_file}: given no {error}, expected a finished run's") from error
+    cells = {(c.role, c.key): c for c in _recorded(run)}
     side = Side(path, rows, cells, (path / FILE).exists())
     for row in rows:
         side.cell(row)
@@ -160,20 +154,21 @@ def open_side(path: Path) -> Side:
 
 
 def read_scores(side: Side, texts: Texts) -> None:
-    """Fill in the scores and networks; UserError for scores that are not those of the rows."""
+    """Fill in the scores; UserError for scores that are not those of the rows."""
     _read_light(side) if side.light else _read_run(side, texts)
     for row in side.rows:
         _check(side, row)
 
 
-def _recorded(run: dict[str, Any]) -> Iterator[Recorded]:
-    for model in run["models"]:
-        entries = model["cells"]
-        reference = next(e["content"] for e in entries if e["role"] == "reference")
-        for e in entries:
-            if key(e["content"]) != e["key"]:
-                raise UserError(f"run.json: {e['label']}: its key is not that of its content")
-            yield Recorded(e["role"], e["key"], e["label"], e["content"], e["skip"], reference)
+def _recorded(run: RunFolder) -> Iterator[Recorded]:
+    for model in run.read_run().models:
+        reference = model.of_role("reference")
+        if reference is None:
+            raise UserError(f"{run.run_file}: given no reference of {model.name}, expected one")
+        for c in model.cells:
+            if key(c.content) != c.key:
+                raise UserError(f"{run.run_file}: {c.label}: its key is not that of its content")
+            yield Recorded(c.role, c.key, c.label, c.content, c.skip, reference.content)
 
 
 def _check(side: Side, row: ResultRow) -> None:
@@ -209,7 +204,6 @@ def _read_light(side: Side) -> None:
     for name, array in arrays.items():
         cell, _, metric = name.partition("/")
         side.values[cell, metric] = array
-    side.networks.update({(m, label): k for m, label, k in about["networks"]})
 
 
 def _read_run(side: Side, texts: Texts) -> None:
@@ -218,16 +212,10 @@ def _read_run(side: Side, texts: Texts) -> None:
         if row.value is None:
             continue
         cell, choice = side.cell(row), find(row.metric)
-        mine = [k for k in kept.values() if k and k.cell.content["model"] == row.model]
-        weights = _weights(mine, choice)
-        side.networks[row.model, row.metric] = "+".join(weights)
         reference = kept.get(("reference", key(cell.reference)))
-        one = kept[cell.role, cell.key]
-        tried = [_scores(one, reference, choice, w, texts) for w in weights or [""]]
-        found = [s for s in tried if s is not None]
-        if found:  # of several networks' scores, those that the row was made from
-            best = min(found, key=lambda s: abs(float(s.mean()) - (row.value or 0.0)))
-            side.values[row.key, row.metric] = best.astype(np.float32)
+        scores = _scores(kept[cell.role, cell.key], reference, choice, row.feature_key, texts)
+        if scores is not None:
+            side.values[row.key, row.metric] = scores.astype(np.float32)
 
 
 def _kept(cell: Recorded, run: Path) -> Kept | None:
@@ -235,18 +223,6 @@ def _kept(cell: Recorded, run: Path) -> Kept | None:
     if cell.role != "candidate" and not cell.folder(run).is_dir():
         return None
     return Kept(cell, run)
-
-
-def _weights(cells: list[Kept], choice: MetricChoice) -> list[str]:
-    """Weights (8 digits) of the metric's network that all cells of a model have features of."""
-    if choice.net is None:
-        return []
-    held = []
-    for one in cells:
-        if choice.metric.reads == "embeddings" or one.cell.role == "candidate":
-            prefix = choice.feature_name("", key(one.cell.reference))
-            held.append({n.removeprefix(prefix) for n in one.names(prefix)})
-    return sorted(n for n in set.intersection(*held) if len(n) == 8) if held else []
 
 
 def _scores(
@@ -286,8 +262,7 @@ def write_light(side: Side, folder: Path) -> None:
     if side.light:
         raise UserError(f"{side.path}: given a light baseline, expected the folder of a run")
     folder.mkdir(parents=True, exist_ok=True)
-    networks = sorted([m, label, k] for (m, label), k in side.networks.items())
-    about = json.dumps({"schema_version": SCHEMA_VERSION, "networks": networks})
+    about = json.dumps({"schema_version": SCHEMA_VERSION})
     arrays = {f"{k}/{m}": np.ascontiguousarray(v) for (k, m), v in sorted(side.values.items())}
     write_atomic(folder / FILE, save(arrays, {"sunbench": about}))
     for name in ("run.json", "results.json"):

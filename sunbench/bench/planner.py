@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import psutil
 import torch
@@ -20,6 +21,7 @@ from sunbench.models import ModelCard, find, load
 from sunbench.paths import cell_folder
 from sunbench.sampling import latent_shape
 from sunbench.sampling.texts import embedding_bytes
+from sunbench.store import ModelRecord, PromptSetRecord
 from sunbench.timing import seconds_per_evaluation
 
 if TYPE_CHECKING:
@@ -40,7 +42,7 @@ class ModelPlan:
     card: ModelCard
     prompts: PromptSet
     cells: list[PlannedCell]
-    facts: dict[str, Any]
+    facts: ModelRecord
     seconds_per_nfe: float = 0.0
     loaded: LoadedModel | None = None
     sources: SourcePlan | None = None
@@ -63,20 +65,11 @@ class ModelPlan:
         return self.nfe * self.seconds_per_nfe
 
     @property
-    def provenance(self) -> dict[str, Any]:
+    def provenance(self) -> ModelRecord:
         """For run.json: where everything came from, and its cells."""
-        cells = [
-            {
-                "role": c.role,
-                "key": c.key,
-                "label": c.cell.label,
-                "content": c.cell.content(),
-                "skip": c.skip,
-            }
-            for c in self.cells
-        ]
-        sources = {} if self.sources is None else {"sources": self.sources.provenance()}
-        return {**self.facts, "cells": cells, **sources}
+        sources = None if self.sources is None else self.sources.provenance()
+        cells = tuple(c.record for c in self.cells)
+        return replace(self.facts, cells=cells, sources=sources)
 
 
 def default_metrics(card: ModelCard, task: str = "text2image") -> tuple[str, ...]:
@@ -149,13 +142,14 @@ def plan(request: Request) -> list[ModelPlan]:
 def _plan_model(loaded: LoadedModel, rows: PromptSet, request: Request) -> ModelPlan:
     sources = plan_sources(loaded, rows, request)
     cells = plan_model(loaded, rows, request, task_content(request, sources))
-    facts = {
-        "card": loaded.card.content,
-        "vae": loaded.vae,
-        "revision": loaded.revision,
-        "weights": loaded.hashes,
-        "prompts": {"name": rows.name, "hash": rows.hash, "n": len(rows), "source": rows.source},
-    }
+    facts = ModelRecord(
+        card=json.loads(json.dumps(loaded.card.content)),
+        weights=loaded.hashes,
+        prompts=PromptSetRecord(rows.name, rows.hash, len(rows), rows.source),
+        cells=(),
+        vae=loaded.vae,
+        revision=loaded.revision,
+    )
     side = latent_shape(loaded.pipeline, cells[0].cell.resolution)[1]
     batch = min(BatchSize(request.batch, request.device).size, TIMED_BATCH)
     seconds = seconds_per_evaluation(loaded.pipeline, batch, side)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -27,9 +27,7 @@ from sunbench.metrics.metric import Measured
 from sunbench.metrics.networks import ClipExtractor
 from sunbench.metrics.registry import MetricChoice
 from sunbench.sampling import Cell
-from sunbench.store import ResultRow, key
-
-ROLE_NAMES = {"reference": "reference", "floor": "reference (other seeds)"}
+from sunbench.store import FiniteNRow, PairRow, ResultRow, SetPairRow, key
 
 
 def gather(made: CellHandle, feature: str) -> np.ndarray:
@@ -85,7 +83,8 @@ class Reducer:
         if self.floor is not None and made.planned.role == "candidate":
             relative = value.relative(self.measured(self.floor, choice))
         estimate = value.value.estimate()
-        return result_row(made.planned, choice, estimate, None, nfe, protocol, relative)
+        row = result_row(made.planned, choice, estimate, None, nfe, protocol, relative)
+        return replace(row, feature_key=self.extractors.feature_key(choice)[:8])
 
     def _protocol(self, choice: MetricChoice) -> str:
         network = self.extractors.network(choice)
@@ -130,7 +129,7 @@ class Reducer:
 
     # ------------------------------------------------------------------------- comparisons
 
-    def pairs(self, candidates: list[CellHandle], choice: MetricChoice) -> list[dict[str, Any]]:
+    def pairs(self, candidates: list[CellHandle], choice: MetricChoice) -> list[PairRow]:
         """Every two methods at equal steps on a paired metric: win rate and difference."""
         metric, two = choice.metric, list(at_equal_steps(candidates))
         if not isinstance(metric, PairedMetric):
@@ -138,7 +137,7 @@ class Reducer:
         differences = [self._difference(a, b, choice, metric) for a, b in two]
         margins = [self._margin(choice)] * len(two)
         return [
-            self._closer(a, b, choice) | asdict(c) | {"detectable": detectable(d, len(two))}
+            PairRow(**self._closer(a, b, choice), **asdict(c), detectable=detectable(d, len(two)))
             for (a, b), d, c in zip(two, differences, compared(differences, margins), strict=True)
         ]
 
@@ -164,7 +163,7 @@ class Reducer:
         share = {"a_closer": e.value, "low": e.low, "high": e.high, "n": e.n}
         return _names(a, b, choice) | share
 
-    def set_pairs(self, candidates: list[CellHandle], choice: MetricChoice) -> list[dict[str, Any]]:
+    def set_pairs(self, candidates: list[CellHandle], choice: MetricChoice) -> list[SetPairRow]:
         """Every two methods at equal steps on a distance of sets: difference, and its order.
 
         order_holds: A and B stand in one order at N, at N / 2 and at infinity.
@@ -185,17 +184,18 @@ class Reducer:
             held = {m.cell.method: self._finite_n(m, choice) for m in (a, b)}
             known = {name: value for name, value in held.items() if value is not None}
             holds = not order_changes(known) if len(known) == 2 else None
-            out.append(_names(a, b, choice) | asdict(c) | {"order_holds": holds})
+            out.append(SetPairRow(**_names(a, b, choice), **asdict(c), order_holds=holds))
         return out
 
-    def finite_n(self, cells: list[CellHandle], choice: MetricChoice) -> list[dict[str, Any]]:
+    def finite_n(self, cells: list[CellHandle], choice: MetricChoice) -> list[FiniteNRow]:
         """What each cell's distance of sets owes to its number of images."""
         out = []
         for made in cells:
             if (held := self._finite_n(made, choice)) is not None:
                 names = {"model": made.cell.model, "role": made.planned.role}
                 names |= {"method": made.cell.method, "metric": choice.label}
-                out.append(names | {"steps": made.cell.steps, "n": made.cell.images} | asdict(held))
+                place = names | {"steps": made.cell.steps, "n": made.cell.images}
+                out.append(FiniteNRow(**place, **asdict(held)))
         return out
 
     def _finite_n(self, made: CellHandle, choice: MetricChoice) -> FiniteN | None:
@@ -250,7 +250,8 @@ def result_row(
             low, high = estimate.low, estimate.high
     return ResultRow(
         model=cell.model,
-        method=ROLE_NAMES.get(planned.role, cell.method),
+        method=cell.method,
+        role=planned.role,
         steps=cell.steps,
         task=cell.task,
         prompts=cell.prompts,
@@ -261,6 +262,7 @@ def result_row(
         n=cell.images,
         nfe=nfe,
         protocol=protocol,
+        feature_key="",
         reason=reason,
         key=key(cell.content()),
         relative=None if relative is None else relative.value,

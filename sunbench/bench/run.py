@@ -7,7 +7,7 @@ import logging
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from sunbench.bench.cells import PlannedCell
 from sunbench.bench.claim import claim
@@ -27,7 +27,7 @@ from sunbench.errors import CannotSample, UserError
 from sunbench.paths import reference_sets
 from sunbench.sampling import text_pipeline
 from sunbench.sampling.masks import mask
-from sunbench.store import RunFolder, ensure_space
+from sunbench.store import Results, RunDocument, RunFolder, ensure_space
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -164,32 +164,35 @@ class _Run:
     def _write(
         self, plans: list[ModelPlan], clock: Clock, outcome: Outcome, seconds: float
     ) -> None:
-        document = {
-            "request": self.request.to_json(),
-            "environment": environment(),
-            "seconds": seconds,
-            "phases": dict(clock.seconds),
-            "black_images": outcome.black,
-            "new_shards": outcome.new_shards,
-            "models": [p.provenance for p in plans],
-        }
-        if outcome.new_shards or self._asked() != json.loads(json.dumps(document["request"])):
+        document = RunDocument(
+            request=json.loads(json.dumps(self.request.to_json())),
+            environment=environment(),
+            models=tuple(p.provenance for p in plans),
+            seconds=seconds,
+            phases=dict(clock.seconds),
+            black_images=outcome.black,
+            new_shards=outcome.new_shards,
+        )
+        if outcome.new_shards or self._is_other(document):
             self.run.write_run(document)
-        more = {
-            "pairs": outcome.pairs,
-            "set_pairs": outcome.set_pairs,
-            "finite_n": outcome.finite_n,
-            "timing": [row.to_json() for row in outcome.times],
-            "takes": outcome.takes,
-        }
-        self.run.write_results(outcome.rows, more)
+        self.run.write_results(
+            Results(
+                rows=tuple(outcome.rows),
+                pairs=tuple(outcome.pairs),
+                set_pairs=tuple(outcome.set_pairs),
+                finite_n=tuple(outcome.finite_n),
+                timing=tuple(outcome.times),
+                requirements=tuple(outcome.requirements),
+            )
+        )
 
-    def _asked(self) -> Any:
-        """The request that run.json holds, if any: a finished run is left as it is."""
+    def _is_other(self, document: RunDocument) -> bool:
+        """Whether run.json says anything else of what was run; else it is left as it is."""
         try:
-            return self.run.read_run().get("request")
-        except UserError:  # missing or cut short: to be written again
-            return None
+            held = self.run.read_run()
+        except UserError:  # missing or broken: to be written again
+            return True
+        return (held.request, held.models) != (document.request, document.models)
 
 
 def _ensure_room(out: Path, here: int, cached: int) -> None:

@@ -33,7 +33,7 @@ from sunbench.reference_sets import SOURCE_OFFSET
 from sunbench.sampling import Cell
 from sunbench.sampling.edges import FILTER
 from sunbench.sampling.masks import NAMED
-from sunbench.store import key, sha256_file
+from sunbench.store import SourcesRecord, key, sha256_file
 from sunbench.store.pictures import picture_files
 
 if TYPE_CHECKING:
@@ -60,13 +60,13 @@ class SourcePlan:
             return {"sources": key([sha256_file(f) for f in self.files])}
         return {"sources": key(self.own.cell.content()), "source_shift": self.shift}
 
-    def provenance(self) -> dict[str, Any]:
+    def provenance(self) -> SourcesRecord:
         """For run.json: where the sources are from."""
+        sources = str(self.content()["sources"])
         if self.own is None:
-            return {"role": "source", "files": [f.name for f in self.files], **self.content()}
-        cell = self.own.cell
-        entry = {"role": "source", "label": f"sources of {cell.model}", "skip": None}
-        return {**entry, "key": key(cell.content()), "content": cell.content()}
+            return SourcesRecord(sources, files=tuple(f.name for f in self.files))
+        record = replace(self.own.record, label=f"sources of {self.own.cell.model}")
+        return SourcesRecord(sources, self.shift, cell=record)
 
 
 def plan_sources(loaded: LoadedModel, rows: PromptSet, request: Request) -> SourcePlan | None:

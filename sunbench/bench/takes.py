@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from sunbench.errors import UserError
+from sunbench.store import TrainingRequirements
 from sunbench.training.record import read_training
 
 log = logging.getLogger(__name__)
@@ -29,22 +30,23 @@ def training_of(weights: Path, method: str) -> dict[str, Any] | None:
     return None
 
 
-def takes(method: Any, pipeline: Any) -> dict[str, Any]:
-    """A method's needs on a pipeline, JSON-able; None for what is not known.
+def takes(model: str, method: Any, pipeline: Any) -> TrainingRequirements:
+    """A method's needs on a model's pipeline; None for what is not known.
 
     training: "none", "once a base" or "once a model"; base: the model that its weights were trained
     on; document: their training.json. Methods from outside need not say any of it.
     """
     document = _document(method, pipeline)
     cost = (document or {}).get("cost", {})
-    return {
-        "method": method.name,
-        "training": getattr(method, "training", None),
-        "negative_prompts": getattr(method, "negative_prompts", None),
-        "base": (document or {}).get("base"),
+    return TrainingRequirements(
+        model=model,
+        method=method.name,
+        training=getattr(method, "training", None),
+        negative_prompts=getattr(method, "negative_prompts", None),
+        base=(document or {}).get("base"),
         **{name: cost.get(name) for name in COST},
-        "document": document,
-    }
+        document=document,
+    )
 
 
 def _document(method: Any, pipeline: Any) -> dict[str, Any] | None:

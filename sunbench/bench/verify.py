@@ -52,21 +52,19 @@ def verify_run(path: Path) -> tuple[int, list[str]]:
     run = RunFolder(path)
     run.read_results()
     checked, problems = 0, []
-    for model in run.read_run()["models"]:
+    for model in run.read_run().models:
         reference: Path | None = None
-        sources = model.get("sources", {})
-        own_sources = [sources] if "content" in sources else []
-        for entry in [*own_sources, *model["cells"]]:
-            if entry["skip"] is not None:
+        for entry in model.all_cells:
+            if entry.skip is not None:
                 continue
-            own = entry["role"] == "candidate"
-            folder, content = cell_folder(path, entry["role"], entry["key"]), entry["content"]
-            wrong = key(content) != entry["key"]
-            found = [f"{entry['label']}: its key is not that of its content"] if wrong else []
-            found = found or verify_store(folder, content)
+            own = entry.role == "candidate"
+            folder = cell_folder(path, entry.role, entry.key)
+            wrong = key(entry.content) != entry.key
+            found = [f"{entry.label}: its key is not that of its content"] if wrong else []
+            found = found or verify_store(folder, entry.content)
             problems += found
             checked += 1
-            reference = folder if entry["role"] == "reference" else reference
+            reference = folder if entry.role == "reference" else reference
             if own and not found and reference is not None and reference.is_dir():
-                _verify_pairs(folder, reference, content)
+                _verify_pairs(folder, reference, entry.content)
     return checked, problems

@@ -17,7 +17,6 @@ from sunbench.paper.catalogue import Entry, PaperModel, Row
 from sunbench.paper.numbers import Printed, printed
 from sunbench.paper.plan import ModelMap
 from sunbench.paper.runs import PartRun, label_of
-from sunbench.report.tables import FLOOR
 from sunbench.store import ResultRow, RunFolder
 
 #: The paper prints cosines, our clip_score is 100 times that.
@@ -102,8 +101,8 @@ def row_of(
     rows: tuple[ResultRow, ...], model: str, method: str, steps: int, metric: str
 ) -> ResultRow | None:
     """One row of a run."""
-    place = (model, method, steps, metric)
-    return next((r for r in rows if (r.model, r.method, r.steps, r.metric) == place), None)
+    place = (model, "candidate", method, steps, metric)
+    return next((r for r in rows if (r.model, r.role, r.method, r.steps, r.metric) == place), None)
 
 
 def _value(
@@ -121,10 +120,10 @@ def _value(
 
 
 def _recorded(run: Path, model: str, role: str, key: str | None) -> Recorded:
-    for entry in RunFolder(run).read_run()["models"]:
-        for c in entry["cells"]:
-            if c["content"]["model"] == model and c["role"] == role and key in (None, c["key"]):
-                return Recorded(role, c["key"], c["label"], c["content"], c["skip"], {})
+    for entry in RunFolder(run).read_run().models:
+        for c in entry.cells:
+            if entry.name == model and c.role == role and key in (None, c.key):
+                return Recorded(c.role, c.key, c.label, c.content, c.skip, {})
     raise UserError(f"{run}: no {role} of {model} in its run.json; run it again")
 
 
@@ -195,6 +194,6 @@ def floors(runs: dict[str, PartRun], models: ModelMap, metric: str = "fid") -> l
     out = []
     for card in models.cards:
         label = label_of(card, metric)
-        rows = [r for f in runs.values() for r in f.rows if r.method == FLOOR]
+        rows = [r for f in runs.values() for r in f.rows if r.role == "floor"]
         out += [r for r in rows if (r.model, r.metric) == (card.name, label)][:1]
     return out

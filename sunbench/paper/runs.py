@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from sunbench.bench import Request
@@ -13,7 +13,8 @@ from sunbench.errors import UserError
 from sunbench.metrics.registry import find as find_metric
 from sunbench.models import ModelCard
 from sunbench.paper.plan import Job, Options
-from sunbench.store import ResultRow, RunFolder
+from sunbench.store import ResultRow, RunDocument, RunFolder
+from sunbench.store.decode import decode
 
 #: Settings in which a finished run that is used again must agree with the user's.
 CHOICES = ("images", "seeds", "prompts", "negatives", "dtype")
@@ -39,13 +40,9 @@ def label_of(card: ModelCard, metric: str) -> str:
 # ------------------------------------------------------------------------------ reuse
 
 
-def read_request(document: dict[str, Any], where: str) -> Request:
+def read_request(document: RunDocument, where: str) -> Request:
     """The request in a run.json; UserError when it is not one of this version."""
-    names = {f.name for f in fields(Request)}
-    record = document.get("request")
-    if not isinstance(record, dict) or not set(record) <= names:
-        raise UserError(f"{where}: its request is not of this version; run it again")
-    return Request(**{k: tuple(v) if isinstance(v, list) else v for k, v in record.items()})
+    return decode(Request, document.request, f"{where}, request")
 
 
 def widened(job: Job, options: Options) -> Request:
@@ -90,7 +87,11 @@ def _models(held: Request, wanted: Request) -> tuple[str, ...]:
 def covered(rows: list[ResultRow], wanted: Request) -> bool:
     """Whether every cell of a request has its values already."""
     labels = [find_metric(m).label for m in wanted.metrics]
-    held = {(r.model, r.method, r.steps, r.metric) for r in rows if r.value is not None}
+    held = {
+        (r.model, r.method, r.steps, r.metric)
+        for r in rows
+        if r.value is not None and r.role == "candidate"
+    }
     return all(
         (card.name, method, steps, label) in held
         for card in cards(wanted)

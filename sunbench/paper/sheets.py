@@ -23,7 +23,7 @@ from sunbench.paper.runs import PartRun
 from sunbench.prompts import Prompt
 from sunbench.report.html.gallery import cells as kept_cells
 from sunbench.report.shards import CellFiles
-from sunbench.store import RunFolder, write_atomic
+from sunbench.store import ModelRecord, RunFolder, write_atomic
 from sunbench.store.files import make_folder
 
 Image = NDArray[np.uint8]
@@ -67,15 +67,14 @@ class RunImages:
         self.models: dict[str, list[CellFiles]] = {}
         self.skips: dict[tuple[str, str], str] = {}
         if run.absent is None:
-            for model in RunFolder(run.job.folder).read_run()["models"]:
+            for model in RunFolder(run.job.folder).read_run().models:
                 self._add(run.job.folder, model)
 
-    def _add(self, folder: Path, model: dict[str, Any]) -> None:
-        name = model["card"]["name"]
-        self.models[name] = kept_cells(folder, model["cells"])
-        for c in model["cells"]:
-            if c["skip"] is not None:
-                self.skips[name, c["content"]["method"]] = c["skip"]
+    def _add(self, folder: Path, model: ModelRecord) -> None:
+        self.models[model.name] = kept_cells(folder, model.cells)
+        for c in model.cells:
+            if c.skip is not None:
+                self.skips[model.name, c.about.method] = c.skip
 
     def truth(self, model: str) -> CellFiles | None:
         """The model's 25-step set."""

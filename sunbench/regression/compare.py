@@ -33,9 +33,9 @@ class Known:
 
     @property
     def meaning(self) -> tuple[Any, ...]:
-        """What the row says, wherever it stands; the first five parts are its name."""
+        """What the row says, wherever it stands; the first six parts are its name."""
         r, c = self.row, self.cell.content
-        name = (r.model, r.method, r.steps, r.task, r.metric)
+        name = (r.model, r.role, r.method, r.steps, r.task, r.metric)
         return (*name, c["prompts"]["hash"], tuple(c["seeds"]), c["guidance_scale"])
 
     @property
@@ -50,7 +50,7 @@ class Known:
             "pixels a side": c["resolution"],
             "reference": f"{reference['method']} at {reference['steps']} steps",
             "protocol": r.protocol,
-            "feature network": self.side.networks.get((r.model, r.metric), ""),
+            "feature network": r.feature_key,
         }
 
 
@@ -161,7 +161,7 @@ def _partners(
         if meaning in b:
             yield known, b[meaning]
         else:
-            near = next((m for m in left if m[:5] == meaning[:5]), None)
+            near = next((m for m in left if m[:6] == meaning[:6]), None)
             yield known, None if near is None else left.pop(near)
     yield from ((None, known) for known in left.values())
 

@@ -14,7 +14,6 @@ from sunbench.report.data import (
     SpeedUp,
     WinRate,
     reference_time,
-    role_of,
     speed_up,
 )
 from sunbench.store import ResultRow
@@ -78,7 +77,7 @@ def signed(metric: str, value: float | None) -> float:
 
 def is_candidate(row: ResultRow) -> bool:
     """Whether a row is a method's own."""
-    return role_of(row) == "candidate"
+    return row.role == "candidate"
 
 
 def distances(rows: Iterable[ResultRow]) -> list[str]:

@@ -63,7 +63,7 @@ def write_figures(run: RunFolder) -> list[Path]:
             for metric in distances([r for r in data.rows if r.model == model]):
                 chart = pareto(data.rows, data.times, model, metric)
                 out += _save(chart, folder, f"latency-{model}-{metric}")
-        stored = {e["card"]["name"]: cells(run.path, e["cells"]) for e in asked["models"]}
+        stored = {m.name: cells(run.path, m.cells) for m in asked.models}
         for name, some in stored.items():
             out += _save(sheet(some), folder, f"images-{name}")
     _warn_absent([c for some in stored.values() for c in some if c.role == "reference"])

@@ -21,7 +21,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load
 
 from sunbench.errors import UserError
-from sunbench.store import ShardRow, decode_picture
+from sunbench.store import CellRecord, ShardRow, decode_picture
 from sunbench.store.manifest import stem, unseal
 
 _COLUMNS = ["index", "prompt_id", "seed", "prompt", "negative", "noise_hash", "image", "black"]
@@ -48,18 +48,18 @@ class CellFiles:
         return f"{method} at {self.steps} steps"
 
     @classmethod
-    def of(cls, entry: dict[str, Any], folder: Path) -> CellFiles:
+    def of(cls, cell: CellRecord, folder: Path) -> CellFiles:
         """The files of a cell that run.json lists."""
-        content = entry["content"]
+        about = cell.about
         return cls(
-            method=content["method"],
-            steps=content["steps"],
-            role=entry["role"],
-            key=entry["key"],
+            method=about.method,
+            steps=about.steps,
+            role=cell.role,
+            key=cell.key,
             folder=folder,
-            images=content["prompts"]["n"] * len(content["seeds"]),
-            seeds=len(content["seeds"]),
-            shard_size=content["shard_size"],
+            images=about.images,
+            seeds=len(about.seeds),
+            shard_size=about.shard_size,
         )
 
     def manifest(self, k: int) -> dict[str, Any] | None:

@@ -20,7 +20,6 @@ from sunbench.report.data import (
     printed_name,
     read_run,
     reference_time,
-    role_of,
     speed_up,
 )
 from sunbench.report.formats import Table, csv_text, latex_table, markdown_table, plain
@@ -139,7 +138,7 @@ def _cells(rows: Iterable[ResultRow]) -> dict[tuple[str, str, int], dict[str, Re
     """(role, method, steps) -> metric -> row, candidates first."""
     cells: dict[tuple[str, str, int], dict[str, ResultRow]] = {}
     for r in sorted(rows, key=lambda r: not is_candidate(r)):
-        cells.setdefault((role_of(r), r.method, r.steps), {})[r.metric] = r
+        cells.setdefault((r.role, r.method, r.steps), {})[r.metric] = r
     return cells
 
 
@@ -313,7 +312,7 @@ def _requirement_cells(need: Requirements | None) -> list[str]:
 
 
 def _floor_line(rows: Sequence[ResultRow], model: str) -> str:
-    own = [r for r in rows if r.model == model and role_of(r) == "floor" and r.value is not None]
+    own = [r for r in rows if r.model == model and r.role == "floor" and r.value is not None]
     sets = [r for r in own if find(r.metric).metric.compares == "sets"]
     if not sets:
         return "No floor was measured."

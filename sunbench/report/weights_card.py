@@ -17,7 +17,7 @@ from huggingface_hub import EvalResult, ModelCardData
 from sunbench import registry
 from sunbench.errors import UserError
 from sunbench.models import cards
-from sunbench.report.data import Requirements, models, read_run, role_of
+from sunbench.report.data import Requirements, models, read_run
 from sunbench.report.formats import markdown_table, plain
 from sunbench.report.tables import headline
 from sunbench.store import ResultRow, RunFolder, write_atomic
@@ -116,7 +116,7 @@ def measured(rows: Iterable[ResultRow], used: Sequence[tuple[str, str]]) -> list
 
 def _is_yardstick(row: ResultRow, used: Sequence[tuple[str, str]]) -> bool:
     """Whether a row is the reference's or the floor's of a model where the weights were used."""
-    return role_of(row) != "candidate" and row.model in {model for model, _ in used}
+    return row.role != "candidate" and row.model in {model for model, _ in used}
 
 
 def weights_card(
@@ -134,7 +134,7 @@ def weights_card(
         raise UserError("given a training.json without method and base, expected both")
     check_training(document, "training.json")
     entry, accelerator = registry.method_entry(method), registry.method(method)
-    own = [r for r in rows if (r.model, r.method) in used and role_of(r) == "candidate"]
+    own = [r for r in rows if (r.model, r.method) in used and r.role == "candidate"]
     results = measured(rows, used) if own else []
     paper = f" ({entry.paper})" if entry.paper else ""
     wheres = WHERE.get(getattr(accelerator, "training", ""), "")

@@ -1,19 +1,46 @@
 """The store: shards on disk, content keys, checksums, and the run folder. Imports no torch."""
 
 from sunbench.store.cells import CellStore
+from sunbench.store.documents import (
+    CellContent,
+    CellRecord,
+    EnvironmentRecord,
+    FiniteNRow,
+    ModelRecord,
+    PairRow,
+    PromptSetRecord,
+    Results,
+    RunDocument,
+    SetPairRow,
+    SourcesRecord,
+    TrainingRequirements,
+)
 from sunbench.store.files import ensure_space, key, make_folder, sha256_file, write_atomic
 from sunbench.store.locks import Holder
 from sunbench.store.pictures import decode_picture, encode_png, picture_files, read_folder
-from sunbench.store.results import ResultRow
+from sunbench.store.results import ResultRow, Role
 from sunbench.store.rows import ShardRow
 from sunbench.store.runs import RunFolder
 
 __all__ = [
+    "CellContent",
+    "CellRecord",
     "CellStore",
+    "EnvironmentRecord",
+    "FiniteNRow",
     "Holder",
+    "ModelRecord",
+    "PairRow",
+    "PromptSetRecord",
     "ResultRow",
+    "Results",
+    "Role",
+    "RunDocument",
     "RunFolder",
+    "SetPairRow",
     "ShardRow",
+    "SourcesRecord",
+    "TrainingRequirements",
     "decode_picture",
     "encode_png",
     "ensure_space",

@@ -16,9 +16,9 @@ T = TypeVar("T")
 def decode(kind: type[T], record: Any, where: str) -> T:
     """The dataclass of a JSON object that has its fields and no others.
 
-    Fields may be str, bool, int, float (finite), Literal, None in a union, tuple[X, ...], a
-    NamedTuple, dict[str, X], list[X] or another dataclass. Raises UserError, which names ``where``
-    and the field.
+    Fields may be str, bool, int (64 bits), float (finite), Literal, None in a union, tuple[X, ...],
+    a NamedTuple, dict[str, X], list[X], another dataclass, or Any for free JSON. Raises UserError,
+    which names ``where`` and the field.
     """
     if not isinstance(record, Mapping):
         raise _misfit(where, record, "an object")
@@ -41,18 +41,21 @@ def _misfit(where: str, value: Any, expected: str) -> UserError:
 
 
 def _value(kind: Any, value: Any, where: str) -> Any:
+    if kind is Any:
+        return _free(value, where)
     if kind in (str, bool, int, float):
         return _plain(kind, value, where)
     origin, args = get_origin(kind), get_args(kind)
     if origin in (Union, types.UnionType):
         return _union(args, value, where)
     if origin is Literal:
-        if value not in args:
+        if not isinstance(value, str) or value not in args:
             raise _misfit(where, value, f"one of {', '.join(map(repr, args))}")
         return value
-    if origin is dict:
+    if origin in (dict, Mapping):
         return {
-            k: _value(args[1], v, f"{where}, {k}") for k, v in _typed(dict, value, where).items()
+            _text(k, where): _value(args[1], v, f"{where}, {k[:60]}")
+            for k, v in _typed(dict, value, where).items()
         }
     if origin in (tuple, list):
         items = _typed(list, value, where)
@@ -66,8 +69,23 @@ def _plain(kind: type, value: Any, where: str) -> Any:
     number = type(value) in (int, float) if kind is float else type(value) is kind
     if not number:
         raise _misfit(where, value, {"str": "text"}.get(kind.__name__, kind.__name__))
-    if kind is not float:
-        return value
+    if kind is str:
+        return _text(value, where)
+    if kind is int and not -(2**63) <= value < 2**63:
+        raise _misfit(where, value, "an integer of 64 bits")
+    return _finite(value, where) if kind is float else value
+
+
+def _text(value: str, where: str) -> str:
+    """Text that can be written; a JSON escape may spell half a character."""
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise _misfit(where, value, "text in UTF-8") from None
+    return value
+
+
+def _finite(value: float, where: str) -> float:
     try:
         as_float = float(value)
     except OverflowError:
@@ -77,11 +95,29 @@ def _plain(kind: type, value: Any, where: str) -> Any:
     return as_float
 
 
+def _free(value: Any, where: str) -> Any:
+    """Any JSON value whose texts and numbers can be written again."""
+    if isinstance(value, dict):
+        return {_text(k, where): _free(v, f"{where}, {k[:60]}") for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_free(v, f"{where}[{i}]") for i, v in enumerate(value)]
+    if isinstance(value, str):
+        return _text(value, where)
+    if isinstance(value, float):
+        return _finite(value, where)
+    return value
+
+
 def _union(kinds: tuple[Any, ...], value: Any, where: str) -> Any:
     if value is None and type(None) in kinds:
         return None
-    others = [k for k in kinds if k is not type(None)]
-    return _value(others[0], value, where)
+    errors = []
+    for kind in (k for k in kinds if k is not type(None)):
+        try:
+            return _value(kind, value, where)
+        except UserError as error:
+            errors.append(error)
+    raise errors[0]
 
 
 def _typed(kind: type, value: Any, where: str) -> Any:

@@ -184,5 +184,7 @@ def read_versioned(path: Path, version: int, made_by: str) -> dict[str, Any]:
     document = parse_json(data, str(path))
     given = document.get("schema_version")
     if type(given) is not int or given != version:
-        raise UserError(f"{path}: given schema_version {given!r}, expected {version}")
+        older = type(given) is int and 0 < given < version
+        why = f"; an earlier version of sunbench wrote it: use {made_by} again" if older else ""
+        raise UserError(f"{path}: given schema_version {given!r}, expected {version}{why}")
     return document

@@ -3,24 +3,30 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
 
 from sunbench.errors import UserError
+from sunbench.store.decode import decode
+
+Role = Literal["candidate", "reference", "floor", "source"]
 
 
 @dataclass(frozen=True)
 class ResultRow:
     """One number with its interval, protocol and cell key; without a value, the reason why.
 
-    n: images behind the value. nfe: U-Net evaluations of one image. protocol: how it was measured.
+    method: registry name, of the floor that of its reference. n: images behind the value. nfe:
+    U-Net evaluations per image. protocol: how it was measured. feature_key: first 8 hex digits of
+    the weight hash of the feature network behind the value, "" for none. key: of the cell.
     relative: the distance over the floor's: 0 is the same image, 1 another seed of the same prompt.
     Errors: UserError for NaN, infinities, an interval without a value, or no value and no reason.
     """
 
     model: str
     method: str
+    role: Role
     steps: int
     task: str
     prompts: str
@@ -31,6 +37,7 @@ class ResultRow:
     n: int
     nfe: int | None
     protocol: str
+    feature_key: str
     reason: str | None
     key: str
     relative: float | None = None
@@ -61,12 +68,13 @@ class ResultRow:
     @property
     def name(self) -> str:
         """The row in words, for messages."""
-        return f"{self.metric} of {self.method} at {self.steps} steps on {self.model}"
+        method = self.method if self.role == "candidate" else f"the {self.role}, {self.method},"
+        return f"{self.metric} of {method} at {self.steps} steps on {self.model}"
 
     @property
-    def place(self) -> tuple[str, str, int, str, str, str, str]:
+    def place(self) -> tuple[str, str, str, int, str, str, str, str]:
         """Where the row stands in a table; a run has one row per place."""
-        cell = (self.model, self.method, self.steps, self.task, self.prompts)
+        cell = (self.model, self.role, self.method, self.steps, self.task, self.prompts)
         return (*cell, self.metric, self.key)
 
     def to_json(self) -> dict[str, Any]:
@@ -76,49 +84,7 @@ class ResultRow:
     @classmethod
     def from_json(cls, record: Any, where: str) -> ResultRow:
         """The row in a parsed JSON object; UserError naming ``where`` for anything else."""
-        if not isinstance(record, dict):
-            raise UserError(f"{where}: given {type(record).__name__}, expected an object")
-        _check_fields(record, where)
-        values = {n: _typed(n, record[n], where) for n in _TYPES if n in record}
-        try:
-            return cls(**values)
-        except UserError as error:
-            raise UserError(f"{where}: {error}") from error
-
-
-_TYPES: dict[str, str] = {f.name: str(f.type) for f in fields(ResultRow)}
-
-
-def _check_fields(record: Mapping[str, Any], where: str) -> None:
-    missing = [n for n in _TYPES if n not in record and not n.startswith("relative")]
-    more = [n for n in record if n not in _TYPES]
-    if missing or more:
-        words = [f"no {n}" for n in missing] + [f"unknown {n}" for n in more]
-        raise UserError(f"{where}: given {', '.join(words)}; expected {', '.join(_TYPES)}")
-
-
-def _fits(value: Any, kind: str) -> bool:
-    wanted, _, optional = kind.partition(" | ")
-    if value is None:
-        return optional == "None"
-    if wanted == "float":
-        return type(value) in (int, float)
-    return type(value).__name__ == wanted
-
-
-def _typed(name: str, value: Any, where: str) -> Any:
-    if not _fits(value, _TYPES[name]):
-        raise UserError(f"{where}: given {name} {value!r}, expected {_TYPES[name]}")
-    if _TYPES[name].startswith("float") and value is not None:
-        return _as_float(name, value, where)
-    return value
-
-
-def _as_float(name: str, value: float, where: str) -> float:
-    try:
-        return float(value)
-    except OverflowError:
-        raise UserError(f"{where}: given {name} too large, expected a finite number") from None
+        return decode(cls, record, where)
 
 
 def check_distinct(rows: Sequence[ResultRow]) -> None:

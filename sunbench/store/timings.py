@@ -133,10 +133,3 @@ class TimingRow:
     def images_per_second(self) -> Spread:
         """Images per second, end to end."""
         return spread([self.batch / s for s in self.seconds])
-
-
-def timing_rows(records: Any, where: str) -> tuple[TimingRow, ...]:
-    """The rows of a list in a parsed document; UserError naming the first that is not one."""
-    if not isinstance(records, list):
-        raise UserError(f"{where}: given {type(records).__name__}, expected a list")
-    return tuple(TimingRow.from_json(r, f"{where} {i}") for i, r in enumerate(records, 1))

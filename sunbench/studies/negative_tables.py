@@ -133,7 +133,7 @@ def write(folder: Path, request: NegativesRequest, models: list[Negatives]) -> N
     folder.mkdir(parents=True, exist_ok=True)
     document = {
         "request": asdict(request),
-        "environment": environment(),
+        "environment": environment().to_json(),
         "weights": {one.model: one.weights for one in models},
     }
     write_atomic(folder / "negatives.md", markdown(models).encode())

@@ -37,7 +37,9 @@ def rows_of(lab: Any, name: str = "run") -> list[Any]:
 
 
 def values(lab: Any, name: str = "run") -> dict[tuple[str, int, str], tuple[Any, ...]]:
-    return {(r.method, r.steps, r.metric): (r.value, r.low, r.high) for r in rows_of(lab, name)}
+    return {
+        (r.role, r.method, r.steps, r.metric): (r.value, r.low, r.high) for r in rows_of(lab, name)
+    }
 
 
 def stamps(folder: Path) -> dict[Path, int]:
@@ -52,12 +54,12 @@ def test_rows_of_reference_floor_and_candidates(done: Any):
     found: dict[str, list[str]] = {}
     for r in rows:
         if r.steps != 1001:
-            found.setdefault(r.method, []).append(r.metric)
+            found.setdefault((r.role, r.method), []).append(r.metric)
     assert found == {
-        "reference": ["clip_score[zoo-clip]"],
-        "reference (other seeds)": METRICS,
-        "ddim": METRICS,
-        "dpm++": METRICS,
+        ("reference", "dpm++"): ["clip_score[zoo-clip]"],
+        ("floor", "dpm++"): METRICS,
+        ("candidate", "ddim"): METRICS,
+        ("candidate", "dpm++"): METRICS,
     }
 
 
@@ -157,20 +159,22 @@ def test_csv_holds_what_results_json_holds(done: Any):
 
 
 def test_pairs_compare_methods_at_equal_steps(done: Any):
-    pairs = RunFolder(done.out / "run").read_results_document()["pairs"]
-    assert {(p["a"], p["b"], p["steps"], p["n"]) for p in pairs} == {("ddim", "dpm++", 2, 10)}
-    assert {p["metric"] for p in pairs} == set(METRICS[3:])
-    assert all(0 <= p["low"] <= p["a_closer"] <= p["high"] <= 1 for p in pairs)
-    assert all(p["difference_low"] <= p["difference"] <= p["difference_high"] for p in pairs)
-    assert all(0 <= p["p_holm"] <= 1 and p["detectable"] > 0 for p in pairs)
-    assert {type(p["equivalent"]) for p in pairs} == {bool}
+    pairs = RunFolder(done.out / "run").read_results_document().pairs
+    assert {(p.a, p.b, p.steps, p.n) for p in pairs} == {("ddim", "dpm++", 2, 10)}
+    assert {p.metric for p in pairs} == set(METRICS[3:])
+    assert all(0 <= p.low <= p.a_closer <= p.high <= 1 for p in pairs)
+    assert all(p.difference_low <= p.difference <= p.difference_high for p in pairs)
+    assert all(0 <= p.p_holm <= 1 and p.detectable > 0 for p in pairs)
+    assert {type(p.equivalent) for p in pairs} == {bool}
 
 
 def test_distances_are_relative_to_the_floor(done: Any):
     """ssim by hand: (1 - value) / (1 - floor), and the interval holds it."""
-    rows = {(r.method, r.metric): r for r in rows_of(done) if r.steps != 1001}
+    valued = [r for r in rows_of(done) if r.steps != 1001]
+    rows = {(r.method, r.metric): r for r in valued if r.role == "candidate"}
+    floors = {r.metric: r for r in valued if r.role == "floor"}
     for method in ("ddim", "dpm++"):
-        one, floor = rows[method, "ssim"], rows["reference (other seeds)", "ssim"]
+        one, floor = rows[method, "ssim"], floors["ssim"]
         assert one.relative == pytest.approx((1 - one.value) / (1 - floor.value), rel=1e-12)
         assert one.relative_low <= one.relative <= one.relative_high
     relative = {metric for (_, metric), r in rows.items() if r.relative is not None}
@@ -179,16 +183,16 @@ def test_distances_are_relative_to_the_floor(done: Any):
 
 def test_sets_say_what_they_owe_to_n(done: Any):
     document = RunFolder(done.out / "run").read_results_document()
-    found = {(p["a"], p["b"], p["metric"]) for p in document["set_pairs"]}
+    found = {(p.a, p.b, p.metric) for p in document.set_pairs}
     assert found == {("ddim", "dpm++", "fd[zoo-clip]")}
-    assert all(p["order_holds"] in (True, False) for p in document["set_pairs"])
-    rows = document["finite_n"]
-    assert {(r["role"], r["metric"]) for r in rows} == {
+    assert all(p.order_holds in (True, False) for p in document.set_pairs)
+    rows = document.finite_n
+    assert {(r.role, r.metric) for r in rows} == {
         (role, "fd[zoo-clip]") for role in ("floor", "candidate")
     }
     for r in rows:
-        assert r["infinity"] == pytest.approx(2 * r["value"] - r["half"])
-        assert r["mean_bias"] > 0
+        assert r.infinity == pytest.approx(2 * r.value - r.half)
+        assert r.mean_bias > 0
 
 
 def test_latents_are_kept_and_compared(done: Any):
@@ -417,7 +421,7 @@ def test_a_finished_run_asked_again_loads_no_network(lab: Any, monkeypatch: pyte
     assert (again.new_shards, first.new_shards) == (0, 3)
     assert (again.rows, again.pairs, again.black) == (first.rows, first.pairs, first.black)
     assert again.times == first.times
-    assert again.takes == json.loads(json.dumps(first.takes))
+    assert again.requirements == first.requirements
 
 
 @pytest.mark.parametrize(

@@ -132,11 +132,12 @@ def test_a_candidate_of_nan_is_a_reason_and_the_run_goes_on(
 
     monkeypatch.setattr("sunbench.bench.runner.generate", broken)
     lab.run(images=4, seeds=(0,), steps=(1,), floor=False)
-    rows = {r.method: r for r in RunFolder(lab.out / "run").read_results()}
+    results = RunFolder(lab.out / "run").read_results()
+    rows = {r.method: r for r in results if r.role == "candidate"}
     assert rows["ddim"].reason == "latents are not finite"
     assert rows["dpm++"].value is not None
-    document = RunFolder(lab.out / "run").read_run()["models"][0]
-    skips = {c["content"]["method"]: c["skip"] for c in document["cells"][1:]}
+    document = RunFolder(lab.out / "run").read_run().models[0]
+    skips = {c.about.method: c.skip for c in document.cells[1:]}
     assert skips == {"ddim": "latents are not finite", "dpm++": None}
 
 

@@ -23,7 +23,9 @@ def never(*args: Any, **kwargs: Any) -> Any:
 
 def values(lab: Any, name: str) -> dict[tuple[str, str, str], float | None]:
     rows = RunFolder(lab.out / name).read_results()
-    return {(r.model, r.method, r.metric): r.value for r in rows}
+    return {
+        (r.model, r.method if r.role == "candidate" else r.role, r.metric): r.value for r in rows
+    }
 
 
 def twin(lab: Any, folder: Path, name: str, **fields: Any) -> str:

@@ -12,6 +12,7 @@ import pytest
 from sunbench import registry
 from sunbench.bench.takes import takes, training_of
 from sunbench.errors import UserError
+from sunbench.store import TrainingRequirements
 
 COST = {"steps": 3, "images": 12, "seconds": 1.5, "parameters": 7}
 
@@ -33,16 +34,16 @@ def lcm_lora(path: Path) -> Any:
 
 def test_beside_the_weights_or_in_the_trainings_folder(lora: Path, pipeline: Any):
     method = lcm_lora(lora)
-    unknown = takes(method, pipeline)
-    assert (unknown["training"], unknown["base"], unknown["images"]) == ("once a base", None, None)
+    unknown = takes("tiny", method, pipeline)
+    assert (unknown.training, unknown.base, unknown.images) == ("once a base", None, None)
     for name in ("lcm-lora.json", "training.json"):
         document(lora.parent / name, "lcm-lora")
-        found = takes(method, pipeline)
-        assert (found["base"], found["images"], found["seconds"]) == ("tiny", 12, 1.5)
-        assert found["parameters"] == 7
+        found = takes("tiny", method, pipeline)
+        assert (found.base, found.images, found.seconds) == ("tiny", 12, 1.5)
+        assert found.parameters == 7
         (lora.parent / name).unlink()
     document(lora.parent / "training.json", "sun")  # another method's, in the same folder
-    assert takes(method, pipeline)["base"] is None
+    assert takes("tiny", method, pipeline).base is None
 
 
 def test_students_in_folders(distilled: dict[str, Path], pipeline: Any, tmp_path: Path):
@@ -50,8 +51,8 @@ def test_students_in_folders(distilled: dict[str, Path], pipeline: Any, tmp_path
     shutil.copytree(distilled["guided-distill"], folder)
     document(tmp_path / "out" / "training.json", "guided-distill")
     method = registry.method("guided-distill", weights={"guided-distill": str(folder)})
-    found = takes(method, pipeline)
-    assert (found["training"], found["negative_prompts"], found["images"]) == (
+    found = takes("tiny", method, pipeline)
+    assert (found.training, found.negative_prompts, found.images) == (
         "once a model",
         False,
         12,
@@ -60,7 +61,7 @@ def test_students_in_folders(distilled: dict[str, Path], pipeline: Any, tmp_path
 
 def test_a_broken_document_is_one_line_and_ends_no_run(lora: Path, pipeline: Any):
     (lora.parent / "training.json").write_text("{")
-    assert takes(lcm_lora(lora), pipeline)["images"] is None
+    assert takes("tiny", lcm_lora(lora), pipeline).images is None
     with pytest.raises(UserError, match=r"training\.json"):
         training_of(lora, "lcm-lora")
 
@@ -69,9 +70,8 @@ def test_methods_from_outside_need_not_say(pipeline: Any):
     class Mine:
         name = "mine"
 
-    found = takes(Mine(), pipeline)
-    assert found.pop("method") == "mine"
-    assert set(found.values()) == {None}
+    found = takes("tiny", Mine(), pipeline)
+    assert found == TrainingRequirements("tiny", "mine")
 
 
 @pytest.mark.parametrize(
@@ -94,8 +94,8 @@ def test_a_document_of_other_kinds_is_one_line_and_ends_no_run(
 ):
     file = lora.parent / "training.json"
     file.write_text(json.dumps({"method": "lcm-lora", "base": "tiny", "cost": COST, **change}))
-    found = takes(lcm_lora(lora), pipeline)
-    assert (found["base"], found["images"], found["document"]) == (None, None, None)
+    found = takes("tiny", lcm_lora(lora), pipeline)
+    assert (found.base, found.images, found.document) == (None, None, None)
     (record,) = caplog.records
     name = next(iter(change))
     assert record.getMessage().startswith(f"lcm-lora: {file}: given {name}")

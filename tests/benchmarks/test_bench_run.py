@@ -91,7 +91,7 @@ def by_sunbench(folder: Path, images: int) -> Timed:
         outcome = execute(request, folder / "run")
         seconds = time.perf_counter() - began
     values = [math.nan if r.value is None else r.value for r in outcome.rows]
-    return Timed(seconds, RunFolder(folder / "run").read_run()["phases"], values)
+    return Timed(seconds, RunFolder(folder / "run").read_run().phases, values)
 
 
 # ------------------------------------------------------------------------------ by hand

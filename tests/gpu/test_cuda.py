@@ -79,7 +79,8 @@ def test_a_run_gives_the_results_of_a_cpu(tmp_path: Path, monkeypatch: pytest.Mo
         assert verify_run(tmp_path / f"run-{device}")[1] == []
         assert all(min(t.unet_seconds) > 0 for t in made.times)
         assert {t.memory for t in made.times} == {"cuda" if device == DEVICE else "rss"}
-        rows[device] = {(r.method, r.metric): r.value for r in made.rows if r.value is not None}
+        valued = [r for r in made.rows if r.value is not None]
+        rows[device] = {(f"{r.role} {r.method}", r.metric): r.value for r in valued}
     assert rows[DEVICE].keys() == rows["cpu"].keys()
     for (method, metric), value in rows[DEVICE].items():
         if metric.startswith(("clip_score", "ssim", "psnr", "perceptual", "cos")):

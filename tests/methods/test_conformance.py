@@ -16,6 +16,7 @@ from sunbench import registry
 from sunbench.bench.takes import takes
 from sunbench.errors import UserError
 from sunbench.sampling import ImageId, Method, SampleBatch, SampleSettings, make_batch
+from sunbench.store import TrainingRequirements
 
 STEPS, GUIDANCE = 4, 4.0
 SETTINGS = SampleSettings(STEPS, GUIDANCE)
@@ -124,16 +125,17 @@ def test_negative_prompts_act_where_a_method_says_so(
         other.prompt_embeds, other.negative_embeds.flip(1), other.latents, other.generators
     )
     same = torch.equal(sampler.sample(plain), sampler.sample(other))
-    assert same is not takes(method, pipeline)["negative_prompts"]
+    assert same is not takes("tiny", method, pipeline).negative_prompts
 
 
 def test_what_a_method_takes(method: Method, pipeline: Any):
-    found = takes(method, pipeline)
-    assert json.loads(json.dumps(found)) == found
-    assert found["method"] == method.name
+    found = takes("tiny", method, pipeline)
+    record = json.loads(json.dumps(found.to_json()))
+    assert TrainingRequirements.from_json(record, "r") == found
+    assert found.method == method.name
     free = method.name in (*TRAINING_FREE, *FIXED_GUIDANCE, *SELECTIVE)
-    assert (found["training"] == "none") is free
-    assert found["training"] in ("none", "once a base", "once a model")
+    assert (found.training == "none") is free
+    assert found.training in ("none", "once a base", "once a model")
     assert (method.trained_weights(pipeline) is None) is free  # type: ignore[attr-defined]
 
 

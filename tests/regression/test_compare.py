@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from run_documents import model_record, run_document
 
 from sunbench.cli import main
 from sunbench.errors import NotAvailable, UserError
@@ -19,8 +20,7 @@ from sunbench.metrics import clip_score, cosine, mean_estimate
 from sunbench.regression.compare import Comparison, compare, save_baseline
 from sunbench.regression.compare_page import markdown, write_page
 from sunbench.regression.tolerances import Tolerance, load_tolerances, tolerance_of
-from sunbench.report.tables import FLOOR
-from sunbench.store import CellStore, ResultRow, RunFolder, ShardRow, key
+from sunbench.store import CellStore, ResultRow, Results, Role, RunFolder, ShardRow, key
 
 WEIGHTS = "0123abcd"
 TOLERANCES = {
@@ -87,7 +87,14 @@ def store_cell(folder: Path, cell: dict[str, Any], features: dict[str, Any]) -> 
         store.write_shard(k, rows, {name: x[at.start : at.stop] for name, x in features.items()})
 
 
-def row(method: str, cell: dict[str, Any], metric: str, value: Any, protocol: str) -> ResultRow:
+def row(
+    role: Role,
+    cell: dict[str, Any],
+    metric: str,
+    value: Any,
+    protocol: str,
+    weights: str = WEIGHTS,
+) -> ResultRow:
     estimate = value if isinstance(value, tuple) else None
     if estimate is None:
         groups = np.arange(len(value)) // len(cell["seeds"])
@@ -95,8 +102,8 @@ def row(method: str, cell: dict[str, Any], metric: str, value: Any, protocol: st
         estimate = (e.value, e.low, e.high)
     n = cell["prompts"]["n"] * len(cell["seeds"])
     return ResultRow(
-        "tiny", method, cell["steps"], "text2image", "letters", metric, *estimate, n, 8,
-        protocol, None, key(cell),
+        "tiny", cell["method"], role, cell["steps"], "text2image", "letters", metric, *estimate, n,
+        8, protocol, weights if "[" in metric else "", None, key(cell),
     )  # fmt: skip
 
 
@@ -130,13 +137,13 @@ def write_run(
     rows, entries = [], []
     pictures = rng.normal(size=(images, 3)) + 3
     pictures = pictures + turn * np.array([[1, -1, 0], [-1, 1, 0]])[np.arange(images) % 2]
-    for role, name, cell in (("reference", "reference", first), ("floor", FLOOR, floor)):
+    for role, cell in (("reference", first), ("floor", floor)):
         mine = pictures if role == "reference" else rng.normal(size=(images, 3)) + 3
         store_cell(cache, cell, {embed: mine})
         scores = clip_score(mine, words.numpy())
-        rows.append(row(name, cell, "clip_score[zoo-clip]", scores, protocol))
+        rows.append(row(role, cell, "clip_score[zoo-clip]", scores, protocol, weights))
         entries.append((role, cell))
-    rows.append(row(FLOOR, floor, "fd[zoo-clip]", floor_fd, protocol))
+    rows.append(row("floor", floor, "fd[zoo-clip]", floor_fd, protocol, weights))
     for method in methods:
         cell = content(method, 4, list(seeds), n, **changes)
         own = shift if method == "ddim" else {}
@@ -154,15 +161,11 @@ def write_run(
         store_cell(path / "cells", cell, features)
         entries.append(("candidate", cell))
         values = (perceptual, *pixels.T, cosine(mine, pictures))
-        rows += [row(method, cell, m, v, protocol) for m, v in zip(PAIRS, values, strict=True)]
-        rows.append(row(method, cell, "fd[zoo-clip]", fd, protocol))
+        estimates = (*zip(PAIRS, values, strict=True), ("fd[zoo-clip]", fd))
+        rows += [row("candidate", cell, m, v, protocol, weights) for m, v in estimates]
     folder = RunFolder(path)
-    told = [
-        {"role": r, "key": key(c), "label": f"tiny · {c['method']}", "content": c, "skip": None}
-        for r, c in entries
-    ]
-    folder.write_run({"models": [{"cells": told}]})
-    folder.write_results(change(rows))
+    folder.write_run(run_document(model_record("tiny", entries)))
+    folder.write_results(Results(tuple(change(rows))))
     return path
 
 
@@ -175,8 +178,12 @@ def judge(base: Path, run: Path) -> Comparison:
     return compare(base, run, TOLERANCES)
 
 
+def name_of(row: ResultRow) -> str:
+    return row.method if row.role == "candidate" else row.role
+
+
 def found(comparison: Comparison) -> dict[tuple[str, str], str]:
-    return {(v.row.method, v.row.metric): v.verdict for v in comparison.verdicts}
+    return {(name_of(v.row), v.row.metric): v.verdict for v in comparison.verdicts}
 
 
 def only(comparison: Comparison, method: str = "ddim") -> dict[str, str]:
@@ -258,13 +265,13 @@ def test_set_metrics_by_intervals(base: Path, tmp_path: Path, fd: Any, verdict: 
 @pytest.mark.parametrize("floor", [(0.1, 0.05, 0.15), (3.0, 2.9, 3.1)])
 def test_the_floor_may_not_move_either_way(base: Path, tmp_path: Path, floor: Any):
     got = judge(base, write_run(tmp_path / "run", floor_fd=floor))
-    assert only(got, FLOOR) == {"fd[zoo-clip]": "worse"}
+    assert only(got, "floor") == {"fd[zoo-clip]": "worse"}
     assert "reference itself moved" in got.verdicts[0].why
 
 
 def test_the_reference_may_not_move_even_when_its_mean_does_not(base: Path, tmp_path: Path):
     got = judge(base, write_run(tmp_path / "run", turn=0.5))
-    moved = next(v for v in got.verdicts if v.row.method == "reference")
+    moved = next(v for v in got.verdicts if v.row.role == "reference")
     assert moved.verdict == "worse"
     assert "mean |change|" in moved.why
 
@@ -314,7 +321,7 @@ def test_another_reference_is_another_comparison(base: Path, tmp_path: Path):
 
 def test_missing_and_new_rows(base: Path, tmp_path: Path):
     got = judge(base, write_run(tmp_path / "run", methods=("ddim", "unipc")))
-    lost = [v for v in got.verdicts if v.row.method == "dpm++"]
+    lost = [v for v in got.verdicts if name_of(v.row) == "dpm++"]
     assert {(v.verdict, v.why) for v in lost} == {("not comparable", "missing in the run")}
     assert set(only(got, "unipc").values()) == {"new"}
     assert (got.exit_code(), got.exit_code(allow_missing=True)) == (2, 0)
@@ -499,18 +506,18 @@ def break_run(run: Path, how: str) -> None:
         case "cut":
             (run / "run.json").write_text('{"schema_version": 1, "mod')
         case "strange":
-            (run / "run.json").write_text('{"schema_version": 1}')
+            (run / "run.json").write_text('{"schema_version": 2}')
 
 
 @pytest.mark.parametrize(
     ("how", "message"),
     [
-        ("version", "given schema_version 7, expected 1"),
+        ("version", "given schema_version 7, expected 2"),
         ("unfinished", "not finished"),
         ("shard", "shard 2 is missing or broken"),
         ("cell", "cell.json is missing"),
         ("cut", "run.json is broken or cut short"),
-        ("strange", "run.json: given no 'models'"),
+        ("strange", "run.json: given no request, no environment, no models"),
     ],
 )
 @pytest.mark.parametrize("side", ["baseline", "run"])

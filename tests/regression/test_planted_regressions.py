@@ -73,7 +73,8 @@ def gate(lab: Any, saved: Saved, **changes: Any) -> Comparison:
 
 
 def worse(found: Comparison, method: str) -> set[str]:
-    return {v.row.metric for v in found.of("worse") if v.row.method == method}
+    rows = [v.row for v in found.of("worse")]
+    return {r.metric for r in rows if method == (r.method if r.role == "candidate" else r.role)}
 
 
 # ------------------------------------------------------------------------------ honest

@@ -9,10 +9,20 @@ from typing import Any
 
 import numpy as np
 import pytest
+from run_documents import model_record, run_document
 from timing_rows import timing_row
 
-from sunbench.store import CellStore, ResultRow, RunFolder, ShardRow, key
-from sunbench.store.timings import Spread
+from sunbench.store import (
+    CellStore,
+    PairRow,
+    ResultRow,
+    Results,
+    Role,
+    RunFolder,
+    ShardRow,
+    key,
+)
+from sunbench.store.timings import Spread, TimingRow
 
 HOSTILE = (
     "</script><script>document.title='owned'</script>",
@@ -30,10 +40,12 @@ SIDE = 16
 def content(model: str, method: str, steps: int, prompts: int, seeds: Sequence[int]) -> dict:
     return {
         "model": model,
+        "weights": {},
         "method": method,
         "settings": {"solver": {"scheduler": "DDIMScheduler"}},
         "steps": steps,
         "guidance_scale": 5.0,
+        "task": "text2image",
         "prompts": {"name": "mine", "hash": "0" * 64, "n": prompts},
         "seeds": list(seeds),
         "resolution": SIDE,
@@ -74,6 +86,7 @@ def result(model: str, method: str, steps: int, metric: str, value: float, n: in
     return ResultRow(
         model=model,
         method=method,
+        role="candidate",
         steps=steps,
         task="text2image",
         prompts="mine",
@@ -84,6 +97,7 @@ def result(model: str, method: str, steps: int, metric: str, value: float, n: in
         n=n,
         nfe=2 * steps,
         protocol="zoo <em>CLIP</em>",
+        feature_key="",
         reason=None,
         key="k",
     )
@@ -91,7 +105,7 @@ def result(model: str, method: str, steps: int, metric: str, value: float, n: in
 
 def _model(path: Path, cache: Path, name: str, prompts: int, seeds: Sequence[int], keep: bool):
     reference = content(name, "dpm++", 25, prompts, seeds)
-    entries = [{"role": "reference", "content": reference}]
+    entries: list[tuple[Role, dict]] = [("reference", reference)]
     write_cell(cache / "reference_sets" / key(reference), reference, {}, 0, True)
     for shift, method in enumerate(METHODS, 1):
         for steps in STEPS:
@@ -100,15 +114,11 @@ def _model(path: Path, cache: Path, name: str, prompts: int, seeds: Sequence[int
             scores = DISTANCE[method] * 4 / steps * (1 + np.arange(n) / n)
             features = {f"paired-{key(reference)[:12]}-perceptual-zoo-clip-abc": scores}
             write_cell(path / "cells" / key(made), made, features, shift, keep)
-            entries.append({"role": "candidate", "content": made})
-    for e in entries:
-        made = e["content"]
-        label = f"{made['model']} · {made['method']} · {made['steps']} steps"
-        e |= {"key": key(made), "label": label, "skip": None}
-    return {"card": {"name": name, "licence": "<s>free</s>"}, "weights": {}, "cells": entries}
+            entries.append(("candidate", made))
+    return model_record(name, entries, licence="<s>free</s>")
 
 
-def _found(model: str, n: int) -> tuple[list[ResultRow], list[dict[str, Any]]]:
+def _found(model: str, n: int) -> tuple[list[ResultRow], list[TimingRow]]:
     rows, times = [], []
     times.append({"model": model, "method": "dpm++", "role": "reference", "steps": 25})
     for method in METHODS:
@@ -121,11 +131,11 @@ def _found(model: str, n: int) -> tuple[list[ResultRow], list[dict[str, Any]]]:
     return rows, [timing_record(**t) for t in times]
 
 
-def timing_record(model: str, method: str, role: str, steps: int) -> dict[str, Any]:
+def timing_record(model: str, method: str, role: Role, steps: int) -> TimingRow:
     seconds = (0.0, 0.0031 * steps, 0.003 * steps, 0.002)
     gain = (0.0031 * 25 + 0.002) / (0.0031 * steps + 0.002), 25 / steps
     ends = {"speed_up": Spread(*gain[:1] * 3), "unet_speed_up": Spread(*gain[1:] * 3)}
-    return timing_row(model, method, role, steps, 2.0 * steps, seconds, **ends).to_json()
+    return timing_row(model, method, role, steps, 2.0 * steps, seconds, **ends)
 
 
 @pytest.fixture
@@ -142,26 +152,11 @@ def finished(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., R
             more = _found(model, prompts * len(seeds))
             rows, times = rows + more[0], times + more[1]
             for steps, low in ((4, 0.0), (8, 0.4)):
-                one = {
-                    "model": model,
-                    "steps": steps,
-                    "metric": "perceptual[zoo-clip]",
-                    "n": prompts,
-                }
-                pairs.append(
-                    one
-                    | {
-                        "a": "ddim",
-                        "b": "dpm++",
-                        "a_closer": 0.45,
-                        "low": low,
-                        "high": 0.49 + low / 4,
-                    }
-                )
-        run.write_results(rows, {"pairs": pairs, "timing": times})
+                place = (model, steps, "perceptual[zoo-clip]", "ddim", "dpm++")
+                pairs.append(PairRow(*place, 0.45, low, 0.49 + low / 4, prompts))
+        run.write_results(Results(tuple(rows), tuple(pairs), timing=tuple(times)))
         request = {"models": list(names), "device": "cpu", "prompts": None}
-        environment = {"processor": "a <tt>CPU</tt>", "threads": 2, "gpus": [], "packages": {}}
-        run.write_run({"request": request, "environment": environment, "models": models})
+        run.write_run(run_document(*models, **request))
         return run
 
     return make

@@ -29,6 +29,7 @@ from sunbench.store import ResultRow
 ROW = ResultRow(
     model="tiny",
     method="ddim",
+    role="candidate",
     steps=4,
     task="text2image",
     prompts="zoo",
@@ -39,6 +40,7 @@ ROW = ResultRow(
     n=100,
     nfe=8,
     protocol="zoo CLIP",
+    feature_key="",
     reason=None,
     key="k",
 )
@@ -59,7 +61,7 @@ def time(method: str, steps: int, ms: float, role: str = "candidate") -> CellTim
 
 
 def share(a: str, b: str, steps: int, low: float, high: float) -> WinRate:
-    return WinRate("tiny", steps, "perceptual[zoo-clip]", a, b, (low + high) / 2, low, high)
+    return WinRate("tiny", steps, "perceptual[zoo-clip]", a, b, (low + high) / 2, low, high, 100)
 
 
 def sentences(*args: Any, **limits: Any) -> list[str]:

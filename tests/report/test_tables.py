@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 import re
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -35,12 +36,13 @@ from sunbench.report.tables import (
     win_rate_table,
     write_tables,
 )
-from sunbench.store import ResultRow, RunFolder
+from sunbench.store import ResultRow, Results, RunFolder
 from sunbench.store.timings import Spread
 
 ROW = ResultRow(
     model="tiny",
     method="ddim",
+    role="candidate",
     steps=4,
     task="text2image",
     prompts="zoo",
@@ -51,12 +53,17 @@ ROW = ResultRow(
     n=100,
     nfe=8,
     protocol="zoo CLIP",
+    feature_key="",
     reason=None,
     key="k",
 )
 REASON = replace(ROW, method="dpm++", value=None, low=None, high=None, nfe=None, reason="no CFG")
-REFERENCE = replace(ROW, method="reference", steps=25, nfe=50, metric="clip_score[zoo-clip]")
-FLOOR_ROW = replace(ROW, method=FLOOR, steps=25, nfe=50, value=3.0, low=2.5, high=3.5)
+REFERENCE = replace(
+    ROW, method="dpm++", role="reference", steps=25, nfe=50, metric="clip_score[zoo-clip]"
+)
+FLOOR_ROW = replace(
+    ROW, method="dpm++", role="floor", steps=25, nfe=50, value=3.0, low=2.5, high=3.5
+)
 ROWS = [REFERENCE, FLOOR_ROW, ROW, REASON]
 NEEDS = Requirements(
     model="tiny",
@@ -69,6 +76,7 @@ NEEDS = Requirements(
     seconds=2345.6,
 )
 UNKNOWN = Requirements("tiny", "mine")
+PAIR = asdict(WinRate("tiny", 4, "ssim", "ddim", "dpm++", 0.25, 0.125, 0.5, 100))
 HOSTILE = "a|b\n## c & d_e % $f# {g} \\h ~i^ <b>"
 
 
@@ -301,7 +309,7 @@ def test_flags_of_the_timing_pass_are_printed_with_the_number_once_per_reason():
 
 
 def test_win_rates_print_their_interval_and_what_is_not_distinguishable():
-    rate = WinRate("tiny", 4, "ssim", "ddim", "dpm++", 0.25, 0.125, 0.5)
+    rate = WinRate("tiny", 4, "ssim", "ddim", "dpm++", 0.25, 0.125, 0.5, 100)
     assert win_rate_table([rate])[1][0] == [
         *("ssim", "ddim", "dpm++", "4", "0.250 [0.125, 0.500]", "–", "not distinguishable")
     ]
@@ -366,7 +374,7 @@ def test_written_tables_hold_every_model_and_are_the_same_twice(tmp_path: Path):
     run = RunFolder(tmp_path)
     rows = [*ROWS, replace(ROW, model="other")]
     row = timing_row("tiny", "ddim", "candidate", 4, 8.0, (0.001, 0.02, 0.01, 0.005))
-    run.write_results(rows, {"timing": [row.to_json()], "pairs": []})
+    run.write_results(Results(tuple(rows), timing=(row,)))
     write_tables(run)
     first = {f.name: f.read_bytes() for f in (tmp_path / "tables").iterdir()}
     write_tables(run)
@@ -381,17 +389,17 @@ def test_written_tables_hold_every_model_and_are_the_same_twice(tmp_path: Path):
 @pytest.mark.parametrize(
     ("part", "message"),
     [
-        ({"timing": 3}, "timing: given int, expected a list"),
-        ({"timing": [3]}, "timing 1: given 3, expected an object"),
-        ({"timing": [{"model": "m"}]}, "timing 1: given no method, no role"),
-        ({"pairs": [{"model": None}]}, "pairs 1, model: given None, expected str"),
-        ({"pairs": {"a": 1}}, "pairs: given dict, expected a list"),
-        ({"takes": [{"model": "m", "method": "x", "parameters": "many"}]}, "parameters: given"),
+        ({"timing": 3}, "timing: given 3, expected a list"),
+        ({"timing": [3]}, r"timing\[0\]: given 3, expected an object"),
+        ({"timing": [{"model": "m"}]}, r"timing\[0\]: given no method, no role"),
+        ({"pairs": [PAIR | {"model": None}]}, r"pairs\[0\], model: given None, expected text"),
+        ({"pairs": {"a": 1}}, "pairs: given .*, expected a list"),
+        ({"requirements": [NEEDS.to_json() | {"parameters": "many"}]}, "parameters: given 'many'"),
     ],
 )
 def test_a_wrongly_typed_document_is_one_line(tmp_path: Path, part: dict, message: str):
     run = RunFolder(tmp_path)
-    run.write_results(ROWS, part)
+    run.results_file.write_text(json.dumps(Results(tuple(ROWS)).to_json() | part))
     with pytest.raises(UserError, match=message) as error:
         read_run(run)
     assert "\n" not in str(error.value)

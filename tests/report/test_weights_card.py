@@ -12,7 +12,7 @@ from huggingface_hub import ModelCard
 
 from sunbench.errors import UserError
 from sunbench.report.weights_card import weights_card, write_beside, write_cards
-from sunbench.store import ResultRow, RunFolder
+from sunbench.store import ResultRow, Results, RunFolder, TrainingRequirements
 
 DOCUMENT = {
     "schema_version": 1,
@@ -29,6 +29,7 @@ DOCUMENT = {
 ROW = ResultRow(
     model="emoji",
     method="lcm",
+    role="candidate",
     steps=4,
     task="text2image",
     prompts="zoo",
@@ -39,6 +40,7 @@ ROW = ResultRow(
     n=400,
     nfe=4,
     protocol="zoo CLIP",
+    feature_key="",
     reason=None,
     key="k",
 )
@@ -50,7 +52,8 @@ def took(model: str, method: str, document: dict[str, Any] | None) -> dict[str, 
 
 def finished(folder: Path, rows: list[ResultRow], takes: list[dict[str, Any]]) -> RunFolder:
     run = RunFolder(folder)
-    run.write_results(rows, {"takes": takes})
+    requirements = tuple(TrainingRequirements(**t) for t in takes)
+    run.write_results(Results(tuple(rows), requirements=requirements))
     return run
 
 
@@ -119,7 +122,9 @@ def test_measured_rows_are_those_of_the_weights(tmp_path: Path):
         replace(ROW, method="sun-dpm++", value=2.25, low=2.0, high=2.5),
         replace(ROW, model="emoji-3d", value=0.563, low=0.465, high=0.699),
         replace(ROW, method="ddim", nfe=8, value=77.0, low=70.0, high=80.0),
-        replace(ROW, method="reference", steps=25, nfe=50, metric="clip_score[zoo-clip]"),
+        replace(
+            ROW, method="dpm++", role="reference", steps=25, nfe=50, metric="clip_score[zoo-clip]"
+        ),
     ]
     takes = [
         took("emoji", "lcm", DOCUMENT),

@@ -8,17 +8,20 @@ import socket
 import subprocess
 import sys
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from run_documents import ENVIRONMENT
 
 from sunbench.errors import UserError
-from sunbench.store import Holder, ResultRow, RunFolder
+from sunbench.store import Holder, PairRow, ResultRow, Results, RunDocument, RunFolder
 from sunbench.store.locks import holder, locked
-from sunbench.store.runs import result_rows
+
+PAIR = PairRow("emoji", 4, "ssim", "ddim", "unipc", 0.6, 0.5, 0.7, 256)
 
 numbers = st.floats(allow_nan=False, allow_infinity=False)
 
@@ -26,11 +29,16 @@ numbers = st.floats(allow_nan=False, allow_infinity=False)
 def row(**changes: Any) -> ResultRow:
     """A valid row, with changes."""
     values: dict[str, Any] = {
-        "model": "emoji", "method": "ddim", "steps": 4, "task": "text2image", "prompts": "zoo",
+        "model": "emoji", "method": "ddim", "role": "candidate", "steps": 4, "task": "text2image", "prompts": "zoo",
         "metric": "fd[zoo-clip]", "value": 1.5, "low": 1.0, "high": 2.0, "n": 256, "nfe": 8,
-        "protocol": "zoo-clip, clean resize, float32", "reason": None, "key": "0" * 20,
+        "protocol": "zoo-clip, clean resize, float32", "feature_key": "0123abcd", "reason": None, "key": "0" * 20,
     }  # fmt: skip
     return ResultRow(**values | changes)
+
+
+def document(rows: Any) -> dict[str, Any]:
+    """A results.json with these rows."""
+    return Results(()).to_json() | {"rows": rows}
 
 
 @st.composite
@@ -42,8 +50,8 @@ def rows(draw: st.DrawFn) -> ResultRow:
     return row(
         model=draw(st.text()),
         steps=draw(st.integers(0, 100)),
-        n=draw(st.integers(0)),
-        nfe=draw(st.none() | st.integers(0)),
+        n=draw(st.integers(0, 2**63 - 1)),
+        nfe=draw(st.none() | st.integers(0, 2**63 - 1)),
         **values,
     )
 
@@ -53,14 +61,15 @@ def rows(draw: st.DrawFn) -> ResultRow:
 def test_rows_come_back_to_the_bit(given_rows: list[ResultRow]) -> None:
     with tempfile.TemporaryDirectory() as folder:
         run = RunFolder(Path(folder) / "run")
-        run.write_results(given_rows, {"floor": 0.5})
+        run.write_results(Results(tuple(given_rows), (PAIR,)))
         first = run.results_file.read_bytes()
         found = run.read_results()
         assert found == given_rows
+        assert run.read_results_document().pairs == (PAIR,)
         assert [str(r) for r in found] == [str(r) for r in given_rows]
-        run.write_results(found, {"floor": 0.5})
+        run.write_results(Results(tuple(found), (PAIR,)))
         assert run.results_file.read_bytes() == first
-        assert json.loads(first)["schema_version"] == 1
+        assert json.loads(first)["schema_version"] == 2
 
 
 def rows_or_line(run: RunFolder) -> list[ResultRow] | str:
@@ -76,7 +85,7 @@ def rows_or_line(run: RunFolder) -> list[ResultRow] | str:
 def test_damaged_results_are_rows_or_one_clear_line(data: st.DataObject) -> None:
     with tempfile.TemporaryDirectory() as folder:
         run = RunFolder(Path(folder))
-        run.write_results([row(), row(steps=2)])
+        run.write_results(Results((row(), row(steps=2))))
         content = bytearray(run.results_file.read_bytes())
         at = data.draw(st.integers(0, len(content) - 1))
         content[at : at + data.draw(st.integers(0, 30))] = data.draw(st.binary(max_size=4))
@@ -90,7 +99,7 @@ def test_damaged_results_are_rows_or_one_clear_line(data: st.DataObject) -> None
 
 def test_results_cut_anywhere_are_refused(tmp_path: Path) -> None:
     run = RunFolder(tmp_path)
-    run.write_results([row()])
+    run.write_results(Results((row(),)))
     content = run.results_file.read_bytes()
     for length in range(len(content) - 1):
         run.results_file.write_bytes(content[:length])
@@ -118,50 +127,56 @@ def test_impossible_rows_are_refused(changes: dict[str, Any], said: str) -> None
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"value": "1.5"}, "row 1: given value '1.5', expected float | None"),
-        ({"steps": 4.0}, "row 1: given steps 4.0, expected int"),
-        ({"n": True}, "row 1: given n True, expected int"),
-        ({"model": None}, "row 1: given model None, expected str"),
-        ({"value": 10**400}, "row 1: given value too large"),
-        ({"extra": 1}, "row 1: given unknown extra"),
-        ({"low": 3.0}, "row 1: fd[zoo-clip] of ddim at 4 steps on emoji: given value"),
+        ({"value": "1.5"}, "rows[0], value: given '1.5', expected float"),
+        ({"steps": 4.0}, "rows[0], steps: given 4.0, expected int"),
+        ({"steps": 10**30}, "rows[0], steps: given 1000000000000000000000000000000, expected an"),
+        ({"n": True}, "rows[0], n: given True, expected int"),
+        ({"model": None}, "rows[0], model: given None, expected text"),
+        ({"model": "\ud800"}, "rows[0], model: given '\\ud800', expected text in UTF-8"),
+        ({"role": "floors"}, "rows[0], role: given 'floors', expected one of 'candidate', 'refe"),
+        ({"value": 10**400}, "expected a finite number"),
+        ({"extra": 1}, "rows[0]: given unknown extra"),
+        ({"low": 3.0}, "rows[0]: fd[zoo-clip] of ddim at 4 steps on emoji: given value"),
     ],
 )
 def test_rows_of_the_wrong_type_are_named(changes: dict[str, Any], said: str) -> None:
-    document = {"rows": [row().to_json() | changes]}
     with pytest.raises(UserError) as caught:
-        result_rows(document, "results.json")
+        Results.from_json(document([row().to_json() | changes]), "results.json")
     assert said in str(caught.value)
 
 
 def test_missing_fields_are_named() -> None:
-    with pytest.raises(UserError, match="given no nfe; expected model, method"):
-        result_rows({"rows": [{k: v for k, v in row().to_json().items() if k != "nfe"}]}, "r")
-    with pytest.raises(UserError, match="expected an object"):
-        result_rows({"rows": [3]}, "r")
-    with pytest.raises(UserError, match="no list of rows"):
-        result_rows({}, "r")
+    lacking = {k: v for k, v in row().to_json().items() if k != "nfe"}
+    for rows, words in (
+        ([lacking], "given no nfe; expected model, method"),
+        ([3], "expected an object"),
+        ({}, "expected a list"),
+    ):
+        with pytest.raises(UserError, match=words):
+            Results.from_json(document(rows), "r")
+    with pytest.raises(UserError, match="given no rows, no pairs"):
+        Results.from_json({"schema_version": 2}, "r")
 
 
 def test_nan_never_reaches_a_file(tmp_path: Path) -> None:
     run = RunFolder(tmp_path)
     with pytest.raises(ValueError, match="not JSON compliant"):
-        run.write_results([row()], {"floor": float("nan")})
-    run.results_file.write_text('{"schema_version": 1, "rows": [], "floor": NaN}')
+        run.write_results(Results((row(),), (replace(PAIR, low=float("nan")),)))
+    run.results_file.write_text('{"schema_version": 2, "rows": [], "floor": NaN}')
     with pytest.raises(UserError, match="NaN is not a number"):
         run.read_results()
 
 
 def test_two_rows_in_one_place_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="given two rows of fd"):
-        RunFolder(tmp_path).write_results([row(), row(value=1.6)])
+        RunFolder(tmp_path).write_results(Results((row(), row(value=1.6))))
 
 
-@pytest.mark.parametrize("version", [0, 2, "1", True, None])
+@pytest.mark.parametrize("version", [0, 1, 3, "2", True, None])
 def test_other_versions_are_refused(tmp_path: Path, version: object) -> None:
     run = RunFolder(tmp_path)
     run.run_file.write_text(json.dumps({"schema_version": version}))
-    with pytest.raises(UserError, match="expected 1"):
+    with pytest.raises(UserError, match="expected 2"):
         run.read_run()
 
 
@@ -169,8 +184,9 @@ def test_what_is_not_a_run_is_one_line(tmp_path: Path) -> None:
     run = RunFolder(tmp_path / "none")
     with pytest.raises(UserError, match=r"results\.json is missing"):
         run.read_results()
-    run.write_run({"prompts": "zoo"})
-    assert run.read_run() == {"schema_version": 1, "prompts": "zoo"}
+    written = RunDocument({"models": ["emoji"]}, ENVIRONMENT, ())
+    run.write_run(written)
+    assert run.read_run() == written
     with pytest.raises(UserError, match="was not finished; run it again to resume"):
         run.read_results()
 
@@ -210,7 +226,7 @@ def test_lock_is_held_and_given_back(tmp_path: Path) -> None:
         held = run.holder()
         assert held is not None
         assert held.pid == os.getpid()
-        run.write_results([row()])
+        run.write_results(Results((row(),)))
         assert run.read_results() == [row()]
         with pytest.raises(UserError, match="still going"), run.lock():
             pytest.fail("a held lock was given twice")
@@ -227,7 +243,7 @@ def test_lock_is_given_back_after_an_error(tmp_path: Path) -> None:
 
 def test_living_process_keeps_the_run(tmp_path: Path, other_pid: int) -> None:
     run = RunFolder(tmp_path)
-    run.write_results([row()])
+    run.write_results(Results((row(),)))
     _lock(tmp_path / "lock", _holder_of(other_pid))
     for read in (run.read_results, run.require_finished, run.lock().__enter__):
         with pytest.raises(UserError, match=f"still going \\(process {other_pid} on"):

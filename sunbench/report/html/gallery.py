@@ -16,7 +16,7 @@ from PIL import Image
 from sunbench.metrics.registry import find
 from sunbench.paths import cell_folder
 from sunbench.report.shards import CellFiles
-from sunbench.store import ShardRow
+from sunbench.store import CellRecord, ModelRecord, ShardRow
 
 PROMPTS = 48  # prompts of a model in the sample
 BLOCKS = 6  # runs of 64 images that they are drawn from, so that a big set is read in few places
@@ -116,21 +116,21 @@ def _each_prompt_once(order: Iterable[int], seeds: int) -> list[int]:
     return list(first.values())
 
 
-def cells(path: Path, entries: Iterable[dict[str, Any]]) -> list[CellFiles]:
+def cells(path: Path, entries: Iterable[CellRecord]) -> list[CellFiles]:
     """The cells of a model that were made: candidates in the run, references in the cache."""
     return [
-        CellFiles.of(e, cell_folder(path, e["role"], e["key"]))
+        CellFiles.of(e, cell_folder(path, e.role, e.key))
         for e in entries
-        if e["skip"] is None and e["role"] != "floor"
+        if e.skip is None and e.role != "floor"
     ]
 
 
-def wanted(path: Path, model: dict[str, Any], number: int, metric: str | None) -> Wanted | None:
+def wanted(path: Path, model: ModelRecord, number: int, metric: str | None) -> Wanted | None:
     """What to show of a model of run.json; None when it has no reference.
 
     metric: the LPIPS whose scores order best and worst, or None.
     """
-    own = cells(path, model["cells"])
+    own = cells(path, model.cells)
     reference = next((c for c in own if c.role == "reference"), None)
     if reference is None:
         return None

@@ -34,7 +34,7 @@ from sunbench.report.html.gallery import Album, gather, wanted
 from sunbench.report.html.provenance import environment_lines, machine, model_provenance
 from sunbench.report.html.sections import section
 from sunbench.report.tables import ARROWS
-from sunbench.store import ResultRow, RunFolder, write_atomic
+from sunbench.store import ResultRow, RunDocument, RunFolder, write_atomic
 
 _UNSAFE = {"<": "\\u003c", ">": "\\u003e", "&": "\\u0026", "\u2028": "\\u2028", "\u2029": "\\u2029"}
 
@@ -43,14 +43,14 @@ def write_page(run: RunFolder) -> Path:
     """Write ``report.html`` of a finished run and return its path."""
     data, asked = read_run(run), run.read_run()
     wants = [
-        wanted(run.path, m, i, _shown_distance(data.rows, m["card"]["name"]))
-        for i, m in enumerate(asked["models"])
+        wanted(run.path, m, i, _shown_distance(data.rows, m.name))
+        for i, m in enumerate(asked.models)
     ]
     album, parts = gather([w for w in wants if w is not None])
     remaining = iter(parts)
     galleries = {
-        m["card"]["name"]: None if w is None else next(remaining)
-        for m, w in zip(asked["models"], wants, strict=True)
+        m.name: None if w is None else next(remaining)
+        for m, w in zip(asked.models, wants, strict=True)
     }
     path = run.path / "report.html"
     write_atomic(path, render(data, asked, galleries, album).encode())
@@ -84,7 +84,7 @@ def _digest(text: str) -> str:
     return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
 
 
-def render(data: RunData, asked: dict[str, Any], galleries: dict[str, Any], album: Album) -> str:
+def render(data: RunData, asked: RunDocument, galleries: dict[str, Any], album: Album) -> str:
     """The page as text."""
     names = models(data.rows)
     style, script = _asset("page.css"), _asset("page.js")
@@ -106,8 +106,8 @@ def render(data: RunData, asked: dict[str, Any], galleries: dict[str, Any], albu
         machine=machine(asked),
         side=album.side,
         protocols=_protocols(data.rows),
-        provenance=[model_provenance(m) for m in asked["models"]],
-        request=asked["request"],
+        provenance=[model_provenance(m) for m in asked.models],
+        request=asked.request,
     )
 
 

@@ -2,61 +2,62 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Any
 
+from sunbench.store import CellRecord, ModelRecord, RunDocument
 
-def machine(asked: dict[str, Any]) -> str:
+
+def machine(asked: RunDocument) -> str:
     """The device that latencies were measured on, in words."""
-    environment = asked.get("environment", {})
-    device = asked["request"].get("device", "cpu")
-    if device.startswith("cuda") and environment.get("gpus"):
-        return str(environment["gpus"][0])
-    processor = environment.get("processor", "unknown processor")
-    return f"{processor}, {environment.get('threads', '?')} threads"
+    environment = asked.environment
+    if asked.device.startswith("cuda") and environment.gpus:
+        return environment.gpus[0]
+    return f"{environment.processor}, {environment.threads} threads"
 
 
-def environment_lines(asked: dict[str, Any]) -> list[tuple[str, str]]:
+def environment_lines(asked: RunDocument) -> list[tuple[str, str]]:
     """The environment and what the run took, in lines."""
-    environment = dict(asked.get("environment", {}))
-    packages = environment.pop("packages", {})
+    environment = asked.environment.to_json()
+    packages = environment.pop("packages")
     lines = [(k.replace("_", " "), words(v)) for k, v in environment.items()]
     lines += [(k, str(v)) for k, v in packages.items()]
-    lines.append(("seconds in all", f"{asked.get('seconds', 0):.1f}"))
-    lines += [(f"seconds: {k}", f"{v:.1f}") for k, v in asked.get("phases", {}).items()]
-    lines.append(("all-black images", str(asked.get("black_images", 0))))
+    lines.append(("seconds in all", f"{asked.seconds:.1f}"))
+    lines += [(f"seconds: {k}", f"{v:.1f}") for k, v in asked.phases.items()]
+    lines.append(("all-black images", str(asked.black_images)))
     return lines
 
 
 def words(value: Any) -> str:
     """A JSON value on one line."""
-    if isinstance(value, list):
+    if isinstance(value, list | tuple):
         return ", ".join(words(v) for v in value) or "none"
     if isinstance(value, dict):
         return ", ".join(f"{k} {words(v)}" for k, v in value.items()) or "none"
     return "–" if value is None else str(value)
 
 
-def model_provenance(model: dict[str, Any]) -> dict[str, Any]:
+def model_provenance(model: ModelRecord) -> dict[str, Any]:
     """Where one model's numbers come from: its card, weights, prompts and cells."""
-    card = {k: words(v) for k, v in model["card"].items() if v not in (None, "", [])}
+    card = {k: words(v) for k, v in model.card.items() if v not in (None, "", [])}
     return {
-        "name": model["card"]["name"],
+        "name": model.name,
         "card": card,
-        "weights": model.get("weights", {}),
-        "prompts": {k: words(v) for k, v in model.get("prompts", {}).items()},
-        "cells": [_cell(c) for c in model["cells"]],
+        "weights": model.weights,
+        "prompts": {k: words(v) for k, v in asdict(model.prompts).items()},
+        "cells": [_cell(c) for c in model.cells],
     }
 
 
-def _cell(entry: dict[str, Any]) -> dict[str, str]:
-    content = entry["content"]
+def _cell(entry: CellRecord) -> dict[str, str]:
+    content = entry.content
     return {
-        "role": entry["role"],
-        "label": entry["label"],
-        "key": entry["key"],
+        "role": entry.role,
+        "label": entry.label,
+        "key": entry.key,
         "guidance": words(content["guidance_scale"]),
         "seeds": words(content["seeds"]),
         "size": f"{content['resolution']} px, {content['dtype']}",
         "settings": words(content["settings"]),
-        "skip": entry["skip"] or "",
+        "skip": entry.skip or "",
     }
