@@ -14,9 +14,9 @@ from torch import Tensor
 from sunbench.errors import unknown
 from sunbench.methods.common.networks import Network
 from sunbench.methods.common.settings import Guidance
-from sunbench.training.data import Pictures
+from sunbench.training.data import TrainingImages
 from sunbench.training.diffusion import Level, Schedule, noised
-from sunbench.training.encode import encode_pictures, encode_texts
+from sunbench.training.encode import encode_images, encode_texts
 
 # ------------------------------------------------------------------------------ what is drawn
 
@@ -40,7 +40,7 @@ class Feed:
     """
 
     pipeline: Any
-    pictures: Pictures
+    pictures: TrainingImages
     guidance: Guidance
     batch: int
     seed: int
@@ -56,7 +56,7 @@ class Feed:
         """The micro-batch of a number, and the generator after it."""
         g, device = self._generator(k), self.pipeline.unet.device
         pictures, captions = self.pictures.draw(self.batch, g)
-        x_0 = encode_pictures(self.pipeline, pictures, g)
+        x_0 = encode_images(self.pipeline, pictures, g)
         eps = torch.randn(x_0.shape, generator=g).to(device)
         texts = encode_texts(self.pipeline, captions)
         return Drawn(x_0, eps, texts, self.guidance.draw(len(x_0), g), g)

@@ -21,7 +21,7 @@ from sunbench.methods.common.trainees import Trainee, about_weights, parameters_
 from sunbench.models import LoadedModel, find, load
 from sunbench.sampling import Method, SampleSettings
 from sunbench.training import LoopSettings, fit
-from sunbench.training.data import Pictures, open_pictures
+from sunbench.training.data import TrainingImages, open_images
 from sunbench.training.diffusion import Schedule
 from sunbench.training.encode import encode_texts, schedule_of
 from sunbench.training.record import Cost, averaged, draw_curves, record_cost, settle
@@ -45,7 +45,7 @@ class Bench:
 
     method: str
     loaded: LoadedModel
-    pictures: Pictures
+    pictures: TrainingImages
     settings: Any
     out: Path
 
@@ -203,7 +203,7 @@ def open_bench(
     card = find(base)
     zoo = card.source == "zoo"
     settings = settings_for(method, cls, config, zoo=zoo)
-    pictures = open_pictures(data, card.name, card.resolution, zoo=zoo)
+    pictures = open_images(data, card.name, card.resolution, zoo=zoo)
     return Bench(method, load(card, device=device), pictures, settings, out)
 
 

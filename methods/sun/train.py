@@ -34,8 +34,8 @@ from sunbench.methods.sun.settings import SunTraining, read_settings
 from sunbench.models import LoadedModel, find, load
 from sunbench.prompts.negatives import Vocabulary
 from sunbench.sampling import SampleSettings
-from sunbench.training.data import Pictures, open_pictures
-from sunbench.training.encode import encode_pictures, encode_texts, schedule_of
+from sunbench.training.data import TrainingImages, open_images
+from sunbench.training.encode import encode_images, encode_texts, schedule_of
 
 # ------------------------------------------------------------------------------ loss
 
@@ -51,7 +51,7 @@ class SunLoss:
 
     pipeline: Any
     adapter: SunAdapter
-    pictures: Pictures
+    pictures: TrainingImages
     words: Vocabulary
     settings: SunTraining
     w: float
@@ -72,7 +72,7 @@ class SunLoss:
     def draw(self, pictures: Tensor, generator: torch.Generator) -> Draw:
         """x_0, noise, t and i of a micro-batch, drawn on the CPU: no device changes them."""
         s, device = self.settings, self.pipeline.unet.device
-        x_0 = encode_pictures(self.pipeline, pictures, generator)
+        x_0 = encode_images(self.pipeline, pictures, generator)
         eps = torch.randn(x_0.shape, generator=generator)
         t = s.draw_times(len(x_0), generator)
         replaced = torch.rand(len(x_0), generator=generator) < s.p
@@ -173,7 +173,7 @@ class SunBench(Bench):
 
 
 def train_adapter(
-    loaded: LoadedModel, pictures: Pictures, settings: SunTraining, out: Path
+    loaded: LoadedModel, pictures: TrainingImages, settings: SunTraining, out: Path
 ) -> Path:
     """Train an adapter beside a loaded base; returns ``out/sun.safetensors``.
 
@@ -210,7 +210,7 @@ def train(
     card = find(base)
     zoo = card.source == "zoo"
     settings = read_settings(config, zoo=zoo)
-    pictures = open_pictures(data, card.name, card.resolution, zoo=zoo)
+    pictures = open_images(data, card.name, card.resolution, zoo=zoo)
     if settings.phrases:
         vocabulary(settings.phrases, settings.max_phrases, zoo=False)
     return train_adapter(load(card, device=device), pictures, settings, out)

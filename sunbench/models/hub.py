@@ -41,7 +41,7 @@ def _known_error(error: BaseException, repo: str, revision: str | None) -> UserE
     """Translate what the hub itself answered; None for everything that looks like the network."""
     name = _named(repo, revision)
     if isinstance(error, GatedRepoError):
-        return UserError(f"model {name} is gated: accept its licence, then run: hf auth login")
+        return UserError(f"model {name} is gated: accept its license, then run: hf auth login")
     if isinstance(error, RepositoryNotFoundError):
         return UserError(
             f"given model {repo!r}, the hub has none (or it is private: hf auth login)"

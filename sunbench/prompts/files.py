@@ -154,7 +154,7 @@ def _is_text(kind: pa.DataType) -> bool:
 
 
 def _is_plain(field: pa.Field) -> bool:
-    """Texts, numbers and lists of texts; pictures, embeddings and the like are left unread."""
+    """Texts, numbers and lists of texts; images, embeddings and the like are left unread."""
     kind, types = field.type, pa.types
     if types.is_list(kind) or types.is_large_list(kind):
         return _is_text(kind.value_type)

@@ -1,4 +1,4 @@
-"""Pictures and texts to train on: the zoo's, a folder's, a Parquet file's, a hub data set's."""
+"""Images and texts to train on: the zoo's, a folder's, a Parquet file's, a hub data set's."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from sunbench.prompts.records import prompt_column
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 IMAGE_COLUMNS = ("image", "img", "picture", "jpg", "jpeg", "png", "webp")
 SPRITES = "sprites.safetensors"
-#: Where `sunbench zoo build` puts what the zoo's pictures are composed of.
+#: Where `sunbench zoo build` puts what the zoo's images are composed of.
 ZOO_BUILD = Path("build/zoo") / SPRITES
 #: Of one training image: 8192 x 8192; a file of a few kilobytes can hold many more.
 MOST_PIXELS = 2**26
@@ -45,8 +45,8 @@ UNREADABLE = (
 Examples = tuple[Tensor, list[str]]
 
 
-class Pictures(Protocol):
-    """Training pictures with captions."""
+class TrainingImages(Protocol):
+    """Training images with captions."""
 
     @property
     def name(self) -> str:
@@ -54,11 +54,11 @@ class Pictures(Protocol):
         ...
 
     def draw(self, n: int, generator: torch.Generator) -> Examples:
-        """n pictures (n, 3, H, W) in -1..1 and their captions, by the generator alone."""
+        """n images (n, 3, H, W) in -1..1 and their captions, by the generator alone."""
         ...
 
 
-# ------------------------------------------------------------------------------ pictures
+# ------------------------------------------------------------------------------ images
 
 
 def flat(image: Image.Image) -> Image.Image:
@@ -78,7 +78,7 @@ def squared(image: Image.Image, size: int) -> Tensor:
 
 
 def _opened(value: Any) -> Image.Image:
-    """A picture from a path, from bytes, or from what `datasets` makes of either."""
+    """An image from a path, from bytes, or from what `datasets` makes of either."""
     if isinstance(value, Image.Image):
         return value
     if isinstance(value, dict):
@@ -95,7 +95,7 @@ def _opened(value: Any) -> Image.Image:
 
 @dataclass(frozen=True)
 class Listed:
-    """Pictures in rows; get: row -> (what the picture is opened from, caption)."""
+    """Images in rows; get: row -> (what the image is opened from, caption)."""
 
     name: str
     count: int
@@ -107,7 +107,7 @@ class Listed:
         rows = torch.randint(self.count, (n,), generator=generator).tolist()
         with ThreadPoolExecutor(8) as pool:
             made = list(pool.map(self._row, rows))
-        return torch.stack([picture for picture, _ in made]), [caption for _, caption in made]
+        return torch.stack([image for image, _ in made]), [caption for _, caption in made]
 
     def _row(self, row: int) -> tuple[Tensor, str]:
         source, caption = self.get(row)
@@ -116,7 +116,7 @@ class Listed:
         except UNREADABLE as error:
             named = f" ({source.name})" if isinstance(source, Path) else ""
             raise UserError(
-                f"{self.name}: picture {row + 1}{named} cannot be read ({error})"
+                f"{self.name}: image {row + 1}{named} cannot be read ({error})"
             ) from error
 
 
@@ -124,14 +124,14 @@ class Listed:
 
 
 def _beside(folder: Path) -> list[tuple[Path, str]]:
-    """Pictures with a .txt of the same name."""
+    """Images with a .txt of the same name."""
     files = sorted(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
     if not files:
-        raise UserError(f"given training folder {folder}, which holds no pictures")
+        raise UserError(f"given training folder {folder}, which holds no images")
     bare = [p for p in files if not p.with_suffix(".txt").is_file()]
     if bare:
         raise UserError(
-            f"given training folder {folder}, in which {len(bare)} of {len(files)} pictures have no"
+            f"given training folder {folder}, in which {len(bare)} of {len(files)} images have no"
             f" caption (such as {bare[0].name}); expected metadata.csv, metadata.jsonl or a .txt"
             " beside each"
         )
@@ -158,7 +158,7 @@ def _is_inside(folder: Path, name: str) -> bool:
 
 
 def _from_table(path: Path) -> list[tuple[Path, str]]:
-    """Pictures and captions of metadata.csv or metadata.jsonl (column ``file_name``)."""
+    """Images and captions of metadata.csv or metadata.jsonl (column ``file_name``)."""
     table, column = read(path, None)
     if "file_name" not in table.columns:
         raise UserError(f"{path}: given columns {', '.join(table.columns)}, expected file_name")
@@ -178,7 +178,7 @@ def _from_table(path: Path) -> list[tuple[Path, str]]:
 
 
 def from_folder(folder: Path, size: int) -> Listed:
-    """Pictures captioned by metadata.csv, metadata.jsonl or a .txt beside each."""
+    """Images captioned by metadata.csv, metadata.jsonl or a .txt beside each."""
     tables = [p for n in ("metadata.csv", "metadata.jsonl") if (p := folder / n).is_file()]
     rows = _from_table(tables[0]) if tables else _beside(folder)
     return Listed(f"folder {folder.resolve().name}", len(rows), size, rows.__getitem__)
@@ -212,7 +212,7 @@ def _rows(name: str, data: Any, size: int) -> Listed:
     text = prompt_column(name, [c for c in columns if c != image], None)
     data = _undecoded(data, image)
     if not len(data):
-        raise UserError(f"training data {name} holds 0 pictures, expected at least one")
+        raise UserError(f"training data {name} holds 0 images, expected at least one")
 
     def get(row: int) -> tuple[Any, str]:
         values = data[row]
@@ -234,7 +234,7 @@ def _undecoded(data: Any, column: str) -> Any:
 
 
 def from_parquet(path: Path, size: int) -> Listed:
-    """Rows of a Parquet file: a column of pictures (bytes), a column of captions."""
+    """Rows of a Parquet file: a column of images (bytes), a column of captions."""
     return _rows(path.name, _load(path.name, "parquet", "train", data_files=str(path)), size)
 
 
@@ -248,7 +248,7 @@ def from_hub(found: hub.HubSet, size: int) -> Listed:
 
 
 @dataclass(frozen=True)
-class ZooPictures:
+class ZooImages:
     """Emoji scenes of the zoo's training captions, composed on the fly in some styles."""
 
     sprites: Any
@@ -270,13 +270,13 @@ class ZooPictures:
         picked = [pool[i] for i in rows]
         style = torch.randint(len(self.styles), (n,), generator=generator)
         style = torch.tensor(self.styles)[style]
-        pictures = self.sprites.compose(picked, style) * 2 - 1
+        images = self.sprites.compose(picked, style) * 2 - 1
         index = torch.tensor([s.row for s in picked])
-        return pictures, captions_of(index, style, generator, self.named)
+        return images, captions_of(index, style, generator, self.named)
 
 
-def from_zoo(file: Path, model: str) -> ZooPictures:
-    """The pictures that a zoo model was trained on; every style for a model of another name."""
+def from_zoo(file: Path, model: str) -> ZooImages:
+    """The images that a zoo model was trained on; every style for a model of another name."""
     from sunbench.zoo.data import Sprites, recipe
 
     if not file.is_file():
@@ -285,10 +285,10 @@ def from_zoo(file: Path, model: str) -> ZooPictures:
     names = [s["name"] for s in table["styles"]]
     own = {m["name"]: m["styles"] for m in table["models"]}.get(model, names)
     styles = tuple(names.index(s) for s in own)
-    return ZooPictures(Sprites.load(file), styles, table["unet"]["named_styles"])
+    return ZooImages(Sprites.load(file), styles, table["unet"]["named_styles"])
 
 
-def open_pictures(spec: str | None, model: str, size: int, *, zoo: bool) -> Pictures:
+def open_images(spec: str | None, model: str, size: int, *, zoo: bool) -> TrainingImages:
     """Training data by its spec; None is the zoo's own for a zoo model.
 
     spec: a folder, a .parquet file, ``owner/name[@revision][:split]``, or a build folder of the zoo

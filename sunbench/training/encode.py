@@ -1,4 +1,4 @@
-"""What the frozen parts of a base make of texts, pictures and times."""
+"""What the frozen parts of a base make of texts, images and times."""
 
 from __future__ import annotations
 
@@ -35,12 +35,12 @@ def encode_texts(pipeline: Any, texts: list[str]) -> Tensor:
 
 
 @torch.no_grad()
-def encode_pictures(pipeline: Any, pictures: Tensor, generator: torch.Generator) -> Tensor:
-    """Scaled latents x_0 (n, C, h, w) of pictures (n, 3, H, W) in -1..1."""
+def encode_images(pipeline: Any, images: Tensor, generator: torch.Generator) -> Tensor:
+    """Scaled latents x_0 (n, C, h, w) of images (n, 3, H, W) in -1..1."""
     vae = pipeline.vae
-    pictures = pictures.contiguous(memory_format=torch.channels_last)  # 1.4 times as fast on a CPU
+    images = images.contiguous(memory_format=torch.channels_last)  # 1.4 times as fast on a CPU
     with _full_precision(vae.device):
-        made = vae.encode(pictures.to(vae.device, vae.dtype))
+        made = vae.encode(images.to(vae.device, vae.dtype))
         z = made.latents if hasattr(made, "latents") else made.latent_dist.sample(generator)
     shift = getattr(vae.config, "shift_factor", None) or 0.0
     return (z.float() - shift) * vae.config.scaling_factor

@@ -246,7 +246,7 @@ class _Loop:
     def _arithmetic(self) -> AbstractContextManager[Any]:
         """Autocast; on CPU with attention as plain products.
 
-        The fused kernel's bfloat16 backward is slow there: 154 pictures/s of the zoo's U-Net on two
+        The fused kernel's bfloat16 backward is slow there: 154 images/s of the zoo's U-Net on two
         cores, 226 without it.
         """
         if self.settings.dtype == "float32":

@@ -29,7 +29,7 @@ def one_of(name: str, value: str, known: tuple[str, ...]) -> None:
 class TrainingSettings:
     """What every training can be told; the loop's settings stand in ``[loop]``."""
 
-    sheet: int = 8  # pictures of the sample sheet
+    sheet: int = 8  # images of the sample sheet
     file_dtype: str = "float32"  # of the weights' file
     gradient_checkpointing: bool = False
     loop: LoopSettings = field(default=LoopSettings(steps=1000))

@@ -27,7 +27,7 @@ class Trainer(Protocol):
     ) -> Path:
         """Train on a base (a card's name, ...), in ``out``; returns the weights.
 
-        config: TOML over the settings; data: a spec of pictures; start: weights to begin with.
+        config: TOML over the settings; data: a spec of images; start: weights to begin with.
         """
         ...
 

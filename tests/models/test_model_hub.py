@@ -178,7 +178,7 @@ def test_what_the_hub_refuses_is_one_line(hub: Any, repository: Path) -> None:
     fails("art--ist/x..y", "expected a hub id owner/name")
     fails(f"{REPOSITORY}:absent.safetensors", "no such file")
     hub.gated.add("closed/model")
-    fails("closed/model", "is gated: accept its licence")
+    fails("closed/model", "is gated: accept its license")
 
 
 def test_a_repository_of_pickles_is_refused_before_any_download(

@@ -34,8 +34,8 @@ from sunbench.methods.sun.settings import LOOP, SunTraining, read_settings
 from sunbench.methods.sun.train import SunLoss, train_adapter
 from sunbench.models import LoadedModel, ModelCard
 from sunbench.prompts.negatives import Vocabulary
-from sunbench.training.data import Listed, ZooPictures, from_folder, open_pictures, squared
-from sunbench.training.encode import encode_pictures, encode_texts
+from sunbench.training.data import Listed, ZooImages, from_folder, open_images, squared
+from sunbench.training.encode import encode_images, encode_texts
 from sunbench.training.record import averaged
 
 TINY = SunTraining(
@@ -326,7 +326,7 @@ def test_latents_are_what_the_pipeline_decodes(pipeline: Any):
     x = torch.rand(2, 3, 16, 16, generator=torch.Generator().manual_seed(0)) * 2 - 1
     with torch.no_grad():
         z = pipeline.vae.encode(x).latents
-    made = encode_pictures(pipeline, x, torch.Generator())
+    made = encode_images(pipeline, x, torch.Generator())
     torch.testing.assert_close(made / pipeline.vae.config.scaling_factor, z)
 
 
@@ -379,7 +379,7 @@ def test_folders_with_a_table(folder: Path):
 
 def test_folders_without_captions_are_one_line(folder: Path):
     (folder / "red.txt").unlink()
-    with pytest.raises(UserError, match=r"1 of 3 pictures have no caption \(such as red\.png\)"):
+    with pytest.raises(UserError, match=r"1 of 3 images have no caption \(such as red\.png\)"):
         from_folder(folder, 16)
     (folder / "red.txt").write_text(" \n")
     with pytest.raises(UserError, match=r"red\.txt is empty, expected a caption"):
@@ -397,13 +397,13 @@ def test_folders_without_captions_are_one_line(folder: Path):
         with pytest.raises(UserError, match="expected an image below the folder"):
             from_folder(folder, 16)
     (folder / "empty").mkdir()
-    with pytest.raises(UserError, match="holds no pictures"):
+    with pytest.raises(UserError, match="holds no images"):
         from_folder(folder / "empty", 16)
 
 
 def test_broken_pictures_are_named(folder: Path):
     (folder / "blue.png").write_bytes(b"no picture")
-    with pytest.raises(UserError, match=r"folder pets: picture 1 \(.*blue\.png\) cannot be read"):
+    with pytest.raises(UserError, match=r"folder pets: image 1 \(.*blue\.png\) cannot be read"):
         from_folder(folder, 16).draw(8, torch.Generator().manual_seed(0))
 
 
@@ -425,7 +425,7 @@ def bomb(path: Path, side: int) -> None:
 @pytest.mark.parametrize("side", [9000, 12_000, 60_000])
 def test_png_bombs_are_named(folder: Path, side: int):
     bomb(folder / "blue.png", side)
-    with pytest.raises(UserError, match=r"picture 1 \(.*blue\.png\) cannot be read \(.*pixels"):
+    with pytest.raises(UserError, match=r"image 1 \(.*blue\.png\) cannot be read \(.*pixels"):
         from_folder(folder, 16).draw(8, torch.Generator().manual_seed(0))
 
 
@@ -435,8 +435,8 @@ def test_images_of_a_table_are_decoded_once_and_named(folder: Path, tmp_path: Pa
     for data in cases.values():
         images = [{"bytes": data, "path": None}] * 2
         file = parquet(tmp_path / "x.parquet", image=images, text=["a cat", "a dog"])
-        made = open_pictures(str(file), "any", 16, zoo=False)
-        with pytest.raises(UserError, match=r"x\.parquet: picture [12] cannot be read"):
+        made = open_images(str(file), "any", 16, zoo=False)
+        with pytest.raises(UserError, match=r"x\.parquet: image [12] cannot be read"):
             made.draw(4, torch.Generator().manual_seed(0))
 
 
@@ -456,12 +456,12 @@ def test_parquet_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     images = [{"bytes": encoded(c), "path": None} for c in COLOURS]
     texts = [f"a {c} cat" for c in COLOURS]
     file = parquet(tmp_path / "pets.parquet", image=images, text=texts)
-    made = open_pictures(str(file), "tiny", 16, zoo=False)
+    made = open_images(str(file), "tiny", 16, zoo=False)
     x, said = made.draw(6, torch.Generator().manual_seed(0))
     assert [f"a {list(COLOURS)[int(p.argmax())]} cat" for p in x[:, :, 0, 0]] == said
     file = parquet(tmp_path / "bare.parquet", thing=texts, text=texts)
     with pytest.raises(UserError, match="given columns thing, text; expected one of image"):
-        open_pictures(str(file), "tiny", 16, zoo=False)
+        open_images(str(file), "tiny", 16, zoo=False)
 
 
 @pytest.fixture(scope="session")
@@ -478,7 +478,7 @@ def sprites() -> Any:
 def test_the_zoos_pictures(sprites: Any):
     from sunbench.zoo.data import scenes
 
-    made = ZooPictures(sprites, (0, 2), 0.5)
+    made = ZooImages(sprites, (0, 2), 0.5)
     x, texts = made.draw(16, torch.Generator().manual_seed(3))
     assert x.shape == (16, 3, 64, 64)
     assert -1 <= float(x.min()) < float(x.max()) <= 1
@@ -504,7 +504,7 @@ def test_data_that_is_not_there(
 ):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UserError, match=line):
-        open_pictures(spec, "emoji", 64, zoo=zoo)
+        open_images(spec, "emoji", 64, zoo=zoo)
 
 
 # ------------------------------------------------------------------------------ negatives
