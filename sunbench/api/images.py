@@ -27,9 +27,20 @@ MAX_PIXELS = 64_000_000
 class ImageSet(Protocol):
     """Images with a name each; prompts where they are known."""
 
-    name: str
-    ids: Sequence[str]
-    prompts: Mapping[str, str]
+    @property
+    def name(self) -> str:
+        """Where they are from, for messages."""
+        ...
+
+    @property
+    def ids(self) -> Sequence[str]:
+        """The name of each image."""
+        ...
+
+    @property
+    def prompts(self) -> Mapping[str, str]:
+        """Prompts by name, where they are known."""
+        ...
 
     def read(self, index: int) -> Pixels:
         """Image number ``index`` as uint8 (H, W, 3); UserError naming it when it is broken."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import re
 import shlex
@@ -114,7 +115,9 @@ def test_command(
     params = command.make_context(name, left).params
     if name == "run":
         asked: list[Any] = []
-        monkeypatch.setattr(cli, "_execute", lambda request, folder: asked.append(request))
+        module = importlib.import_module("sunbench.cli.run")
+        monkeypatch.setattr(module, "_execute", lambda request, folder: asked.append(request))
+        monkeypatch.setattr(module, "_print_plan", lambda request, folder: asked.append(request))
         assert run(words, monkeypatch) == 0, capsys.readouterr().err
         check_request(asked[0])
     elif name in CHEAP:
