@@ -153,3 +153,22 @@ def test_names_with_markup_are_printed_as_they_are(name: str, monkeypatch: Any):
     console.say(name)
     screen.print(console.table(name, [name], [[name]]))
     assert screen.export_text().count(name) == 4
+
+
+@pytest.mark.parametrize(
+    ("words", "names"),
+    [
+        ("run --methods ddim,dpm", {"ddim,dpm++", "ddim,dpm-solver"}),
+        ("run --task ", {"text2image", "inpaint"}),
+        ("list m", {"methods", "models", "metrics"}),
+    ],
+)
+def test_the_shell_completes_names(words: str, names: set[str]):
+    import subprocess
+
+    typed = f"sunbench {words}"
+    env = {"_SUNBENCH_COMPLETE": "complete_bash", "COMP_WORDS": typed, "PATH": ""}
+    env["COMP_CWORD"] = str(len(typed.split(" ")) - 1)
+    program = [sys.executable, "-m", "sunbench"]
+    done = subprocess.run(program, capture_output=True, text=True, check=False, env=env)
+    assert names <= set(done.stdout.split("\n")), done.stderr
