@@ -1,4 +1,4 @@
-"""Do the zoo's pictures follow edges? Brief captions, edges of other pictures, and a sheet."""
+"""Do the zoo's images follow edges? Brief captions, edges of other images, and a sheet."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from torch import Tensor
 
 from sunbench.models import find, load
 from sunbench.sampling.edges import edges
-from sunbench.studies.zoo_quality import MODELS, Probe, held_out_scenes, pictures, sheet
+from sunbench.studies.sampled import sampled_images
+from sunbench.studies.zoo_quality import MODELS, Probe, held_out_scenes, sheet
 from sunbench.zoo import controlnet
 from sunbench.zoo.control import brief
 from sunbench.zoo.data import Scene
@@ -30,7 +31,7 @@ def agreement(found: Tensor, wanted: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Followed:
-    """Pictures (N, 3, H, W) uint8 of one model.
+    """Images (N, 3, H, W) uint8 of one model.
 
     source: of whole captions; alone, steered: of brief ones from other noise, without and with the
     source's edges.
@@ -51,12 +52,12 @@ class Followed:
 def follow(name: str, n: int, seed: int = 0) -> Followed:
     """Draw n held-out scenes: whole captions, then brief ones without and with their edges."""
     card, chosen = find(name), held_out_scenes(n, seed)
-    pipeline = load(card).pipeline
+    loaded = load(card)
     short = [brief(s) for s in chosen]
-    source = pictures(pipeline, [s.caption for s in chosen], STEPS, card.guidance_scale)
-    alone = pictures(pipeline, short, STEPS, card.guidance_scale)
-    controlled = load(card, task="controlnet", controlnet=str(controlnet())).pipeline
-    steered = pictures(controlled, short, STEPS, card.guidance_scale, sources=source)
+    source = sampled_images(loaded, [s.caption for s in chosen], STEPS, card.guidance_scale)
+    alone = sampled_images(loaded, short, STEPS, card.guidance_scale)
+    controlled = load(card, task="controlnet", controlnet=str(controlnet()))
+    steered = sampled_images(controlled, short, STEPS, card.guidance_scale, sources=source)
     return Followed(chosen, source, alone, steered)
 
 

@@ -9,11 +9,10 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from sunbench import registry
 from sunbench.metrics import clip_extractor, fd, load_network
 from sunbench.metrics.perceptual import Perceptual
 from sunbench.models import find, load
-from sunbench.sampling import Given, ImageId, SampleSettings, decode, latent_shape, make_batch
+from sunbench.studies.sampled import sampled_images
 from sunbench.zoo.data import Scene, Sprites, grounds, recipe, scenes
 from sunbench.zoo.text import style_words, with_style
 
@@ -23,7 +22,7 @@ BORDER = 2  # pixels that no subject reaches
 
 @dataclass(frozen=True)
 class Probe:
-    """One measurement: what, its value, what was hoped for, how many pictures."""
+    """One measurement: what, its value, what was hoped for, how many images."""
 
     name: str
     value: float
@@ -35,7 +34,7 @@ class Probe:
         return f"| {self.name} | {self.value:.3f} | {self.target} | {self.n} |"
 
 
-# ------------------------------------------------------------------------------ pictures
+# ------------------------------------------------------------------------------ images
 
 
 def held_out_scenes(n: int, seed: int = 0) -> list[Scene]:
@@ -50,40 +49,11 @@ def caption_for(scene: Scene, style: int | None) -> str:
     return with_style(scene.caption, "" if style is None else style_words()[style])
 
 
-@torch.no_grad()
-def pictures(
-    pipeline: Any,
-    captions: list[str],
-    steps: int,
-    guidance: float,
-    method: str = "dpm++",
-    sources: Tensor | None = None,
-) -> Tensor:
-    """Pictures (N, 3, 64, 64) uint8 of captions; the noise belongs to the caption.
-
-    sources: pictures (N, 3, 64, 64) uint8 whose edges a pipeline with a ControlNet is given.
-    """
-    made = registry.method(method)
-    task = "text2image" if sources is None else "controlnet"
-    sampler = made.prepare(pipeline, SampleSettings(steps, guidance, task))
-    encode = lambda texts: pipeline.encode_prompt(texts, "cpu", 1, False)[0]  # noqa: E731
-    empty, out = encode([""]), []
-    for i in range(0, len(captions), 64):
-        some = captions[i : i + 64]
-        ids = [ImageId(c, 0) for c in some]
-        texts = encode(some)
-        negative = empty.expand(len(some), -1, -1)
-        given = None if sources is None else Given(sources[i : i + 64])
-        batch = make_batch(ids, texts, negative, latent_shape(pipeline), given)
-        out.append(decode(pipeline, sampler.sample(batch)))
-    return torch.cat(out)
-
-
 # ------------------------------------------------------------------------------ judgements
 
 
 def ground_colours(images: Tensor) -> Tensor:
-    """Index of the ground colour of each picture, from the mean of its border: (N,)."""
+    """Index of the ground colour of each image, from the mean of its border: (N,)."""
     edge = torch.ones(images.shape[-2:], dtype=torch.bool)
     edge[BORDER:-BORDER, BORDER:-BORDER] = False
     mean = images[..., edge].float().mean(-1) / 255
@@ -93,7 +63,7 @@ def ground_colours(images: Tensor) -> Tensor:
 
 
 def retrieval(image: Tensor, text: Tensor, group: int) -> float:
-    """Share of pictures whose own caption is the nearest among ``group`` captions."""
+    """Share of images whose own caption is the nearest among ``group`` captions."""
     image, text = (x / x.norm(dim=1, keepdim=True) for x in (image, text))
     hits = [
         (a @ b.T).argmax(1) == torch.arange(len(a))
@@ -104,7 +74,7 @@ def retrieval(image: Tensor, text: Tensor, group: int) -> float:
 
 @torch.no_grad()
 def reconstructed(vae: Any, x: Tensor) -> Tensor:
-    """Pictures (N, 3, H, W) in -1..1 -> uint8, after the autoencoder: the best a U-Net can draw."""
+    """Images (N, 3, H, W) in -1..1 -> uint8, after the autoencoder: the best a U-Net can draw."""
     y = torch.cat([vae.decode(vae.encode(b).latents).sample for b in x.split(64)])
     return ((y.clamp(-1, 1) / 2 + 0.5) * 255).round().to(torch.uint8)
 
@@ -142,16 +112,16 @@ def check_real(sprites: Sprites, n: int) -> list[Probe]:
     colour = (ground_colours(pixels) == torch.tensor([s.colour for s in scene_list])).float()
     return [
         Probe("VAE reconstruction, PSNR dB", float(-10 * mse.log10().mean()), ">= 24", n),
-        Probe("scorer: right caption among 256, real pictures", top, ">= 0.90", n),
-        Probe("ground colour read off real pictures", float(colour.mean()), "1 (the reader)", n),
-        Probe("style read off real pictures, after the VAE", float(seen), "1 (the reader)", n),
+        Probe("scorer: right caption among 256, real images", top, ">= 0.90", n),
+        Probe("ground colour read off real images", float(colour.mean()), "1 (the reader)", n),
+        Probe("style read off real images, after the VAE", float(seen), "1 (the reader)", n),
     ]
 
 
 def check_model(name: str, n: int, sprites: Sprites | None) -> list[Probe]:
-    """Figures of 25-step pictures of one model with its card's guidance."""
+    """Figures of 25-step images of one model with its card's guidance."""
     card = find(name)
-    pipeline, scorer = load(card).pipeline, clip_extractor("zoo-clip")
+    loaded, scorer = load(card), clip_extractor("zoo-clip")
     chosen = held_out_scenes(n)
     table = next(m for m in recipe()["models"] if m["name"] == name)
     order = [s["name"] for s in recipe()["styles"]]
@@ -161,9 +131,9 @@ def check_model(name: str, n: int, sprites: Sprites | None) -> list[Probe]:
         caption_for(s, k if len(own) > 1 else None) for s, k in zip(chosen, style, strict=True)
     ]
     text = scorer.embed_text([s.caption for s in chosen])
-    x = pictures(pipeline, captions, 25, card.guidance_scale)
-    plain = pictures(pipeline, captions, 25, 1.0)
-    few = pictures(pipeline, captions, 4, card.guidance_scale, "ddim")
+    x = sampled_images(loaded, captions, 25, card.guidance_scale)
+    plain = sampled_images(loaded, captions, 25, 1.0)
+    few = sampled_images(loaded, captions, 4, card.guidance_scale, "ddim")
     features, plain_f, few_f = (scorer.embed(p) for p in (x, plain, few))
     cosine = lambda f: float(100 * torch.cosine_similarity(f, text).mean())  # noqa: E731
     right = (ground_colours(x) == torch.tensor([s.colour for s in chosen])).float().mean()
@@ -181,20 +151,20 @@ def check_model(name: str, n: int, sprites: Sprites | None) -> list[Probe]:
         ),
     ]
     if sprites is not None:
-        found = nearest_style(x, chosen, sprites, pipeline.vae)
+        found = nearest_style(x, chosen, sprites, loaded.pipeline.vae)
         share = (found == torch.tensor(style)).float().mean()
         probes.insert(2, Probe(f"{name}: style right", float(share), ">= 0.90", n))
     return probes
 
 
 def guidance_scan(name: str, n: int, scales: tuple[float, ...]) -> list[tuple[float, float, float]]:
-    """(guidance, CLIP score, right caption among 64) of 25-step pictures."""
-    pipeline, scorer = load(find(name)).pipeline, clip_extractor("zoo-clip")
+    """(guidance, CLIP score, right caption among 64) of 25-step images."""
+    loaded, scorer = load(find(name)), clip_extractor("zoo-clip")
     chosen = held_out_scenes(n, seed=1)
     text = scorer.embed_text([s.caption for s in chosen])
     out = []
     for g in scales:
-        f = scorer.embed(pictures(pipeline, [s.caption for s in chosen], 25, g))
+        f = scorer.embed(sampled_images(loaded, [s.caption for s in chosen], 25, g))
         score = float(100 * torch.cosine_similarity(f, text).mean())
         out.append((g, score, retrieval(f, text, 64)))
     return out
@@ -204,7 +174,7 @@ def guidance_scan(name: str, n: int, scales: tuple[float, ...]) -> list[tuple[fl
 
 
 def sheet(rows: list[tuple[str, Tensor]], heads: list[str], scale: int = 2) -> Image.Image:
-    """Labelled rows of pictures (N, 3, H, W) uint8, enlarged without smoothing."""
+    """Labelled rows of images (N, 3, H, W) uint8, enlarged without smoothing."""
     font = ImageFont.load_default(13)
     side, left = rows[0][1].shape[-1] * scale, 190
     top = 6 + 15 * max(len(_wrap(head, side // 7)) for head in heads)
@@ -240,7 +210,7 @@ def model_sheet(n: int = 10) -> Image.Image:
     columns = {}
     for name in MODELS:
         card = find(name)
-        columns[name] = pictures(load(card).pipeline, captions, 25, card.guidance_scale)
+        columns[name] = sampled_images(load(card), captions, 25, card.guidance_scale)
     rows = [(c, torch.stack([columns[m][i] for m in MODELS])) for i, c in enumerate(captions)]
     return sheet(rows, list(MODELS))
 
@@ -248,7 +218,7 @@ def model_sheet(n: int = 10) -> Image.Image:
 def step_sheet(name: str, n: int = 6) -> Image.Image:
     """Captions x (method, steps) of one model, the same noise along a row."""
     chosen, card = held_out_scenes(n, seed=4), find(name)
-    captions, pipeline = [s.caption for s in chosen], load(card).pipeline
+    captions, loaded = [s.caption for s in chosen], load(card)
     grid = [
         ("dpm++", 25),
         ("dpm++", 8),
@@ -257,6 +227,6 @@ def step_sheet(name: str, n: int = 6) -> Image.Image:
         ("ddim", 4),
         ("ddim-leading", 4),
     ]
-    cols = [pictures(pipeline, captions, k, card.guidance_scale, m) for m, k in grid]
+    cols = [sampled_images(loaded, captions, k, card.guidance_scale, m) for m, k in grid]
     rows = [(c, torch.stack([col[i] for col in cols])) for i, c in enumerate(captions)]
     return sheet(rows, [f"{m} {k}" for m, k in grid])

@@ -17,12 +17,12 @@ from sunbench.methods.sun.settings import SunTraining
 from sunbench.metrics import clip_extractor, fd
 from sunbench.models import find, load
 from sunbench.models.hashes import file_hash
+from sunbench.studies.sampled import sampled_images
 from sunbench.studies.zoo_control import agreement, follow
 from sunbench.studies.zoo_quality import (
     MODELS,
     ground_colours,
     held_out_scenes,
-    pictures,
     retrieval,
 )
 from sunbench.training.settings import TrainingSettings
@@ -117,11 +117,11 @@ def test_each_opens_in_plain_diffusers_with_the_block_layout_of_stable_diffusion
 
 
 def drawn(name: str, n: int, **asked):
-    """Pictures of n held-out captions, as asked: label -> (steps, guidance, method)."""
-    pipeline, scorer = load(find(name)).pipeline, clip_extractor("zoo-clip")
+    """Images of n held-out captions, as asked: label -> (steps, guidance, method)."""
+    loaded, scorer = load(find(name)), clip_extractor("zoo-clip")
     scenes = held_out_scenes(n)
     captions = [s.caption for s in scenes]
-    shown = {k: pictures(pipeline, captions, *how) for k, how in asked.items()}
+    shown = {k: sampled_images(loaded, captions, *how) for k, how in asked.items()}
     made = {k: (x, scorer.embed(x)) for k, x in shown.items()}
     return scenes, scorer.embed_text(captions), made
 

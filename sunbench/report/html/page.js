@@ -32,7 +32,8 @@
   const described = (p) => {
     const span = p.low === null ? "" : ` [${number(p.low)}, ${number(p.high)}]`;
     const nfe = p.nfe === null ? "" : `, ${p.nfe} NFE`;
-    return `${p.method} at ${p.steps} steps: ${number(p.ms)} ms${nfe}, ${metric.name} ${number(p.value)}${span}`;
+    const moved = p.relative === null ? "" : `, ${Math.round(100 * p.relative)} % of a new seed`;
+    return `${p.method} at ${p.steps} steps: ${number(p.ms)} ms${nfe}, ${metric.name} ${number(p.value)}${span}${moved}`;
   };
   const loss = (v) => (metric.better === "lower" ? v : -v);
   const whole = () => metric.points.filter((p) => p.ms !== null && p.value !== null);

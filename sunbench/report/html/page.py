@@ -158,6 +158,7 @@ def _metric_data(data: RunData, model: str, metric: str) -> dict[str, Any]:
                 "value": p.row.value,
                 "low": p.row.low,
                 "high": p.row.high,
+                "relative": p.row.relative,
                 "front": p in best,
             }
             for p in candidates

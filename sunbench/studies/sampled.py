@@ -1,0 +1,56 @@
+"""Images of any captions, as a cell of the runner that is kept in the cache."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from sunbench import registry
+from sunbench.bench.cells import plan_cell
+from sunbench.bench.runner import Runner
+from sunbench.errors import UserError
+from sunbench.paths import cache_root
+from sunbench.prompts import Prompt, PromptSet
+
+if TYPE_CHECKING:
+    from sunbench.models import LoadedModel
+
+
+def sampled_images(
+    loaded: LoadedModel,
+    captions: Sequence[str],
+    steps: int,
+    guidance: float,
+    method: str = "dpm++",
+    sources: Tensor | None = None,
+) -> Tensor:
+    """Images (N, 3, H, W) uint8 of captions; the noise belongs to the caption.
+
+    sources: images (N, 3, H, W) uint8 whose edges a pipeline with a ControlNet is given.
+    UserError for a method that cannot run on the model.
+    """
+    prompts = PromptSet("captions", tuple(Prompt(c, c) for c in captions), "a study", "")
+    planned = plan_cell(
+        loaded,
+        prompts,
+        registry.method(method, model=loaded.context),
+        steps,
+        guidance_scale=guidance,
+        task="text2image" if sources is None else "controlnet",
+        task_content=() if sources is None else _source_content(sources),
+    )
+    if planned.skip is not None:
+        raise UserError(f"{planned.cell.label}: {planned.skip}")
+    given = None if sources is None else lambda indices: sources[list(indices)]
+    runner = Runner(loaded, cache_root() / "studies" / loaded.card.name, sources=given)
+    (handle,) = runner.run([planned])
+    return torch.cat([handle.images(k) for k in range(handle.cell.shards)])
+
+
+def _source_content(sources: Tensor) -> tuple[tuple[str, Any], ...]:
+    digest = hashlib.sha256(sources.contiguous().numpy().tobytes()).hexdigest()
+    return (("sources", digest),)
