@@ -100,7 +100,8 @@ def test_honest_run_passes(
     assert found.problems == ()
     assert found.exit_code() == 0
     by_pairs = [v for v in found.verdicts if "by pairs" in v.why]
-    assert len(by_pairs) == 4 + 2 * 5 - 2  # clip_score of reference and floor, five a candidate
+    # clip_score of reference and floor; five pairs of the floor; six per candidate
+    assert len(by_pairs) == 2 + 5 + 2 * 6
 
 
 def test_a_run_is_the_same_as_itself(saved: Saved, lab: Any, monkeypatch: pytest.MonkeyPatch):
