@@ -30,8 +30,8 @@ WHERE = {
     "once a base": "Trained once on a base; plugged into that base's fine-tunes as it is.",
     "once a model": "Trained for one model; each fine-tune needs a training of its own.",
 }
-#: Identifiers of licences that the hub knows and cards name.
-HUB_LICENCES = ("apache-2.0", "mit", "creativeml-openrail-m", "openrail++")
+#: Identifiers of licenses that the hub knows and cards name.
+HUB_LICENSES = ("apache-2.0", "mit", "creativeml-openrail-m", "openrail++")
 NEGATIVE = {
     True: "A negative prompt acts.",
     False: "A negative prompt has no effect.",
@@ -39,12 +39,12 @@ NEGATIVE = {
 
 
 def front_matter(document: dict[str, Any], rows: Iterable[ResultRow] = ()) -> str:
-    """The YAML that a hub reads: licence, base model, and a model-index of measured rows."""
+    """The YAML that a hub reads: license, base model, and a model-index of measured rows."""
     base = cards().get(document["base"])
     results = [_eval_result(r) for r in rows if r.value is not None]
     name = f"{document['method']} for {document['base']}"
     data = ModelCardData(
-        license=None if base is None else hub_licence(base.licence),
+        license=None if base is None else hub_license(base.licence),
         library_name="diffusers",
         pipeline_tag="text-to-image",
         tags=["sunbench", "accelerator", document["method"]],
@@ -55,10 +55,10 @@ def front_matter(document: dict[str, Any], rows: Iterable[ResultRow] = ()) -> st
     return f"---\n{data.to_yaml(line_break=chr(10)).strip()}\n---"
 
 
-def hub_licence(words: str) -> str:
-    """The hub's identifier of a card's licence: "CreativeML OpenRAIL-M" -> creativeml-openrail-m.
+def hub_license(words: str) -> str:
+    """The hub's identifier of a card's license: "CreativeML OpenRAIL-M" -> creativeml-openrail-m.
 
-    "other" for what does not begin with a licence that the hub knows.
+    "other" for what does not begin with a license that the hub knows.
     """
     first = re.split(r"[;,(]", words)[0].strip().lower().replace(" ", "-")
     return (
