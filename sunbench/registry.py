@@ -10,7 +10,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.metadata import entry_points
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from sunbench.errors import UserError, unknown
 
@@ -246,6 +247,37 @@ def check_weights_models(weights: Mapping[str, str], models: Iterable[str]) -> N
         _, at, model = key.partition("@")
         if at and model not in names:
             raise unknown("model in weights", model, names)
+
+
+class Trainer(Protocol):
+    """``sunbench train METHOD``."""
+
+    def __call__(
+        self,
+        base: str,
+        out: Path,
+        config: Path | None,
+        data: str | None,
+        device: str,
+        start: str | None = None,
+    ) -> Path:
+        """Train on a base (a card's name, ...), in ``out``; returns the weights.
+
+        config: TOML over the settings; data: a spec of images; start: weights to begin with.
+        """
+        ...
+
+
+def trained_methods() -> list[str]:
+    """Names of the methods that can be trained here."""
+    return [name for name, entry in METHODS.items() if entry.trainer]
+
+
+def trainer(name: str) -> Trainer:
+    """The training of that name; ``UserError`` with the nearest match for an unknown one."""
+    if name not in trained_methods():
+        raise unknown("training", name, trained_methods())
+    return cast(Trainer, _target(METHODS[name].trainer))
 
 
 def _target(target: str) -> Any:

@@ -59,7 +59,7 @@ def train(
     Several GPUs: accelerate launch --num_processes N -m sunbench train ..., with the number of
     micro-batches per update (accumulate, under [loop]) a multiple of N.
     """
-    from sunbench.training.trainers import trainer
+    from sunbench.registry import trainer
     from sunbench.training.workers import join, workers
 
     chosen = trainer(method)

@@ -24,8 +24,8 @@ from sunbench.bench.verify import verify_run
 from sunbench.methods.sun import SunAdapter, write_adapter
 from sunbench.models import find, load
 from sunbench.paper.timing import random_pipeline
+from sunbench.registry import trainer
 from sunbench.sampling import ImageId, SampleSettings, make_batch
-from sunbench.training.trainers import trainer
 from sunbench.zoo import weights
 
 DEVICE = "cuda"

@@ -78,8 +78,6 @@ def test_methods_weights_are_of_the_zoo_and_say_what_they_cost():
     assert found.keys() == {("emoji", m) for m in single} | {
         (name, "guided-distill") for name in MODELS if name != "emoji"
     }
-    base = {method: images for (where, method), images in found.items() if where == "emoji"}
-    assert min(base.values()) == base["sun"]  # no rival is trained on less
 
 
 @pytest.mark.parametrize(("method", "cls"), [("sun", SunTraining), *CLASSES.items()])

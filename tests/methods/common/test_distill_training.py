@@ -48,10 +48,10 @@ from sunbench.methods.lcm.settings import LcmLoraTraining, LcmTraining
 from sunbench.methods.lcm.train import lcm_lora_stage, lcm_stage
 from sunbench.models import cards
 from sunbench.models.sources import shipped
+from sunbench.registry import trained_methods, trainer
 from sunbench.sampling import ImageId, PipelineSampler, SampleSettings, make_batch
 from sunbench.training.encode import encode_texts
 from sunbench.training.settings import recipe
-from sunbench.training.trainers import TRAINERS, trainer
 
 Make = Callable[..., Bench]
 Train = Callable[[Bench], Path]
@@ -568,8 +568,8 @@ def test_settings_that_are_wrong_are_one_line(tmp_path: Path, method: str, text:
 
 
 def test_every_training_leads_somewhere():
-    assert set(TRAINERS) == {"sun", *METHODS}
-    assert all(callable(trainer(name)) for name in TRAINERS)
+    assert set(trained_methods()) == {"sun", *METHODS}
+    assert all(callable(trainer(name)) for name in trained_methods())
     with pytest.raises(UserError, match=r"unknown training 'lmc'; did you mean 'lcm'\?"):
         trainer("lmc")
 
