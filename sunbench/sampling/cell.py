@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -76,6 +77,27 @@ class Cell:
             "dtype": self.dtype,
             "shard_size": SHARD_SIZE,
         }
+
+    @classmethod
+    def from_content(cls, content: Mapping[str, Any]) -> Cell:
+        """The cell that has this content, of the same versions; the inverse of `content`."""
+        prompts = content["prompts"]
+        return cls(
+            model=content["model"],
+            weights=tuple(sorted(content["weights"].items())),
+            method=content["method"],
+            method_content=tuple(sorted(content["settings"].items())),
+            steps=content["steps"],
+            guidance_scale=content["guidance_scale"],
+            task=content["task"],
+            prompts=prompts["name"],
+            prompts_hash=prompts["hash"],
+            n_prompts=prompts["n"],
+            seeds=tuple(content["seeds"]),
+            resolution=content["resolution"],
+            dtype=content["dtype"],
+            task_content=tuple(sorted(content.get("task_settings", {}).items())),
+        )
 
     @property
     def label(self) -> str:

@@ -51,16 +51,22 @@ class CellStore:
     """The shards of one cell in one folder; safe to write from threads.
 
     content: what the cell is (JSON-able); UserError when the folder holds another cell.
+    repair: move broken files aside, so that their shards are sampled again; without it nothing in
+    the folder is written, moved or removed, and a missing or broken cell.json is a UserError.
     """
 
-    def __init__(self, folder: Path, content: Mapping[str, Any]) -> None:
+    def __init__(self, folder: Path, content: Mapping[str, Any], *, repair: bool = True) -> None:
+        self.repair = repair
         self.folder = folder
         self.content = dict(content)
         self.key = key(self.content)
         self._lock = threading.RLock()
         self._checked: dict[int, tuple[tuple[int, int], ...]] = {}
-        make_folder(folder)
-        self._claim()
+        if repair:
+            make_folder(folder)
+            self._claim()
+        else:
+            self._compare(read_versioned(folder / "cell.json", SCHEMA_VERSION, "`sunbench run`"))
 
     @classmethod
     def open(cls, folder: Path) -> CellStore:
@@ -145,7 +151,8 @@ class CellStore:
         self._checked[index] = self._stamp(body)
 
     def _drop(self, index: int) -> None:
-        self._manifest_file(index).unlink(missing_ok=True)
+        if self.repair:
+            self._manifest_file(index).unlink(missing_ok=True)
         self._checked.pop(index, None)
 
     # -------------------------------------------------------------------------- checking
@@ -154,6 +161,8 @@ class CellStore:
         return self.folder / f"{stem(index)}.json"
 
     def _move_aside(self, file: Path, why: str) -> None:
+        if not self.repair:
+            return
         log.warning("%s; moved aside, to be made again", why)
         with suppress(FileNotFoundError):
             file.replace(file.with_name(file.name + ".broken"))
@@ -185,6 +194,8 @@ class CellStore:
             manifest = unseal(file.read_bytes(), str(file), self.key, index)
         except FileNotFoundError:
             return None
+        except OSError as error:
+            raise UserError(f"cannot read {file}: {error.strerror or error}") from error
         except UserError as error:
             self._move_aside(file, str(error))
             return None
@@ -212,6 +223,12 @@ class CellStore:
         if not file.exists():
             log.warning("%s is missing; its shard is to be made again", file)
             return True
+        try:
+            return self._differs(file, entry)
+        except OSError as error:
+            raise UserError(f"cannot read {file}: {error.strerror or error}") from error
+
+    def _differs(self, file: Path, entry: Mapping[str, Any]) -> bool:
         if (file.stat().st_size, sha256_file(file)) == (entry["bytes"], entry["sha256"]):
             return False
         self._move_aside(file, f"{file} does not match its checksum")

@@ -24,7 +24,10 @@ _SAME_START = 2.0  # seconds: clocks are read with this much slack
 
 @dataclass(frozen=True)
 class Holder:
-    """A process: number, host, and start (seconds since 1970), since numbers are used again."""
+    """A process: number, host, and start, since numbers are used again.
+
+    started: seconds since boot, which a step of the clock does not change.
+    """
 
     pid: int
     host: str
@@ -33,7 +36,7 @@ class Holder:
     @classmethod
     def me(cls) -> Holder:
         """This process."""
-        return cls(os.getpid(), socket.gethostname(), psutil.Process().create_time())
+        return cls(os.getpid(), socket.gethostname(), seconds_since_boot(psutil.Process()))
 
     @property
     def is_me(self) -> bool:
@@ -45,8 +48,8 @@ class Holder:
         if self.host != socket.gethostname():
             return True
         try:
-            started = psutil.Process(self.pid).create_time()
-        except psutil.NoSuchProcess:
+            started = seconds_since_boot(psutil.Process(self.pid))
+        except (psutil.Error, ValueError, OverflowError):
             return False
         return abs(started - self.started) < _SAME_START
 
@@ -57,18 +60,27 @@ def holder(lock: Path) -> Holder | None:
     return found if found is not None and found.alive() else None
 
 
+def seconds_since_boot(process: psutil.Process) -> float:
+    """When a process started, unmoved by steps of the clock."""
+    return process.create_time() - psutil.boot_time()
+
+
 def _read(lock: Path) -> bytes:
     try:
+        if lock.exists() and not lock.is_file():
+            raise UserError(f"given {lock}, which is no file, expected a lock; remove it")
         return lock.read_bytes()
     except FileNotFoundError:
         return b""
+    except OSError as error:
+        raise UserError(f"cannot read {lock}: {error.strerror or error}") from error
 
 
 def _parse(data: bytes) -> Holder | None:
     try:
         record = json.loads(data)
         return Holder(int(record["pid"]), str(record["host"]), float(record["started"]))
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
         return None
 
 

@@ -16,12 +16,12 @@ from sunbench.bench.cells import PlannedCell
 from sunbench.bench.feature_extractors import FeatureExtractors
 from sunbench.bench.handles import CellHandle
 from sunbench.bench.reduce import Reducer, gather
-from sunbench.bench.verify import _cell as cell_of
 from sunbench.bench.verify import verify_run
 from sunbench.errors import UserError
 from sunbench.methods.ddim import ddim
 from sunbench.metrics.registry import find
 from sunbench.prompts import Prompt, PromptSet
+from sunbench.sampling import Cell
 from sunbench.store import CellStore, ShardRow
 
 
@@ -50,8 +50,50 @@ def test_verify_finds_nothing_wrong_with_a_good_run(done: Any):
 
 def test_verify_finds_a_permuted_reference(done: Any):
     permute(done.reference())
-    with pytest.raises(UserError, match="from noise"):
-        verify_run(done.out / "run")
+    checked, problems = verify_run(done.out / "run")
+    assert checked == 4
+    assert len(problems) == 2
+    assert all("from noise" in p for p in problems)
+
+
+def test_verify_lists_everything_and_writes_nothing(done: Any):
+    for store in (done.reference(), done.cell("ddim")):
+        next(store.folder.glob("shard-00001.parquet")).write_bytes(b"broken")
+    (done.cell("dpm++").folder / "cell.json").write_bytes(b"{")
+    files = sorted(f for f in done.cache.parent.rglob("*") if f.is_file())
+    before = {f: f.read_bytes() for f in files}
+    checked, problems = verify_run(done.out / "run")
+    assert checked == 4
+    assert len(problems) == 3, problems
+    assert {f: f.read_bytes() for f in done.cache.parent.rglob("*") if f.is_file()} == before
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        (lambda models: models.clear(), "no models"),
+        (lambda models: models[0]["cells"].pop(0), "has no sampled reference"),
+        (lambda models: models[0]["cells"][0].update(skip="x"), "has no sampled reference"),
+        (lambda models: models[0]["weights"].update(unet="0" * 64), "weights are not those of"),
+    ],
+)
+def test_verify_refuses_a_run_without_sense(done: Any, change: Any, problem: str):
+    file = done.out / "run/run.json"
+    document = json.loads(file.read_text())
+    change(document["models"])
+    file.write_text(json.dumps(document))
+    _, problems = verify_run(done.out / "run")
+    assert any(problem in p for p in problems), problems
+
+
+def test_verify_computes_paired_values_again(done: Any):
+    file = done.out / "run/results.json"
+    document = json.loads(file.read_text())
+    row = next(r for r in document["rows"] if r["metric"] == "ssim" and r["role"] == "candidate")
+    row.update(value=row["value"] / 2, low=0.0, high=1.0)
+    file.write_text(json.dumps(document))
+    _, problems = verify_run(done.out / "run")
+    assert [p for p in problems if "ssim of" in p], problems
 
 
 @pytest.mark.parametrize("pattern", ["*.parquet", "*.cost.safetensors", "shard-00003.json"])
@@ -111,7 +153,7 @@ def test_verify_wants_a_finished_run(done: Any):
 
 def made(folder: Path, like: Any, n: int) -> CellHandle:
     """A cell of n images with a feature of the network called "zoo-clip"."""
-    cell = replace(cell_of(like.content), n_prompts=n, seeds=(0,))
+    cell = replace(Cell.from_content(like.content), n_prompts=n, seeds=(0,))
     store = CellStore(folder / str(n), cell.content())
     rng = np.random.default_rng(n)
     for k in range(cell.shards):

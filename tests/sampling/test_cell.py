@@ -10,7 +10,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import sunbench.sampling.cell
-from sunbench.bench.verify import _cell as cell_from_content
 from sunbench.sampling import Cell
 from sunbench.store import key
 
@@ -86,10 +85,10 @@ def test_a_tasks_own_settings_are_in_the_key_and_text2image_has_none():
     paint = replace(CELL, task="inpaint", task_content=CHANGES["task_content"])
     assert paint.content()["task_settings"] == {"mask": "left", "sources": "dd", "strength": 0.5}
     assert (paint.strength, CELL.strength) == (0.5, 1.0)
-    assert cell_from_content(json.loads(json.dumps(paint.content()))) == paint
+    assert Cell.from_content(json.loads(json.dumps(paint.content()))) == paint
 
 
 def test_content_survives_json_and_gives_the_cell_back():
     content = json.loads(json.dumps(CELL.content()))
     assert key(content) == key(CELL.content())
-    assert cell_from_content(content) == CELL
+    assert Cell.from_content(content) == CELL

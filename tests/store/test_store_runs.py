@@ -19,7 +19,7 @@ from run_documents import ENVIRONMENT
 
 from sunbench.errors import UserError
 from sunbench.store import Holder, PairRow, ResultRow, Results, RunDocument, RunFolder
-from sunbench.store.locks import holder, locked
+from sunbench.store.locks import holder, locked, seconds_since_boot
 
 PAIR = PairRow("emoji", 4, "ssim", "ddim", "unipc", 0.6, 0.5, 0.7, 256)
 
@@ -213,7 +213,7 @@ def other_pid() -> Any:
 def _holder_of(pid: int) -> Holder:
     import psutil
 
-    return Holder(pid, socket.gethostname(), psutil.Process(pid).create_time())
+    return Holder(pid, socket.gethostname(), seconds_since_boot(psutil.Process(pid)))
 
 
 def _lock(path: Path, by: Holder) -> None:
@@ -257,6 +257,36 @@ def test_lock_of_another_host_is_believed(tmp_path: Path) -> None:
         locked(tmp_path / "lock"),
     ):
         pytest.fail("another host's lock was taken")
+
+
+@pytest.mark.parametrize("pid", ["-1", "Infinity", "1e400", str(2**70), "[" * 100_000])
+def test_nonsense_in_a_lock_is_stale(tmp_path: Path, pid: str) -> None:
+    lock, host = tmp_path / "lock", json.dumps(socket.gethostname())
+    lock.write_text(f'{{"pid": {pid}, "host": {host}, "started": 0}}')
+    with locked(lock):
+        assert (by := holder(lock)) is not None
+        assert by.is_me
+
+
+@pytest.mark.parametrize("make", [Path.mkdir, os.mkfifo])
+def test_a_lock_that_is_no_file_is_one_line(tmp_path: Path, make: Any) -> None:
+    make(tmp_path / "lock")
+    with pytest.raises(UserError, match="which is no file"), locked(tmp_path / "lock"):
+        pytest.fail("a folder or a FIFO was taken for a free lock")
+
+
+def test_a_step_of_the_clock_takes_over_no_living_lock(
+    tmp_path: Path, other_pid: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The system's clock moves the start of every process and of the machine alike."""
+    import psutil
+
+    _lock(tmp_path / "lock", _holder_of(other_pid))
+    boot, create = psutil.boot_time(), psutil.Process.create_time
+    monkeypatch.setattr(psutil, "boot_time", lambda: boot + 3600)
+    monkeypatch.setattr(psutil.Process, "create_time", lambda self: create(self) + 3600)
+    with pytest.raises(UserError, match="still going"), locked(tmp_path / "lock"):
+        pytest.fail("a living lock was taken over")
 
 
 def test_stale_locks_are_taken_over(tmp_path: Path, other_pid: int) -> None:
