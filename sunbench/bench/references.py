@@ -10,6 +10,7 @@ from sunbench.bench.progress import Progress
 from sunbench.bench.request import Request
 from sunbench.bench.run import Outcome, execute
 from sunbench.bench.verify import verify_store
+from sunbench.errors import unknown
 from sunbench.models import find
 from sunbench.paths import cache_root, reference_sets
 from sunbench.reference_sets import FLOOR_OFFSET, SOURCE_OFFSET, recipe_for
@@ -77,7 +78,12 @@ def listing() -> list[dict[str, Any]]:
 def verify(models: tuple[str, ...] = ()) -> tuple[int, list[str]]:
     """Check every shard of the cached sets (of these models): sets checked and problems."""
     problems: list[str] = []
-    chosen = [s for s in _stores() if not models or s.content["model"] in models]
+    stores = _stores()
+    held = {s.content["model"] for s in stores}
+    for name in models:
+        if name not in held:
+            raise unknown("model with a cached set", name, sorted(held))
+    chosen = [s for s in stores if not models or s.content["model"] in models]
     for store in chosen:
         problems += verify_store(Path(store.folder), store.content)
     return len(chosen), problems
