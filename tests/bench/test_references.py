@@ -54,7 +54,8 @@ def test_build_list_and_verify(lab: Any, short: None):
     assert (row["model"], row["role"], row["steps"]) == ("tiny", "reference", 5)
     assert (row["images"], row["shards"]) == (8, 2)
     assert references.verify() == (1, [])
-    assert references.verify(("other",)) == (0, [])
+    with pytest.raises(UserError, match="unknown model with a cached set 'other'"):
+        references.verify(("other",))
 
 
 def test_a_run_uses_the_set_that_was_built(lab: Any, short: None):
