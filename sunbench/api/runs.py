@@ -77,7 +77,7 @@ class Run:
     def images(
         self, prompt: str | int = 0, model: str | None = None, seed: int | None = None
     ) -> dict[str, Image.Image]:
-        """The images of one prompt, reference first: "ddim at 4 steps" -> image.
+        """The images of one prompt: "reference", then "ddim at 4 steps" and so on -> image.
 
         prompt: its text or its number; model, seed: default, the run's first.
         Errors: UserError for an unknown prompt or model, and where images were not kept.
@@ -131,9 +131,10 @@ class _Place:
         cells = {}
         for entry in sorted(shown, key=lambda e: e.role != "reference"):
             about = entry.about
-            method = "reference" if entry.role == "reference" else about.method
             folder = cell_folder(run.path, entry.role, entry.key)
-            cells[f"{method} at {about.steps} steps"] = CellStore(folder, entry.content)
+            candidate = f"{about.method} at {about.steps} steps"
+            name = "reference" if entry.role == "reference" else candidate
+            cells[name] = CellStore(folder, entry.content)
         if not cells:
             raise UserError(f"{model}: given no sampled cells, expected a finished run")
         return cls(model, cells)
