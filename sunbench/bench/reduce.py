@@ -245,9 +245,9 @@ def result_row(
     cell = planned.cell
     value = low = high = None
     if estimate is not None:
-        value = estimate.value
+        value = float(estimate.value)
         if np.isfinite(estimate.low):
-            low, high = estimate.low, estimate.high
+            low, high = float(estimate.low), float(estimate.high)
     return ResultRow(
         model=cell.model,
         method=cell.method,

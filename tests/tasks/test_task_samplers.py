@@ -154,8 +154,11 @@ def test_n_steps_are_n_passes_and_images_keep_to_themselves(
     try:
         sampler = method.prepare(pipe, wanted)
         whole = sampler.sample(batch_of(tiny))
-        assert sampler.nfe == method.evaluations(wanted)
-        assert sampler.nfe in (steps, 2 * steps)
+        if getattr(method, "nfe_varies", False):  # guidance is left out where it does nothing
+            assert steps <= sampler.nfe <= method.evaluations(wanted) == 2 * steps
+        else:
+            assert sampler.nfe == method.evaluations(wanted)
+            assert sampler.nfe in (steps, 2 * steps)
         assert bool(torch.isfinite(whole).all())
         size = float(whole.abs().max())
         part = sampler.sample(batch_of(tiny, (2, 0)))
