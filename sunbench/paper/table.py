@@ -117,7 +117,7 @@ def _apart(a: TableCell, b: TableCell) -> bool:
 def _sign(a: float | None, b: float | None) -> int:
     assert a is not None
     assert b is not None
-    return (a > b) - (a < b)
+    return int(a > b) - int(a < b)
 
 
 # ------------------------------------------------------------------------------ page

@@ -90,7 +90,7 @@ def test_numbers_come_from_the_stored_features(done: Any):
         scores = np.concatenate([store.read_features(k, name) for k in store.shards()])
         assert scores.shape == (20,)
         mean = scores.astype(np.float64).mean()
-        assert found["ddim", 2, metric][0] == pytest.approx(mean, rel=1e-12)
+        assert found["candidate", "ddim", 2, metric][0] == pytest.approx(mean, rel=1e-12)
 
 
 def test_candidates_start_from_the_references_noise(done: Any):
@@ -286,7 +286,7 @@ def test_metric_added_later_touches_no_sampler(
     outcome = lab.run("late", methods=("ddim",), steps=(2,), metrics=added)
     assert outcome.new_shards == 0
     late = values(lab, "late")
-    assert {m for _, _, m in late} == set(added)
+    assert {m for _, _, _, m in late} == set(added)
     assert late == {k: whole[k] for k in late}
 
 
@@ -325,9 +325,9 @@ def test_black_pictures_are_counted_and_break_no_metric(lab: Any):
     assert outcome.black == 3 * 8
     assert json.loads((lab.out / "run/run.json").read_text())["black_images"] == 24
     found = values(lab)
-    assert found["ddim", 1, "psnr"][0] == 100
-    assert found["ddim", 1, "ssim"][0] == pytest.approx(1)
-    assert found["ddim", 1, "fd[zoo-clip]"][0] == pytest.approx(0, abs=1e-6)
+    assert found["candidate", "ddim", 1, "psnr"][0] == 100
+    assert found["candidate", "ddim", 1, "ssim"][0] == pytest.approx(1)
+    assert found["candidate", "ddim", 1, "fd[zoo-clip]"][0] == pytest.approx(0, abs=1e-6)
 
 
 def test_one_black_picture_is_marked_in_its_row(lab: Any, monkeypatch: pytest.MonkeyPatch):

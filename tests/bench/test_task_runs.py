@@ -38,7 +38,9 @@ def document(lab: Any, name: str) -> dict[str, Any]:
 
 
 def sources_of(lab: Any, name: str) -> CellStore:
-    return CellStore.open(lab.cache / "reference_sets" / document(lab, name)["sources"]["key"])
+    return CellStore.open(
+        lab.cache / "reference_sets" / document(lab, name)["sources"]["cell"]["key"]
+    )
 
 
 def pictures(store: CellStore) -> np.ndarray:

@@ -115,7 +115,7 @@ def test_features_are_added_and_replaced(tmp_path: Path) -> None:
         found = CellStore.open(store.folder).read_features(0, "open-clip/ViT-g-14/x")
         assert found is not None
         assert np.array_equal(found, np.full((ROWS, 2), value))
-    assert store.feature_names(0) == ["perceptual[zoo-clip]", "open-clip/ViT-g-14/x", "zoo-clip"]
+    assert store.feature_names(0) == ["open-clip/ViT-g-14/x", "perceptual[zoo-clip]", "zoo-clip"]
     with pytest.raises(ValueError, match=r"expected \(3, \.\.\.\)"):
         store.add_features(0, "short", np.zeros(2))
 

@@ -166,7 +166,7 @@ def test_a_table_becomes_settings():
         ({"sizes": 3}, "given sizes = 3, expected tuple[int, ...]"),
         ({"scale": "x"}, "given scale = 'x', expected float"),
         ({"loop": 3}, "given loop = 3, expected a table [loop]"),
-        ({"loop": {"steps": 0}}, "given steps = 0, expected at least 1"),
+        ({"loop": {"steps": 0}}, "given steps = 0, expected 1 to 1e+09"),
         ({"loop": {"ema": 1.5}}, "given ema = 1.5, expected 0 to 1"),
         ({"loop": {"betas": [0.9, "x"]}}, "expected tuple[float, float]"),
     ],
