@@ -71,7 +71,7 @@ class SunTraining(TrainingSettings):
         within("t_min", self.earliest, 0.001, 1)
         for name in ("max_phrases", "guidance_scale"):
             if getattr(self, name) is not None:
-                within(name, getattr(self, name), 0, float("inf"))
+                within(name, getattr(self, name), 0, 1000)
         one_of("times", self.times, TIMES)
         if not (self.l_cfg or self.l_step):
             raise UserError("given l_cfg = false and l_step = false, expected one of them")

@@ -120,7 +120,7 @@ class Side:
 
     path: Path
     rows: list[ResultRow]
-    cells: dict[tuple[str, str], Recorded]
+    cells: dict[tuple[Role, str], Recorded]
     light: bool
     values: dict[tuple[str, str], Scores] = field(default_factory=dict)
 

@@ -192,10 +192,16 @@ class Reducer:
         out = []
         for made in cells:
             if (held := self._finite_n(made, choice)) is not None:
-                names = {"model": made.cell.model, "role": made.planned.role}
-                names |= {"method": made.cell.method, "metric": choice.label}
-                place = names | {"steps": made.cell.steps, "n": made.cell.images}
-                out.append(FiniteNRow(**place, **asdict(held)))
+                row = FiniteNRow(
+                    model=made.cell.model,
+                    role=made.planned.role,
+                    method=made.cell.method,
+                    metric=choice.label,
+                    steps=made.cell.steps,
+                    n=made.cell.images,
+                    **asdict(held),
+                )
+                out.append(row)
         return out
 
     def _finite_n(self, made: CellHandle, choice: MetricChoice) -> FiniteN | None:

@@ -6,9 +6,10 @@ import re
 from pathlib import Path
 from typing import Any
 
+from sunbench.bench.evaluate import Outcome
 from sunbench.bench.progress import Progress
 from sunbench.bench.request import Request
-from sunbench.bench.run import Outcome, execute
+from sunbench.bench.run import execute
 from sunbench.bench.verify import verify_store
 from sunbench.errors import unknown
 from sunbench.models import find

@@ -59,7 +59,7 @@ class ShardWriter:
         self, k: int, rows: list[ShardRow], encoded: Encoded, features: Mapping[str, np.ndarray]
     ) -> None:
         if encoded:
-            rows = [replace(r, image=e.result()) for r, e in zip(rows, encoded, strict=True)]
+            rows = [replace(r, png=e.result()) for r, e in zip(rows, encoded, strict=True)]
         self.store.write_shard(k, rows, features)
 
     def wait(self, pending: int = 0) -> None:

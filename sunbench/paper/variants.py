@@ -11,8 +11,7 @@ import copy
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
-from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from diffusers import StableDiffusionPipeline, UNet2DConditionModel
@@ -52,10 +51,11 @@ class Variant:
     def timed(self, pipeline: StableDiffusionPipeline) -> TimedMethod:
         """The variant as a timing pass takes it, prepared once."""
         sampler = self.build(pipeline, self.steps)
-        role = "reference" if self.row == BASE else "candidate"
+        role: Literal["reference", "candidate"] = "reference" if self.row == BASE else "candidate"
         settings = SampleSettings(self.steps, GUIDANCE)
-        opened = partial(nullcontext, sampler)
-        return TimedMethod(self.row, role, settings, self.reads_negative, opened)
+        return TimedMethod(
+            self.row, role, settings, self.reads_negative, lambda: nullcontext(sampler)
+        )
 
 
 # ------------------------------------------------------------------------------ samplers

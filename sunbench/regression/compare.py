@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 from sunbench.bench.per_image import Recorded, Side, Texts, open_side, read_scores, write_light
 from sunbench.bench.soundness import problems
 from sunbench.errors import UserError
-from sunbench.metrics import Estimate, mean_estimate
+from sunbench.metrics import Estimate, Tolerance, mean_estimate
 from sunbench.metrics.registry import find
-from sunbench.regression.tolerances import Tolerance, load_tolerances, tolerance_of
+from sunbench.regression.tolerances import load_tolerances, tolerance_of
 from sunbench.store import ResultRow
 
 #: Worst first.

@@ -64,6 +64,12 @@ class Point:
         return self.latency_ms
 
     @property
+    def value(self) -> float:
+        """The value of a point that has one."""
+        assert self.row.value is not None
+        return self.row.value
+
+    @property
     def nfe_text(self) -> str:
         """Its NFE, or a dash."""
         return f"{'–' if self.row.nfe is None else self.row.nfe} NFE"
@@ -166,7 +172,9 @@ def recommend(candidates: Sequence[Point], margin: float = MARGIN) -> Recommenda
         rule = f"the fastest that moves images by less than {margin:.0%} of what a new seed does"
         return Recommendation(within[0], rule)
     best = knee(front(whole))
-    return best and Recommendation(best, "the best balance of latency and distance on the front")
+    if best is None:
+        return None
+    return Recommendation(best, "the best balance of latency and distance on the front")
 
 
 def _relative_end(row: ResultRow) -> float | None:

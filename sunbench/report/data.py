@@ -63,11 +63,20 @@ class CellTime:
     @classmethod
     def of(cls, row: TimingRow) -> CellTime:
         """The medians of a timing row, with its speed-up and the reasons to doubt it."""
-        parts = (row.unet_seconds, row.sampler_seconds, row.decoder_seconds, row.text_seconds)
-        medians = [spread(seconds).median for seconds in parts]
         gain, unet = row.speed_up, row.unet_speed_up
-        speed = gain and SpeedUp(gain.median, None if unet is None else unet.median)
-        return cls(row.model, row.method, row.role, row.steps, row.nfe, *medians, row.flags, speed)
+        return cls(
+            model=row.model,
+            method=row.method,
+            role=row.role,
+            steps=row.steps,
+            nfe=row.nfe,
+            unet_seconds=spread(row.unet_seconds).median,
+            sample_seconds=spread(row.sampler_seconds).median,
+            decode_seconds=spread(row.decoder_seconds).median,
+            text_seconds=spread(row.text_seconds).median,
+            flags=row.flags,
+            gain=gain and SpeedUp(gain.median, unet and unet.median),
+        )
 
     @property
     def unet_ms(self) -> float:

@@ -144,7 +144,7 @@ def pareto(
     axes.grid(color="0.9", lw=0.5)
     axes.set_axisbelow(True)
     figure.legend(loc="outside lower center", ncols=3)
-    _step_labels(axes, whole)
+    _step_labels(figure, axes, whole)
     return figure
 
 
@@ -172,11 +172,11 @@ def _curve(axes: Axes, own: list[Point], color: str, mark: str) -> None:
 _PLACES = ((5, 4), (-9, 4), (5, -10), (-9, -10), (-2, 9), (-2, -15), (11, -3), (-15, -3))
 
 
-def _step_labels(axes: Axes, whole: Sequence[Point]) -> None:
+def _step_labels(figure: Figure, axes: Axes, whole: Sequence[Point]) -> None:
     """The number of steps at each mark, at the first place that nothing else has taken."""
-    axes.figure.draw_without_rendering()  # so that marks have places
-    marks = [axes.transData.transform((p.ms, p.row.value)) for p in whole]
-    scale = axes.figure.dpi / 72
+    figure.draw_without_rendering()  # so that marks have places
+    marks = [axes.transData.transform((p.ms, p.value)) for p in whole]
+    scale = figure.dpi / 72
     taken = list(marks)
     for p, mark in zip(whole, marks, strict=True):
         spots = [mark + scale * np.add(place, 2) for place in _PLACES]
@@ -185,7 +185,7 @@ def _step_labels(axes: Axes, whole: Sequence[Point]) -> None:
         taken.append(spots[k])
         axes.annotate(
             str(p.row.steps),
-            (p.ms, p.row.value),
+            (p.ms, p.value),
             xytext=_PLACES[k],
             textcoords="offset points",
             fontsize=6,

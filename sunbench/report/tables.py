@@ -24,7 +24,7 @@ from sunbench.report.data import (
 )
 from sunbench.report.formats import Table, csv_text, latex_table, markdown_table, plain
 from sunbench.store import ResultRow, RunFolder, write_atomic
-from sunbench.store.timings import TimingRow
+from sunbench.store.timings import Spread, TimingRow
 
 #: How the floor is printed.
 FLOOR = ROLE_NAMES["floor"]
@@ -228,7 +228,7 @@ def timing_frame(rows: Sequence[TimingRow]) -> pd.DataFrame:
     """Every timing row, flat and with full precision: medians and quartiles."""
     records = []
     for r in rows:
-        spreads = {"latency_ms": r.latency_ms, "unet_ms": r.unet_ms}
+        spreads: dict[str, Spread | None] = {"latency_ms": r.latency_ms, "unet_ms": r.unet_ms}
         spreads |= {"images_per_second": r.images_per_second}
         spreads |= {"speed_up": r.speed_up, "unet_speed_up": r.unet_speed_up}
         names = ("model", "method", "role", "steps", "task", "resolution", "batch", "nfe")

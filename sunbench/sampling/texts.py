@@ -32,7 +32,7 @@ def _tensor_hash(tensor: Tensor) -> str:
     """sha256 over dtype, shape and bytes of a tensor."""
     data = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
     digest = hashlib.sha256(f"{tensor.dtype} {tuple(tensor.shape)} ".encode())
-    digest.update(data)
+    digest.update(data.data)
     return digest.hexdigest()
 
 

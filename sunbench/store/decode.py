@@ -60,7 +60,7 @@ def _value(kind: Any, value: Any, where: str) -> Any:
     if origin in (tuple, list):
         items = _typed(list, value, where)
         return origin(_value(args[0], v, f"{where}[{i}]") for i, v in enumerate(items))
-    if is_dataclass(kind):
+    if isinstance(kind, type) and is_dataclass(kind):
         return decode(kind, value, where)
     return _named_tuple(kind, value, where)
 

@@ -21,8 +21,7 @@ ROW_GROUP = 64  # images; `datasets` reads a row group at a time
 class ShardRow:
     """One image of a cell: where it came from and, if kept, its pixels (H, W, 3) uint8.
 
-    A row that is to be written may hold the bytes of a PNG instead.
-
+    png: the pixels already encoded, for a row that is to be written; rows that are read have none.
     Two rows are equal when all but their pixels are equal.
     """
 
@@ -32,8 +31,9 @@ class ShardRow:
     prompt: str
     negative: str
     noise_hash: str
-    image: NDArray[np.uint8] | bytes | None = field(default=None, compare=False, repr=False)
+    image: NDArray[np.uint8] | None = field(default=None, compare=False, repr=False)
     black: bool = False
+    png: bytes | None = field(default=None, compare=False, repr=False)
 
 
 _TEXTS = ("prompt_id", "prompt", "negative", "noise_hash")
@@ -59,10 +59,10 @@ def schema() -> pa.Schema:
 
 
 def _picture(row: ShardRow) -> dict[str, Any] | None:
-    if row.image is None:
-        return None
-    data = row.image if isinstance(row.image, bytes) else encode_png(row.image)
-    return {"bytes": data, "path": f"{row.index:08d}.png"}
+    data = row.png
+    if data is None and row.image is not None:
+        data = encode_png(row.image)
+    return None if data is None else {"bytes": data, "path": f"{row.index:08d}.png"}
 
 
 def to_table(rows: Sequence[ShardRow]) -> pa.Table:

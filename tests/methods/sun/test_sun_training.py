@@ -265,9 +265,13 @@ def test_other_settings_are_refused_in_a_begun_folder(
     assert made.read_bytes() == data
 
 
-def test_loss_that_is_not_finite_is_one_line(loaded: LoadedModel, folder: Path, tmp_path: Path):
+def test_loss_that_is_not_finite_is_one_line(
+    loaded: LoadedModel, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    bias = loaded.pipeline.unet.conv_out.bias
+    monkeypatch.setattr(bias, "data", torch.full_like(bias, float("nan")))
     with pytest.raises(UserError, match="loss is not finite at step 0"):
-        trained(loaded, folder, tmp_path / "out", replace(TINY, guidance_scale=1e38, sheet=0))
+        trained(loaded, folder, tmp_path / "out", replace(TINY, sheet=0))
     assert bound(loaded.pipeline.unet) is None
 
 
