@@ -87,7 +87,7 @@ def resampled_kid(
     candidate: NDArray[Any],
     clusters: NDArray[Any],
     *,
-    samples: int = 200,
+    samples: int = 1000,
     seed: int = 0,
 ) -> Resampled:
     """`kid` with its centered joint bootstrap over prompts."""
@@ -105,7 +105,7 @@ def kid_estimate(
     candidate: NDArray[Any],
     clusters: NDArray[Any],
     *,
-    samples: int = 200,
+    samples: int = 1000,
     level: float = 0.95,
     seed: int = 0,
 ) -> Estimate:

@@ -48,9 +48,9 @@ Scores = list[NDArray[Any]]
 
 def measure(request: NegativesRequest, folder: Path) -> Iterator[Negatives]:
     """Each model in turn; its cells are stored in the folder, which is checked first."""
+    claim(folder)
     cards = [find(name) for name in request.models]
     registry.check_weights_models(request.weights, [card.name for card in cards])
-    claim(folder)
     for card in cards:
         cases = cases_for(
             card, request.prompts, request.column, request.images // len(request.seeds)
