@@ -69,9 +69,9 @@ class SunTraining(TrainingSettings):
             )
         within("empty_negatives", self.empty_negatives, 0, 1)
         within("t_min", self.earliest, 0.001, 1)
-        for name in ("max_phrases", "guidance_scale"):
+        for name, most in (("max_phrases", float("inf")), ("guidance_scale", 1000)):
             if getattr(self, name) is not None:
-                within(name, getattr(self, name), 0, 1000)
+                within(name, getattr(self, name), 0, most)
         one_of("times", self.times, TIMES)
         if not (self.l_cfg or self.l_step):
             raise UserError("given l_cfg = false and l_step = false, expected one of them")
