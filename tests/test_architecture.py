@@ -38,7 +38,10 @@ LAYERS = (
     ("__main__",),
 )
 #: Modules of the zoo that anyone may read; all others build it.
-ZOO = ("sunbench.zoo", "sunbench.zoo.data", "sunbench.zoo.text")
+ZOO = (
+    *("sunbench.zoo", "sunbench.zoo.data", "sunbench.zoo.text", "sunbench.zoo.world"),
+    *(f"sunbench.zoo.world.{name}" for name in ("captions", "images", "sprites", "text")),
+)
 #: Arrows that still go upwards. The list only shrinks.
 KNOWN = {
     ("sunbench.training.data", "sunbench.zoo.train"),

@@ -9,7 +9,6 @@ solvers, negative prompts) stays.
 
 from __future__ import annotations
 
-import copy
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
 
@@ -18,6 +17,7 @@ from torch import Tensor, nn
 
 from sunbench.errors import UserError
 from sunbench.sampling import PipelineMethod, PipelineSampler, SampleBatch, SampleSettings
+from sunbench.sampling.pipeline import with_network
 
 
 class GuidanceRule(Protocol):
@@ -109,7 +109,6 @@ class SelectiveMethod(PipelineMethod):
     How many are left is counted; ``evaluations`` is the most there can be.
     """
 
-    #: Evaluations depend on the image or on the schedule, not on the number of steps alone.
     nfe_varies: ClassVar[bool] = True
 
     def rule(self, pipeline: Any) -> GuidanceRule:
@@ -122,7 +121,7 @@ class SelectiveMethod(PipelineMethod):
 
     def content(self, pipeline: Any, settings: SampleSettings) -> dict[str, Any]:
         """For the cell's key."""
-        return {**super().content(pipeline, settings), "guidance": "cfg", "rule": self.about()}
+        return {**super().content(pipeline, settings), "rule": self.about()}
 
     def skip(self, pipeline: Any, settings: SampleSettings) -> str | None:
         """As every solver; without guidance there is nothing to leave out."""
@@ -134,8 +133,5 @@ class SelectiveMethod(PipelineMethod):
         """Put the rule before the U-Net of a copy of the pipeline, which stays as it is."""
         if (reason := self.skip(pipeline, settings)) is not None:
             raise UserError(reason)
-        own = copy.copy(pipeline)
-        own.unet = unet = SelectiveUNet(pipeline.unet, self.rule(pipeline))
-        own.scheduler = self.solver.build(pipeline.scheduler.config)
-        own.set_progress_bar_config(disable=True)
-        return SelectiveSampler(own, settings, unet)
+        unet = SelectiveUNet(pipeline.unet, self.rule(pipeline))
+        return SelectiveSampler(with_network(pipeline, unet, self.solver), settings, unet)

@@ -8,7 +8,6 @@ hold the guidance that they were trained with.
 from __future__ import annotations
 
 import contextlib
-import copy
 import math
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,6 +18,7 @@ from sunbench.methods.common.lora import lora_layers, with_lora
 from sunbench.methods.common.weights import Weights, check_values, metadata, weight_files
 from sunbench.models.hashes import file_hash
 from sunbench.sampling import PipelineMethod, PipelineSampler, SampleSettings, too_many
+from sunbench.sampling.pipeline import with_network
 
 
 def trained_guidance(path: Path) -> float | None:
@@ -127,10 +127,7 @@ class DistilledMethod(TrainedMethod):
         reason = self.skip(pipeline, settings)
         if reason is not None:
             raise UserError(reason)
-        own = copy.copy(pipeline)
-        own.unet = self.network(pipeline, settings)
-        own.scheduler = self.solver.build(pipeline.scheduler.config)
-        own.set_progress_bar_config(disable=True)
+        own = with_network(pipeline, self.network(pipeline, settings), self.solver)
         return PipelineSampler(own, replace(settings, guidance_scale=self.scale(settings)))
 
 

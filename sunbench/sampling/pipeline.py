@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar
@@ -80,6 +81,15 @@ class PipelineSampler:
         return self._nfe
 
 
+def with_network(pipeline: Any, unet: Any, solver: SolverSpec) -> Any:
+    """A copy of a pipeline with another U-Net and a solver; the pipeline stays as it is."""
+    own = copy.copy(pipeline)
+    own.unet = unet
+    own.scheduler = solver.build(pipeline.scheduler.config)
+    own.set_progress_bar_config(disable=True)
+    return own
+
+
 def too_many(settings: SampleSettings, limit: str) -> str:
     """The reason for more steps than there are."""
     dropped = settings.asked != settings.steps
@@ -101,6 +111,8 @@ class PipelineMethod:
     max_steps: ClassVar[int] = 1000
     #: What must be trained before: "none", "once a base" or "once a model".
     training: ClassVar[str] = "none"
+    #: Whether evaluations depend on more than the settings, so that ``evaluations`` is the most.
+    nfe_varies: ClassVar[bool] = False
 
     @property
     def negative_prompts(self) -> bool:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import AutoencoderTiny, ControlNetModel, DDPMScheduler, UNet2DConditionModel
+from diffusers import AutoencoderTiny, DDPMScheduler, UNet2DConditionModel
 from torch import Tensor
 from transformers import CLIPTextModel
 
@@ -23,21 +23,11 @@ from sunbench.sampling.edges import edges
 from sunbench.training import LoopSettings, fit
 from sunbench.zoo.data import Scene, Sprites, recipe
 from sunbench.zoo.text import build_tokenizer
-from sunbench.zoo.train import (
-    captions_of,
-    encode_pool,
-    noise_weights,
-    spread_timesteps,
-    tokenize,
-)
+from sunbench.zoo.train import captions_of, encode_pool, tokenize
+from sunbench.zoo.world.controlnet import new_controlnet
+from sunbench.zoo.world.unet import noise_weights, spread_timesteps
 
 log = logging.getLogger(__name__)
-
-
-def new_controlnet(unet: UNet2DConditionModel) -> Any:
-    """An untrained ControlNet for a U-Net: its encoder's weights, then zeros."""
-    channels = tuple(recipe()["controlnet"]["embedding"])
-    return ControlNetModel.from_unet(unet, conditioning_embedding_out_channels=channels)
 
 
 @dataclass(frozen=True)
@@ -75,7 +65,7 @@ def train_controlnet(
     table = recipe()["controlnet"]
     settings = LoopSettings.from_table(table["loop"])
     torch.manual_seed(settings.seed)
-    net = new_controlnet(unet).to(device)
+    net = new_controlnet(unet, table["embedding"]).to(device)
     for part in (unet, encoder):
         part.to(device).eval().requires_grad_(False)
     alpha_bar = DDPMScheduler(**recipe()["scheduler"]).alphas_cumprod
@@ -120,7 +110,7 @@ def _loss(
     styles, size = _base_styles(), table["pool"]
     latents, index, style = encode_pool(vae, sprites, styles, size, seed + 29, device)
     alpha_bar = frozen.alpha_bar
-    weights = noise_weights(alpha_bar)
+    weights = noise_weights(alpha_bar, recipe()["unet"])
 
     def loss(k: int) -> dict[str, Tensor]:
         g = torch.Generator().manual_seed(seed * 1_000_003 + k)

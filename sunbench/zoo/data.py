@@ -9,12 +9,9 @@ from __future__ import annotations
 import csv
 import hashlib
 import io
-import json
 import logging
-import subprocess
-import tarfile
 import tomllib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from importlib import resources
@@ -23,11 +20,20 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
-from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from sunbench.errors import UserError
+from sunbench.zoo.world.sprites import (
+    DARK_INK,
+    LIGHT_INK,
+    Draw,
+    bitmap_art,
+    fetch_packages,
+    fit,
+    old_names,
+    svg_art,
+)
 
 log = logging.getLogger(__name__)
 
@@ -41,9 +47,6 @@ PLACES = ("centre", "left", "right", "top", "bottom")
 PLACE_WORDS = ("on", "on the left of", "on the right of", "at the top of", "at the bottom of")
 OFFSET = ((0, 0), (0, -1), (0, 1), (-1, 0), (1, 0))  # of the subject (down, right), patches
 PLACED = (len(PLACES), 1, 1)  # how many places each size knows; others fill the picture
-DARK_INK, LIGHT_INK = "#161616", "#f6f6f6"
-
-_Draw = Callable[[str], Image.Image | None]
 
 
 @lru_cache
@@ -128,135 +131,7 @@ def scenes() -> tuple[tuple[Scene, ...], tuple[Scene, ...]]:
 # ------------------------------------------------------------------------------ sprites
 
 
-def fetch_packages(folder: Path) -> None:
-    """Fetch the art with the npm client and check every tarball against its hash."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for package in recipe()["packages"]:
-        file = folder / package["file"]
-        if not file.exists():
-            spec = f"{package['name']}@{package['version']}"
-            log.info("npm pack %s", spec)
-            done = subprocess.run(
-                ["npm", "pack", "--silent", spec], cwd=folder, capture_output=True, text=True
-            )
-            if done.returncode or not file.exists():
-                raise UserError(f"npm could not fetch {spec}: {done.stderr.strip()[-200:]}")
-        digest = hashlib.sha256(file.read_bytes()).hexdigest()
-        if digest != package["sha256"]:
-            raise UserError(f"{file.name}: expected sha256 {package['sha256']}, got {digest}")
-
-
-def _code_point(emoji: str) -> str:
-    return "-".join(f"{ord(c):04x}" for c in emoji if ord(c) != 0xFE0F)
-
-
-class _IconSet:
-    """One Iconify package: icons by name, aliases resolved, view boxes kept."""
-
-    def __init__(self, tarball: Path) -> None:
-        with tarfile.open(tarball) as tar:
-            self.icons, chars = _member(tar, "icons.json"), _member(tar, "chars.json")
-        self.names = {k.replace("-fe0f", ""): v for k, v in chars.items()}
-
-    def svg(self, names: list[str], ink: str) -> str | None:
-        """The first icon found under one of these names, drawn with ink for currentColor."""
-        for name in names:
-            icon = self._resolve(name)
-            if icon is not None:
-                view = (
-                    f"{icon.get('left', 0)} {icon.get('top', 0)} {icon['width']} {icon['height']}"
-                )
-                body = icon["body"].replace("currentColor", ink)
-                return f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="{view}">{body}</svg>'
-        return None
-
-    def _resolve(self, name: str) -> dict[str, Any] | None:
-        """An icon with its box; what an alias or an icon does not say, its parent or set does."""
-        said: dict[str, Any] = {}
-        aliases = self.icons.get("aliases", {})
-        while name in aliases:
-            said = aliases[name] | said
-            name = aliases[name]["parent"]
-        icon = self.icons["icons"].get(name)
-        size = {k: self.icons[k] for k in ("width", "height")}
-        return None if icon is None else size | icon | said
-
-
-def _member(tar: tarfile.TarFile, name: str) -> Any:
-    file = tar.extractfile(f"package/{name}")
-    assert file is not None
-    return json.loads(file.read())
-
-
-def _render_svg(svg: str) -> Image.Image:
-    import resvg_py
-
-    data = resvg_py.svg_to_bytes(svg_string=svg, width=256, height=256)
-    return Image.open(io.BytesIO(bytes(data))).convert("RGBA")
-
-
-def _fit(picture: Image.Image, extent: int) -> np.ndarray:
-    """Crop to what is drawn, scale its longest side, centre: (64, 64, 4) uint8, premultiplied."""
-    box = picture.getchannel("A").point(lambda a: 255 * (a > 8)).getbbox()
-    a = np.asarray(picture.crop(box), np.float32)
-    a[..., :3] *= a[..., 3:] / 255
-    h, w = a.shape[:2]
-    k = extent / max(h, w)
-    size = (max(1, round(w * k)), max(1, round(h * k)))
-    planes = [
-        np.asarray(Image.fromarray(a[..., i]).resize(size, Image.Resampling.LANCZOS)).clip(0, 255)
-        for i in range(4)
-    ]
-    out = np.zeros((RESOLUTION, RESOLUTION, 4), np.float32)
-    y, x = (RESOLUTION - size[1]) // 2, (RESOLUTION - size[0]) // 2
-    out[y : y + size[1], x : x + size[0]] = np.stack(planes, -1)
-    return out.round().astype(np.uint8)
-
-
-def _svg_pictures(tarball: Path, ink: str, names: Callable[[str], list[str]]) -> _Draw:
-    icons = _IconSet(tarball)
-
-    def draw(emoji: str) -> Image.Image | None:
-        svg = icons.svg([icons.names.get(_code_point(emoji), ""), *names(emoji)], ink)
-        return None if svg is None else _render_svg(svg)
-
-    return draw
-
-
-def _bitmap_pictures(tarball: Path) -> _Draw:
-    with tarfile.open(tarball) as tar:
-        files = {
-            Path(m.name).stem.replace("-fe0f", ""): tar.extractfile(m)
-            for m in tar.getmembers()
-            if m.name.endswith(".webp")
-        }
-        data = {stem: f.read() for stem, f in files.items() if f is not None}
-
-    def draw(emoji: str) -> Image.Image | None:
-        found = data.get(_code_point(emoji))
-        return None if found is None else Image.open(io.BytesIO(found)).convert("RGBA")
-
-    return draw
-
-
-def _old_names(files: dict[str, Path]) -> Callable[[str], list[str]]:
-    """Names that sets without code points may use for an emoji."""
-    named = [_IconSet(files[n]).names for n in ("@iconify-json/noto", "@iconify-json/twemoji")]
-    with tarfile.open(files["emojibase-data"]) as tar:
-        labels = {
-            e["hexcode"].lower().replace("-fe0f", ""): e["label"]
-            for e in _member(tar, "en/data.json")
-        }
-
-    def names(emoji: str) -> list[str]:
-        code = _code_point(emoji)
-        label = labels[code].replace(" ", "-").replace(":", "").replace("’", "")
-        return [*(table.get(code, "") for table in named), label]
-
-    return names
-
-
-def render_style(style: str, draw: _Draw) -> Tensor:
+def render_style(style: str, draw: Draw) -> Tensor:
     """Every thing in one style: (things, sizes, 4, 64, 64) uint8, premultiplied."""
     rows, seen = [], dict[bytes, str]()
     for name, emoji, _ in things():
@@ -266,7 +141,7 @@ def render_style(style: str, draw: _Draw) -> Tensor:
         twin = seen.setdefault(picture.tobytes(), name)
         if twin != name:
             raise UserError(f"style {style}: {name} looks exactly like {twin}")
-        rows.append(np.stack([_fit(picture, extent) for extent in EXTENT]))
+        rows.append(np.stack([fit(picture, extent) for extent in EXTENT]))
     return torch.from_numpy(np.stack(rows)).permute(0, 1, 4, 2, 3).contiguous()
 
 
@@ -276,16 +151,16 @@ def render_sprites(packages: Path) -> dict[str, Tensor]:
     Styles whose ink follows the ground (line art) get a second entry ``<style>/light``.
     """
     files = {p["name"]: packages / p["file"] for p in recipe()["packages"]}
-    names = _old_names(files)
+    names = old_names(files)
     out: dict[str, Tensor] = {}
     for style in recipe()["styles"]:
         name, tarball = style["name"], files[style["package"]]
         if "iconify" not in style["package"]:
-            out[name] = render_style(name, _bitmap_pictures(tarball))
+            out[name] = render_style(name, bitmap_art(tarball))
             continue
-        out[name] = render_style(name, _svg_pictures(tarball, DARK_INK, names))
+        out[name] = render_style(name, svg_art(tarball, DARK_INK, names))
         if style.get("line"):
-            draw = _svg_pictures(tarball, LIGHT_INK, names)
+            draw = svg_art(tarball, LIGHT_INK, names)
             out[f"{name}/light"] = render_style(name, draw)
     return out
 
@@ -332,7 +207,7 @@ class Sprites:
     def build(cls, packages: Path, file: Path) -> Sprites:
         """Read the sprites, drawing them first if they are not there yet."""
         if not file.exists():
-            fetch_packages(packages)
+            fetch_packages(packages, recipe()["packages"])
             file.parent.mkdir(parents=True, exist_ok=True)
             part = file.with_suffix(".part")
             save_file(render_sprites(packages), part)

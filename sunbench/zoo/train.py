@@ -10,7 +10,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from diffusers import AutoencoderTiny, DDPMScheduler, UNet2DConditionModel
-from torch import Tensor, nn
+from torch import Tensor
 from torchvision.utils import save_image
 from transformers import (
     CLIPConfig,
@@ -24,6 +24,7 @@ from transformers import (
 from sunbench.training import LoopSettings, fit
 from sunbench.zoo.data import Scene, Sprites, batches, recipe, scenes
 from sunbench.zoo.text import build_tokenizer, style_words, with_style
+from sunbench.zoo.world.unet import Conditioned, noise_weights, spread_timesteps
 
 log = logging.getLogger(__name__)
 
@@ -205,41 +206,6 @@ def encode_pool(
     return torch.cat(latents), torch.cat(index), torch.cat(style)
 
 
-def spread_timesteps(n: int, steps: int, generator: torch.Generator) -> Tensor:
-    """n timesteps (n,) below ``steps``, each uniform, together evenly spread over the range.
-
-    One shared offset, as Kingma et al. 2021 (arXiv 2107.00630, app. I.1): less noisy gradients.
-    """
-    offset = torch.rand((), generator=generator, dtype=torch.float64)
-    u = (torch.arange(n, dtype=torch.float64) / n + offset) % 1
-    return (u * steps).long()
-
-
-def noise_weights(alpha_bar: Tensor) -> Tensor:
-    """Weight of the squared error of the noise at each timestep (T,).
-
-    In x_0, errors weigh the SNR clamped to ``snr_floor`` and ``snr_gamma``: min-SNR above (Hang et
-    al. 2023, arXiv 2303.09556, Eq. 6), truncated SNR below (Salimans and Ho 2022, arXiv 2202.00512,
-    section 4), for at high noise only the text says what to draw.
-    """
-    table = recipe()["unet"]
-    snr = alpha_bar / (1 - alpha_bar)
-    return snr.clamp(table["snr_floor"], table["snr_gamma"]) / snr
-
-
-class Conditioned(nn.Module):
-    """A U-Net with its text encoder, so that both can learn together."""
-
-    def __init__(self, unet: UNet2DConditionModel, encoder: CLIPTextModel) -> None:
-        super().__init__()
-        self.unet, self.encoder = unet, encoder
-
-    def forward(self, x_t: Tensor, t: Tensor, ids: Tensor) -> Tensor:
-        """Predicted noise (N, 4, 8, 8) of noisy latents at timesteps (N,) under tokens (N, 24)."""
-        context = self.encoder(ids).last_hidden_state
-        return self.unet(x_t, t, context).sample.float()
-
-
 def train_unet(
     sprites: Sprites,
     vae: AutoencoderTiny,
@@ -269,7 +235,7 @@ def train_unet(
     latents, index, style = encode_pool(vae, sprites, styles, size, settings.seed + 17, device)
     tokenizer = build_tokenizer()
     alpha_bar = DDPMScheduler(**recipe()["scheduler"]).alphas_cumprod
-    weights = noise_weights(alpha_bar)
+    weights = noise_weights(alpha_bar, table)
 
     def loss(k: int) -> dict[str, Tensor]:
         g = torch.Generator().manual_seed(settings.seed * 1_000_003 + k)

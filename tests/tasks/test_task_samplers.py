@@ -154,7 +154,7 @@ def test_n_steps_are_n_passes_and_images_keep_to_themselves(
     try:
         sampler = method.prepare(pipe, wanted)
         whole = sampler.sample(batch_of(tiny))
-        if getattr(method, "nfe_varies", False):  # guidance is left out where it does nothing
+        if method.nfe_varies:  # guidance is left out where it does nothing
             assert steps <= sampler.nfe <= method.evaluations(wanted) == 2 * steps
         else:
             assert sampler.nfe == method.evaluations(wanted)

@@ -65,7 +65,7 @@ def test_it_comes_before_shipping():
 
 def test_untrained_it_says_nothing(sprites: Sprites):
     _, unet, encoder = parts()
-    net = control.new_controlnet(unet)
+    net = control.new_controlnet(unet, recipe()["controlnet"]["embedding"])
     frozen = control.Frozen(unet, encoder, torch.ones(1))
     chosen = list(scenes()[1][:2])
     pictures = sprites.compose(chosen, torch.zeros(2, dtype=torch.long))

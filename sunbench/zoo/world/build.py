@@ -200,7 +200,7 @@ class Builder:
         def encode(images: Tensor) -> Tensor:
             return vae.encode(images).latents.float() * vae.config.scaling_factor
 
-        net = Controlled(new_controlnet(unet), unet, encoder)
+        net = Controlled(new_controlnet(unet, recipe()["controlnet"]["embedding"]), unet, encoder)
         train_controlnet(self.sprites, encode, net, place, self.device).save_pretrained(out)
 
     def _real(self, place: Path, out: Path) -> None:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from sunbench.zoo.world.captions import Mention, Prompt
+from sunbench.zoo.world.images import LUMA
 from sunbench.zoo.world.reader import ATTRIBUTES
 
 #: Columns of a reading that a caption can name.
@@ -61,7 +62,7 @@ def spread(values: Tensor, classes: int, g: torch.Generator) -> float:
 
 def gradient_magnitude(images: Tensor) -> float:
     """Mean length of the luminance gradient of images (N, 3, H, W)."""
-    luma = torch.einsum("nchw,c->nhw", images.float(), torch.tensor([0.299, 0.587, 0.114]))
+    luma = torch.einsum("nchw,c->nhw", images.float(), torch.tensor(LUMA))
     down, right = luma.diff(dim=1)[:, :, :-1], luma.diff(dim=2)[:, :-1]
     return float((down.square() + right.square()).sqrt().mean())
 

@@ -27,10 +27,12 @@ from sunbench.zoo.world.unet import noise_weights, spread_timesteps, style_indic
 Encode = Callable[[Tensor], Tensor]
 
 
-def new_controlnet(unet: UNet2DConditionModel) -> ControlNetModel:
-    """An untrained ControlNet for a U-Net: its encoder's weights, then zeros."""
-    channels = tuple(recipe()["controlnet"]["embedding"])
-    return ControlNetModel.from_unet(unet, conditioning_embedding_out_channels=channels)
+def new_controlnet(unet: UNet2DConditionModel, channels: list[int]) -> ControlNetModel:
+    """An untrained ControlNet for a U-Net: its encoder's weights, then zeros.
+
+    channels: on the way from the condition's resolution to the latents'.
+    """
+    return ControlNetModel.from_unet(unet, conditioning_embedding_out_channels=tuple(channels))
 
 
 class Controlled(nn.Module):
@@ -72,7 +74,7 @@ def train_controlnet(
     net = net.to(device)
     styles, pool = style_indices(recipe()["models"][0]), scenes()[0]
     alpha_bar = DDPMScheduler(**recipe()["scheduler"]).alphas_cumprod
-    weights = noise_weights(alpha_bar)
+    weights = noise_weights(alpha_bar, recipe()["unet"])
 
     def loss(k: int) -> dict[str, Tensor]:
         g = torch.Generator().manual_seed(settings.seed * 1_000_003 + k)

@@ -30,13 +30,14 @@ log = logging.getLogger(__name__)
 
 DARK_INK, LIGHT_INK = "#161616", "#f6f6f6"
 
-_Draw = Callable[[str], Image.Image | None]
+#: Emoji -> its drawing, if the set has one.
+Draw = Callable[[str], Image.Image | None]
 
 
-def fetch_packages(folder: Path) -> None:
-    """Fetch the art with the npm client and check every tarball against its hash."""
+def fetch_packages(folder: Path, packages: list[dict[str, Any]]) -> None:
+    """Fetch the packages of a recipe with the npm client and check each against its hash."""
     folder.mkdir(parents=True, exist_ok=True)
-    for package in recipe()["packages"]:
+    for package in packages:
         file = folder / package["file"]
         if not file.exists():
             spec = f"{package['name']}@{package['version']}"
@@ -100,7 +101,7 @@ def _render_svg(svg: str) -> Image.Image:
     return Image.open(io.BytesIO(bytes(data))).convert("RGBA")
 
 
-def _fit(picture: Image.Image, extent: int) -> np.ndarray:
+def fit(picture: Image.Image, extent: int) -> np.ndarray:
     """Crop to what is drawn, scale its longest side, centre: (64, 64, 4) uint8, premultiplied."""
     box = picture.getchannel("A").point(lambda a: 255 * (a > 8)).getbbox()
     a = np.asarray(picture.crop(box), np.float32)
@@ -118,7 +119,8 @@ def _fit(picture: Image.Image, extent: int) -> np.ndarray:
     return out.round().astype(np.uint8)
 
 
-def _svg_art(tarball: Path, ink: str, names: Callable[[str], list[str]]) -> _Draw:
+def svg_art(tarball: Path, ink: str, names: Callable[[str], list[str]]) -> Draw:
+    """Draws an Iconify package's emoji, with ink for the current color."""
     icons = _IconSet(tarball)
 
     def draw(emoji: str) -> Image.Image | None:
@@ -128,7 +130,8 @@ def _svg_art(tarball: Path, ink: str, names: Callable[[str], list[str]]) -> _Dra
     return draw
 
 
-def _bitmap_art(tarball: Path) -> _Draw:
+def bitmap_art(tarball: Path) -> Draw:
+    """Draws a package's emoji from its .webp files."""
     with tarfile.open(tarball) as tar:
         files = {
             Path(m.name).stem.replace("-fe0f", ""): tar.extractfile(m)
@@ -144,7 +147,7 @@ def _bitmap_art(tarball: Path) -> _Draw:
     return draw
 
 
-def _old_names(files: dict[str, Path]) -> Callable[[str], list[str]]:
+def old_names(files: dict[str, Path]) -> Callable[[str], list[str]]:
     """Names that sets without code points may use for an emoji."""
     named = [_IconSet(files[n]).names for n in ("@iconify-json/noto", "@iconify-json/twemoji")]
     with tarfile.open(files["emojibase-data"]) as tar:
@@ -164,10 +167,10 @@ def _old_names(files: dict[str, Path]) -> Callable[[str], list[str]]:
 def _drawing(image: Image.Image) -> np.ndarray:
     """One drawing at every size and rotation: (sizes, rotations, 64, 64, 4) uint8."""
     turned = [image.rotate(a, Image.Resampling.BICUBIC, expand=True) for a in ROTATIONS]
-    return np.stack([np.stack([_fit(t, extent) for t in turned]) for extent in EXTENTS])
+    return np.stack([np.stack([fit(t, extent) for t in turned]) for extent in EXTENTS])
 
 
-def _render_style(style: str, draw: _Draw) -> Tensor:
+def _render_style(style: str, draw: Draw) -> Tensor:
     """(drawings, sizes, rotations, 4, 64, 64) uint8, premultiplied."""
     out, first_use = [], dict[bytes, str]()
     for thing, emoji in drawings():
@@ -186,18 +189,18 @@ def render(packages: Path, file: Path) -> None:
 
     Styles whose ink follows the background (line art) get a second entry ``STYLE/light``.
     """
-    fetch_packages(packages)
+    fetch_packages(packages, recipe()["packages"])
     files = {p["name"]: packages / p["file"] for p in recipe()["packages"]}
-    names = _old_names(files)
+    names = old_names(files)
     out: dict[str, Tensor] = {}
     for style in recipe()["styles"]:
         name, tarball = style["name"], files[style["package"]]
         if "iconify" not in style["package"]:
-            out[name] = _render_style(name, _bitmap_art(tarball))
+            out[name] = _render_style(name, bitmap_art(tarball))
             continue
-        out[name] = _render_style(name, _svg_art(tarball, DARK_INK, names))
+        out[name] = _render_style(name, svg_art(tarball, DARK_INK, names))
         if style.get("line"):
-            out[f"{name}/light"] = _render_style(name, _svg_art(tarball, LIGHT_INK, names))
+            out[f"{name}/light"] = _render_style(name, svg_art(tarball, LIGHT_INK, names))
     file.parent.mkdir(parents=True, exist_ok=True)
     part = file.with_suffix(".part")
     save_file(out, part)

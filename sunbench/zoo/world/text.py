@@ -66,12 +66,17 @@ def _merged(piece: list[str], pair: tuple[str, str]) -> list[str]:
 
 def build_tokenizer() -> CLIPTokenizer:
     """A CLIP tokenizer that knows every word of the captions as one token; 24 tokens long."""
-    merges = learn_merges(vocabulary())
+    return tokenizer_of(vocabulary(), recipe()["clip"]["text"]["max_position_embeddings"])
+
+
+def tokenizer_of(words: list[str], length: int) -> CLIPTokenizer:
+    """A CLIP tokenizer that knows each of the words as one token, with a window of ``length``."""
+    merges = learn_merges(words)
     tokens = [*SPECIAL, *LETTERS, *(c + END for c in LETTERS), *(a + b for a, b in merges)]
     vocab = {token: i for i, token in enumerate(dict.fromkeys(tokens))}
     config = {
         "tokenizer_class": "CLIPTokenizer",
-        "model_max_length": recipe()["clip"]["text"]["max_position_embeddings"],
+        "model_max_length": length,
         "bos_token": SPECIAL[0],
         "eos_token": SPECIAL[1],
         "pad_token": SPECIAL[1],

@@ -64,14 +64,13 @@ def spread_timesteps(n: int, steps: int, generator: torch.Generator) -> Tensor:
     return (u * steps).long()
 
 
-def noise_weights(alpha_bar: Tensor) -> Tensor:
+def noise_weights(alpha_bar: Tensor, table: dict[str, Any]) -> Tensor:
     """Weight of the squared error of the noise at each timestep (T,).
 
-    In x_0, errors weigh the SNR clamped to ``snr_floor`` and ``snr_gamma``: min-SNR above (Hang et
-    al. 2023, arXiv 2303.09556, Eq. 6), truncated SNR below (Salimans and Ho 2022, arXiv 2202.00512,
-    section 4), for at high noise only the text says what to draw.
+    In x_0, errors weigh the SNR clamped to the recipe's ``snr_floor`` and ``snr_gamma``: min-SNR
+    above (Hang et al. 2023, arXiv 2303.09556, Eq. 6), truncated SNR below (Salimans and Ho 2022,
+    arXiv 2202.00512, section 4), for at high noise only the text says what to draw.
     """
-    table = recipe()["unet"]
     snr = alpha_bar / (1 - alpha_bar)
     return snr.clamp(table["snr_floor"], table["snr_gamma"]) / snr
 
@@ -84,7 +83,7 @@ class Conditioned(nn.Module):
         self.unet, self.encoder = unet, encoder
 
     def forward(self, x_t: Tensor, t: Tensor, ids: Tensor) -> Tensor:
-        """Predicted noise (N, 4, 16, 16) of noisy latents at timesteps (N,), tokens (N, 24)."""
+        """Predicted noise (N, C, h, w) of noisy latents at timesteps (N,), tokens (N, 24)."""
         context = self.encoder(ids).last_hidden_state
         return self.unet(x_t, t, context).sample.float()
 
@@ -107,7 +106,7 @@ def denoising_loss(
     """Batch number -> losses: epsilon-prediction under ``noise_weights``."""
     table, tokenizer = recipe()["unet"], build_tokenizer()
     alpha_bar = DDPMScheduler(**recipe()["scheduler"]).alphas_cumprod
-    weights = noise_weights(alpha_bar)
+    weights = noise_weights(alpha_bar, table)
 
     def loss(k: int) -> dict[str, Tensor]:
         g = torch.Generator().manual_seed(settings.seed * 1_000_003 + k)

@@ -80,7 +80,9 @@ def test_equal_captions_share_their_target() -> None:
 def test_noise_weights_clamp_the_snr() -> None:
     alpha_bar = torch.tensor([0.99, 0.7, 0.01])
     snr = alpha_bar / (1 - alpha_bar)
-    torch.testing.assert_close(noise_weights(alpha_bar) * snr, torch.tensor([5.0, 7 / 3, 1.0]))
+    torch.testing.assert_close(
+        noise_weights(alpha_bar, recipe()["unet"]) * snr, torch.tensor([5.0, 7 / 3, 1.0])
+    )
 
 
 def test_timesteps_are_spread_evenly() -> None:
