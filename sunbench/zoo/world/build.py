@@ -158,7 +158,7 @@ class Builder:
         else:
             assert self.begin is not None
             base = self.begin / model["name"] / "model"
-        encoder = CLIPTextModel.from_pretrained(base / "text_encoder")
+        encoder = CLIPTextModel.from_pretrained(base / "text_encoder", dtype=torch.float32)
         return UNet2DConditionModel.from_pretrained(base), encoder
 
     def _updates(self, stage: str) -> int:
@@ -193,7 +193,7 @@ class Builder:
     def _controlnet(self, place: Path, out: Path) -> None:
         base = self.finished(recipe()["models"][0]["name"])
         unet = UNet2DConditionModel.from_pretrained(base)
-        encoder = CLIPTextModel.from_pretrained(base / "text_encoder")
+        encoder = CLIPTextModel.from_pretrained(base / "text_encoder", dtype=torch.float32)
         vae: Any = AutoencoderTiny.from_pretrained(self.finished("vae")).to(self.device)
 
         @torch.no_grad()
@@ -205,7 +205,7 @@ class Builder:
 
     def _real(self, place: Path, out: Path) -> None:
         """Features of the held-out prompts' real images in each model's styles."""
-        scorer: Any = CLIPModel.from_pretrained(self.finished("scorer")).eval().to(self.device)
+        scorer: Any = CLIPModel.from_pretrained(self.finished("scorer"), dtype=torch.float32).eval().to(self.device)
         out.mkdir(exist_ok=True)
         for model in recipe()["models"]:
             images = real_images(self.sprites, style_indices(model), held_out_prompts())
@@ -223,7 +223,7 @@ def _embedded(scorer: Any, images: Tensor) -> Tensor:
 
 def text_tower(folder: Path) -> CLIPTextModel:
     """The text tower of a trained CLIP, as diffusers wants it."""
-    clip = CLIPModel.from_pretrained(folder)
+    clip = CLIPModel.from_pretrained(folder, dtype=torch.float32)
     encoder = CLIPTextModel(clip.config.text_config)
     weights = clip.text_model.state_dict()
     encoder.load_state_dict(

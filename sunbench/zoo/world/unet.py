@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from diffusers import AutoencoderTiny, DDPMScheduler, UNet2DConditionModel
+from diffusers.models.attention_processor import AttnProcessor
 from torch import Tensor, nn
 from transformers import CLIPTextModel
 
@@ -145,6 +146,8 @@ def train_unet(
     unet = UNet2DConditionModel(**recipe()["unet"]["config"])
     if start is not None:
         unet.load_state_dict(start.state_dict())
+    if device == "cpu":  # attention as plain products: 63 images/s on one core, 52 fused
+        unet.set_attn_processor(AttnProcessor())
     text_encoder.requires_grad_("base" not in model)
     net = Conditioned(unet, text_encoder.eval()).to(device)
     loss = denoising_loss(net, pool, settings, device)
