@@ -90,6 +90,16 @@ METHODS: dict[str, MethodEntry] = {
         "arXiv 2309.05019",
         "SA-Solver: stochastic Adams, predictor and corrector of order 2",
     ),
+    "ipndm": MethodEntry(
+        "sunbench.methods.ipndm:ipndm",
+        "arXiv 2204.13902",
+        "iPNDM: DDIM steps on noise extrapolated from four evaluations",
+    ),
+    "cfg++": MethodEntry(
+        "sunbench.methods.cfg_pp:cfg_pp",
+        "arXiv 2406.08070",
+        "CFG++: DDIM that adds the unguided noise again",
+    ),
     "interval-guidance": MethodEntry(
         "sunbench.methods.interval_guidance:interval_guidance",
         "arXiv 2404.07724",

@@ -36,13 +36,12 @@ class GuidanceRule(Protocol):
         ...
 
 
-class SelectiveUNet(nn.Module):
-    """A U-Net that evaluates the rows which its rule asks for; looks like the network it holds."""
+class StandInUNet(nn.Module):
+    """What takes a U-Net's place in a pipeline; looks like the network that it holds."""
 
-    def __init__(self, network: Any, rule: GuidanceRule) -> None:
+    def __init__(self, network: Any) -> None:
         super().__init__()
         self.network: Any = network
-        self.rule = rule
 
     @property
     def config(self) -> Any:
@@ -60,6 +59,14 @@ class SelectiveUNet(nn.Module):
         """The network's."""
         device: torch.device = self.network.device
         return device
+
+
+class SelectiveUNet(StandInUNet):
+    """A U-Net that evaluates the rows which its rule asks for."""
+
+    def __init__(self, network: Any, rule: GuidanceRule) -> None:
+        super().__init__(network)
+        self.rule = rule
 
     def forward(
         self, sample: Tensor, timestep: Tensor, encoder_hidden_states: Tensor, **more: Any

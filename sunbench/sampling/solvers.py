@@ -26,22 +26,29 @@ MODEL_KEYS = (
 
 @dataclass(frozen=True)
 class SolverSpec:
-    """A diffusers scheduler class and its settings."""
+    """A scheduler class and its settings.
+
+    own: the class where diffusers has none of that name.
+    """
 
     scheduler: str
     settings: tuple[tuple[str, Any], ...] = field(default=())
+    own: type | None = None
 
     @classmethod
-    def of(cls, scheduler: str, settings: dict[str, Any]) -> SolverSpec:
-        """From a plain dictionary."""
-        return cls(scheduler, tuple(sorted(settings.items())))
+    def of(cls, scheduler: str | type, settings: dict[str, Any]) -> SolverSpec:
+        """From a plain dictionary; scheduler: a name in diffusers, or a class of its kind."""
+        name = scheduler if isinstance(scheduler, str) else scheduler.__name__
+        own = None if isinstance(scheduler, str) else scheduler
+        return cls(name, tuple(sorted(settings.items())), own)
 
     def build(self, model_config: Any) -> Any:
         """The scheduler for a model whose scheduler has ``model_config``."""
         shared = {k: model_config[k] for k in MODEL_KEYS if model_config.get(k) is not None}
         with warnings.catch_warnings():  # the original DPM-Solver is deprecated there, not here
             warnings.filterwarnings("ignore", ".*dpmsolver.*", FutureWarning)
-            return getattr(diffusers, self.scheduler)(**shared, **dict(self.settings))
+            kind = self.own or getattr(diffusers, self.scheduler)
+            return kind(**shared, **dict(self.settings))
 
     def content(self) -> dict[str, Any]:
         """For the cell's key."""

@@ -24,8 +24,10 @@ IMAGES = [ImageId(f"prompt{i // 2}", i % 2) for i in range(5)]
 #: Solvers under classifier-free guidance: two evaluations a step.
 TRAINING_FREE = (
     *("ddim", "ddim-leading", "dpm-solver", "dpm++", "dpm++-karras", "dpm++-sde", "unipc"),
-    *("deis", "sa-solver"),
+    *("deis", "sa-solver", "ipndm"),
 )
+#: Training-free too, under a rule that guidance of 1 has no use for: two evaluations a step.
+GUIDED_ONLY = ("cfg++",)
 #: Training-free too, with unconditional passes left out: between one and two evaluations a step.
 SELECTIVE = (
     *("interval-guidance", "interval-guidance-ddim"),
@@ -133,7 +135,7 @@ def test_what_a_method_takes(method: Method, pipeline: Any):
     record = json.loads(json.dumps(found.to_json()))
     assert TrainingRequirements.from_json(record, "r") == found
     assert found.method == method.name
-    free = method.name in (*TRAINING_FREE, *FIXED_GUIDANCE, *SELECTIVE)
+    free = method.name in (*TRAINING_FREE, *GUIDED_ONLY, *FIXED_GUIDANCE, *SELECTIVE)
     assert (found.training == "none") is free
     assert found.training in ("none", "once a base", "once a model")
     assert (method.trained_weights(pipeline) is None) is free  # type: ignore[attr-defined]
@@ -164,7 +166,7 @@ def test_nfe_is_what_the_network_saw(
         assert sampler.nfe == steps * (2 if guidance > 1 else 1)
     if method.name in ONE_PASS:
         assert sampler.nfe == steps
-    if method.name == "ddim-low-guidance":
+    if method.name in ("ddim-low-guidance", *GUIDED_ONLY):
         assert sampler.nfe == 2 * steps
 
 

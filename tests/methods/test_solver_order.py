@@ -70,6 +70,7 @@ def slope(name: str, counts: list[int], share: float) -> float:
         ("ddim-leading", 0.75, 1),
         ("dpm-solver", 1.0, 2),
         ("dpm-solver", 0.75, 2),
+        ("ipndm", 0.75, 2),  # of fourth order where steps are even in sigma / alpha
         ("dpm++", 0.5, 2),  # not to the end: to sigma zero its last step is of first order
     ],
 )
