@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from sunbench.bench.feature_extractors import FeatureExtractors
-from sunbench.bench.handles import CellHandle
 from sunbench.bench.planner import ModelPlan
-from sunbench.bench.reduce import Reducer, result_row
+from sunbench.bench.reduce import Reducer, StoredCell, result_row
 from sunbench.bench.takes import takes
-from sunbench.store import FiniteNRow, PairRow, ResultRow, SetPairRow, TrainingRequirements
+from sunbench.sampling import Cell
+from sunbench.store import (
+    FiniteNRow,
+    PairRow,
+    ResultRow,
+    Role,
+    SetPairRow,
+    TrainingRequirements,
+)
 from sunbench.store.timings import TimingRow
 
 
@@ -28,29 +36,56 @@ class Outcome:
     new_shards: int = 0
 
 
+class ListedCell(Protocol):
+    """A cell of a run, sampled or not: skip says why not."""
+
+    @property
+    def role(self) -> Role:
+        """Its part in the run."""
+        ...
+
+    @property
+    def cell(self) -> Cell:
+        """What it is."""
+        ...
+
+    @property
+    def key(self) -> str:
+        """The key of its content."""
+        ...
+
+    @property
+    def skip(self) -> str | None:
+        """Why it could not be sampled."""
+        ...
+
+
 def evaluate(
-    model: ModelPlan,
-    handles: Mapping[tuple[str, str], CellHandle],
+    cells: Sequence[ListedCell],
+    handles: Mapping[tuple[str, str], StoredCell],
+    prompts: Sequence[str],
     extractors: FeatureExtractors,
     outcome: Outcome,
 ) -> None:
     """Add one model's numbers: its cells' metrics against its reference, and win rates.
 
-    handles: by role and key of the cell; a planned cell without one says why in its rows.
+    cells: the reference first. handles: by role and key; a cell without one says why in its rows.
+    prompts: their texts.
     """
-    first = handles[model.cells[0].place]
-    floor = next((h for h in handles.values() if h.planned.role == "floor"), None)
-    reducer = Reducer(extractors, first, [p.text for p in model.prompts.rows], floor)
-    for planned in model.cells:
-        if planned.skip is None:
-            handle = handles[planned.place]
+    first = handles[cells[0].role, cells[0].key]
+    floor = next((h for h in handles.values() if h.role == "floor"), None)
+    reducer = Reducer(extractors, first, list(prompts), floor)
+    for listed in cells:
+        if listed.skip is None:
+            handle = handles[listed.role, listed.key]
             outcome.rows += reducer.rows(handle)
             outcome.black += _black(handle)
         else:
+            place = (listed.role, listed.cell, listed.key)
             outcome.rows += [
-                result_row(planned, c, None, planned.skip, None, "") for c in extractors.choices
+                result_row(place, c, None, listed.skip, None, "") for c in extractors.choices
             ]
-    candidates = [h for h in handles.values() if h.planned.role == "candidate"]
+    candidates = [h for h in handles.values() if h.role == "candidate"]
     compared = candidates if floor is None else [floor, *candidates]
     for choice in extractors.choices:
         if choice.label not in extractors.reasons:
@@ -67,5 +102,5 @@ def add_requirements(model: ModelPlan, outcome: Outcome) -> None:
         outcome.requirements.append(takes(model.card.name, method, model.loaded.pipeline))
 
 
-def _black(handle: CellHandle) -> int:
+def _black(handle: StoredCell) -> int:
     return sum(r.black for k in range(handle.cell.shards) for r in handle.store.read_rows(k))

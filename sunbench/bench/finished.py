@@ -7,6 +7,7 @@ what the caches of downloads hold. Beside it stand the checksums of its document
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -35,9 +36,10 @@ Stat = tuple[str, int, int]
 
 @dataclass(frozen=True)
 class Receipt:
-    """The stamp of a request as it would be answered now."""
+    """A request, and the stamp of it as it would be answered now."""
 
     stamp: str
+    request: dict[str, Any]
 
     @classmethod
     def of(cls, request: Request, only: str | None) -> Receipt:
@@ -46,12 +48,13 @@ class Receipt:
         places = _strings([request.to_json(), *(c.content for c in chosen)])
         files = [s for place in sorted(set(places)) for s in _stats(Path(place).expanduser())]
         content = [request.to_json(), only, [_content(c) for c in chosen], environment().to_json()]
-        return cls(key([content, files, _stats(zoo.weights()), _code(), _downloads()]))
+        stamp = key([content, files, _stats(zoo.weights()), _code(), _downloads()])
+        return cls(stamp, json.loads(json.dumps(request.to_json())))
 
     def outcome(self, run: RunFolder) -> Outcome | None:
         """What the run found, or None where anything is missing, broken or not what it was."""
         try:
-            if read_marker(run.path) != {"stamp": self.stamp, **_documents(run)}:
+            if read_marker(run.path) != self._marker(run):
                 return None
             document, results = run.read_run(), run.read_results_document()
             if not all(_whole(run.path, cell) for cell in _cells(document)):
@@ -70,7 +73,10 @@ class Receipt:
 
     def write(self, run: RunFolder) -> None:
         """Say in the run's folder that it is finished."""
-        write_marker(run.path, {"stamp": self.stamp, **_documents(run)})
+        write_marker(run.path, self._marker(run))
+
+    def _marker(self, run: RunFolder) -> dict[str, Any]:
+        return {"stamp": self.stamp, "request": self.request, **_documents(run)}
 
 
 def _documents(run: RunFolder) -> dict[str, str]:

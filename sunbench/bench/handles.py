@@ -15,7 +15,7 @@ from torch import Tensor
 from sunbench.bench.cells import PlannedCell
 from sunbench.errors import UserError
 from sunbench.sampling import Cell
-from sunbench.store import CellStore, ShardRow
+from sunbench.store import CellStore, Role, ShardRow
 
 #: Decoded images that a cell keeps in memory, at least two shards.
 DECODED_BYTES = 512 << 20
@@ -32,6 +32,11 @@ class CellHandle:
 
     planned: PlannedCell
     store: CellStore
+
+    @property
+    def role(self) -> Role:
+        """Its part in the run."""
+        return self.planned.role
 
     @property
     def cell(self) -> Cell:

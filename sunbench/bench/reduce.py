@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
-from sunbench.bench.cells import PlannedCell
 from sunbench.bench.feature_extractors import FeatureExtractors
-from sunbench.bench.handles import CellHandle
 from sunbench.errors import UserError
 from sunbench.metrics import CellFeatures, Estimate, PairedMetric, PerImageMetric, SetMetric
 from sunbench.metrics.comparisons import (
@@ -27,10 +25,29 @@ from sunbench.metrics.metric import Measured
 from sunbench.metrics.networks import ClipExtractor
 from sunbench.metrics.registry import MetricChoice
 from sunbench.sampling import Cell
-from sunbench.store import FiniteNRow, PairRow, ResultRow, SetPairRow, key
+from sunbench.store import CellStore, FiniteNRow, PairRow, ResultRow, Role, SetPairRow
 
 
-def gather(made: CellHandle, feature: str) -> np.ndarray:
+class StoredCell(Protocol):
+    """A cell of a run whose shards are whole."""
+
+    @property
+    def role(self) -> Role:
+        """Its part in the run."""
+        ...
+
+    @property
+    def cell(self) -> Cell:
+        """What it is."""
+        ...
+
+    @property
+    def store(self) -> CellStore:
+        """Its shards."""
+        ...
+
+
+def gather(made: StoredCell, feature: str) -> np.ndarray:
     """A feature of all images of a cell, in order."""
     parts = [made.store.read_features(k, feature) for k in range(made.cell.shards)]
     found = [p for p in parts if p is not None]
@@ -47,7 +64,7 @@ def clusters(cell: Cell) -> np.ndarray:
     return np.arange(cell.images) // len(cell.seeds)
 
 
-def nfe_of(handle: CellHandle) -> int:
+def nfe_of(handle: StoredCell) -> int:
     """U-Net evaluations per image: the median over images."""
     return round(float(np.median(gather(handle, "cost")[:, 0])))
 
@@ -57,33 +74,33 @@ class Reducer:
     """Computes one model's metrics against its reference; each number is computed once."""
 
     extractors: FeatureExtractors
-    reference: CellHandle
+    reference: StoredCell
     prompts: list[str]
-    floor: CellHandle | None = None
+    floor: StoredCell | None = None
     _texts: dict[str, np.ndarray] = field(default_factory=dict)
     _measured: dict[tuple[str, str], Measured] = field(default_factory=dict)
     _halves: dict[tuple[str, str], FiniteN | None] = field(default_factory=dict)
     _scores: dict[tuple[str, str], Floats] = field(default_factory=dict)
 
-    def rows(self, made: CellHandle) -> list[ResultRow]:
+    def rows(self, made: StoredCell) -> list[ResultRow]:
         """Result rows of one cell, one per metric; the reference gets what needs no pair."""
         return [
             self._row(made, choice)
             for choice in self.extractors.choices
-            if made.planned.role != "reference" or choice.metric.compares not in ("sets", "pairs")
+            if made.role != "reference" or choice.metric.compares not in ("sets", "pairs")
         ]
 
-    def _row(self, made: CellHandle, choice: MetricChoice) -> ResultRow:
-        nfe = nfe_of(made)
+    def _row(self, made: StoredCell, choice: MetricChoice) -> ResultRow:
+        nfe, place = nfe_of(made), (made.role, made.cell, made.store.key)
         reason = self.extractors.reasons.get(choice.label)
         if reason is not None:
-            return result_row(made.planned, choice, None, reason, nfe, "")
+            return result_row(place, choice, None, reason, nfe, "")
         protocol, value = self._protocol(choice), self.measured(made, choice)
         relative = None
-        if self.floor is not None and made.planned.role == "candidate":
+        if self.floor is not None and made.role == "candidate":
             relative = value.relative(self.measured(self.floor, choice))
         estimate = value.value.estimate()
-        row = result_row(made.planned, choice, estimate, None, nfe, protocol, relative)
+        row = result_row(place, choice, estimate, None, nfe, protocol, relative)
         return replace(row, feature_key=self.extractors.feature_key(choice)[:8])
 
     def _protocol(self, choice: MetricChoice) -> str:
@@ -92,7 +109,7 @@ class Reducer:
 
     # ------------------------------------------------------------------------- metrics
 
-    def features(self, made: CellHandle, choice: MetricChoice) -> CellFeatures:
+    def features(self, made: StoredCell, choice: MetricChoice) -> CellFeatures:
         """What a metric reads of one cell."""
         metric, name = choice.metric, self.extractors.feature(choice, self.reference.store.key)
         groups = clusters(made.cell)
@@ -105,14 +122,14 @@ class Reducer:
             self.extractors.network(choice),
         )
 
-    def measured(self, made: CellHandle, choice: MetricChoice) -> Measured:
+    def measured(self, made: StoredCell, choice: MetricChoice) -> Measured:
         """One metric of one cell."""
         place = (made.store.key, choice.label)
         if place not in self._measured:
             self._measured[place] = choice.metric.measured(self.features(made, choice))
         return self._measured[place]
 
-    def scores(self, made: CellHandle, choice: MetricChoice) -> Floats:
+    def scores(self, made: StoredCell, choice: MetricChoice) -> Floats:
         """The metric of every image of a cell, for metrics that have one."""
         assert isinstance(choice.metric, PerImageMetric)
         place = (made.store.key, choice.label)
@@ -129,7 +146,7 @@ class Reducer:
 
     # ------------------------------------------------------------------------- comparisons
 
-    def pairs(self, candidates: list[CellHandle], choice: MetricChoice) -> list[PairRow]:
+    def pairs(self, candidates: list[StoredCell], choice: MetricChoice) -> list[PairRow]:
         """Every two methods at equal steps on a paired metric: win rate and difference."""
         metric, two = choice.metric, list(at_equal_steps(candidates))
         if not isinstance(metric, PairedMetric):
@@ -142,7 +159,7 @@ class Reducer:
         ]
 
     def _difference(
-        self, a: CellHandle, b: CellHandle, choice: MetricChoice, metric: PairedMetric
+        self, a: StoredCell, b: StoredCell, choice: MetricChoice, metric: PairedMetric
     ) -> Difference:
         x, y = (metric.as_distance(self.scores(m, choice)) for m in (a, b))
         return paired_difference(x, y, clusters(a.cell))
@@ -156,14 +173,14 @@ class Reducer:
             return None
         return EQUIVALENCE_SHARE * distance.value
 
-    def _closer(self, a: CellHandle, b: CellHandle, choice: MetricChoice) -> dict[str, Any]:
+    def _closer(self, a: StoredCell, b: StoredCell, choice: MetricChoice) -> dict[str, Any]:
         sign = 1 if choice.metric.better == "lower" else -1
         x, y = (sign * self.scores(m, choice) for m in (a, b))
         e = closer_share(x, y, clusters(a.cell))
         share = {"a_closer": e.value, "low": e.low, "high": e.high, "n": e.n}
         return _names(a, b, choice) | share
 
-    def set_pairs(self, candidates: list[CellHandle], choice: MetricChoice) -> list[SetPairRow]:
+    def set_pairs(self, candidates: list[StoredCell], choice: MetricChoice) -> list[SetPairRow]:
         """Every two methods at equal steps on a distance of sets: difference, and its order.
 
         order_holds: A and B stand in one order at N, at N / 2 and at infinity.
@@ -187,14 +204,14 @@ class Reducer:
             out.append(SetPairRow(**_names(a, b, choice), **asdict(c), order_holds=holds))
         return out
 
-    def finite_n(self, cells: list[CellHandle], choice: MetricChoice) -> list[FiniteNRow]:
+    def finite_n(self, cells: list[StoredCell], choice: MetricChoice) -> list[FiniteNRow]:
         """What each cell's distance of sets owes to its number of images."""
         out = []
         for made in cells:
             if (held := self._finite_n(made, choice)) is not None:
                 row = FiniteNRow(
                     model=made.cell.model,
-                    role=made.planned.role,
+                    role=made.role,
                     method=made.cell.method,
                     metric=choice.label,
                     steps=made.cell.steps,
@@ -204,7 +221,7 @@ class Reducer:
                 out.append(row)
         return out
 
-    def _finite_n(self, made: CellHandle, choice: MetricChoice) -> FiniteN | None:
+    def _finite_n(self, made: StoredCell, choice: MetricChoice) -> FiniteN | None:
         place = (made.store.key, choice.label)
         if place not in self._halves and isinstance(choice.metric, SetMetric):
             halves = None
@@ -214,7 +231,7 @@ class Reducer:
         return self._halves.get(place)
 
 
-def at_equal_steps(candidates: list[CellHandle]) -> Iterator[tuple[CellHandle, CellHandle]]:
+def at_equal_steps(candidates: list[StoredCell]) -> Iterator[tuple[StoredCell, StoredCell]]:
     """Every two methods at equal steps, once, in the order of their names."""
     for a in candidates:
         for b in candidates:
@@ -229,7 +246,7 @@ def detectable(d: Difference, comparisons: int) -> float:
     return minimum_detectable_effect(deviation, prompts, comparisons=comparisons)
 
 
-def _names(a: CellHandle, b: CellHandle, choice: MetricChoice) -> dict[str, Any]:
+def _names(a: StoredCell, b: StoredCell, choice: MetricChoice) -> dict[str, Any]:
     where = {"model": a.cell.model, "steps": a.cell.steps, "metric": choice.label}
     return where | {"a": a.cell.method, "b": b.cell.method}
 
@@ -239,7 +256,7 @@ def _finite(number: float) -> float | None:
 
 
 def result_row(
-    planned: PlannedCell,
+    place: tuple[Role, Cell, str],
     choice: MetricChoice,
     estimate: Estimate | None,
     reason: str | None,
@@ -247,8 +264,11 @@ def result_row(
     protocol: str,
     relative: Estimate | None = None,
 ) -> ResultRow:
-    """A row of results.json; intervals that do not exist (one prompt) become none."""
-    cell = planned.cell
+    """A row of results.json; intervals that do not exist (one prompt) become none.
+
+    place: the cell with its role and key.
+    """
+    role, cell, cell_key = place
     value = low = high = None
     if estimate is not None:
         value = float(estimate.value)
@@ -257,7 +277,7 @@ def result_row(
     return ResultRow(
         model=cell.model,
         method=cell.method,
-        role=planned.role,
+        role=role,
         steps=cell.steps,
         task=cell.task,
         prompts=cell.prompts,
@@ -270,7 +290,7 @@ def result_row(
         protocol=protocol,
         feature_key="",
         reason=reason,
-        key=key(cell.content()),
+        key=cell_key,
         relative=None if relative is None else relative.value,
         relative_low=None if relative is None else _finite(relative.low),
         relative_high=None if relative is None else _finite(relative.high),

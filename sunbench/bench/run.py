@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sunbench.bench.cells import PlannedCell
-from sunbench.bench.claim import claim
+from sunbench.bench.claim import claim, read_marker
 from sunbench.bench.clock import Clock
 from sunbench.bench.environment import environment
 from sunbench.bench.evaluate import Outcome, add_requirements, evaluate
@@ -27,7 +27,8 @@ from sunbench.errors import CannotSample, UserError
 from sunbench.paths import reference_sets
 from sunbench.sampling import text_pipeline
 from sunbench.sampling.masks import mask
-from sunbench.store import Results, RunDocument, RunFolder, ensure_space
+from sunbench.store import Results, RunDocument, RunFolder, ensure_space, sha256_file
+from sunbench.store.files import remove_parts
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -48,6 +49,8 @@ def execute(
     ensure_space(out, 0)
     run = RunFolder(out)
     with run.lock():
+        for folder in (out, out / "tables"):
+            remove_parts(folder)
         receipt = Receipt.of(request, only)
         if (outcome := receipt.outcome(run)) is not None:
             return outcome
@@ -102,7 +105,8 @@ class _Run:
         with clock.phase("timing pass"):
             outcome.times += time_model(model, self.request, runner)
         with clock.phase("statistics and intervals"):
-            evaluate(model, handles, extractors, outcome)
+            texts = [p.text for p in model.prompts.rows]
+            evaluate(model.cells, handles, texts, extractors, outcome)
 
     def _cell(
         self,
@@ -188,11 +192,14 @@ class _Run:
 
     def _is_other(self, document: RunDocument) -> bool:
         """Whether run.json says anything else of what was run; else it is left as it is."""
+        names = ("request", "models", "black_images")
         try:
-            held = self.run.read_run()
+            held, finished = self.run.read_run(), read_marker(self.run.path)
         except UserError:  # missing or broken: to be written again
             return True
-        return (held.request, held.models) != (document.request, document.models)
+        if finished and finished.get(self.run.run_file.name) != sha256_file(self.run.run_file):
+            return True
+        return any(getattr(held, n) != getattr(document, n) for n in names)
 
 
 def _ensure_room(out: Path, here: int, cached: int) -> None:

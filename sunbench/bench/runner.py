@@ -93,7 +93,7 @@ class Runner:
         self.advance(sum(len(planned.cell.shard(k)) for k in whole) * planned.evaluations)
         if missing:
             self._sample(handle, reference, missing)
-        for k in whole:
+        for k in shards:  # what another process sampled meanwhile may lack a metric of this run
             self._complete(handle, reference, k)
         self.new_shards += len(missing)
         return handle

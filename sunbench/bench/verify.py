@@ -2,16 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
+from sunbench.bench.claim import read_marker
 from sunbench.bench.handles import check_pairs
-from sunbench.bench.per_image import Texts, open_side, read_scores
+from sunbench.bench.recompute import recompute
 from sunbench.errors import UserError
+from sunbench.metrics.registry import find
 from sunbench.paths import cell_folder
 from sunbench.sampling import Cell
-from sunbench.store import CellContent, CellRecord, CellStore, ModelRecord, RunFolder, key
+from sunbench.store import (
+    CellContent,
+    CellRecord,
+    CellStore,
+    ModelRecord,
+    Results,
+    RunDocument,
+    RunFolder,
+    key,
+    sha256_file,
+)
+from sunbench.timing.rows import derived_again
+
+#: How far a number may be from the same computed again, relative to itself (to 0.1 at least):
+#: libraries sum in another order, and text may be embedded on another device.
+AGREE, TEXT_AGREE = 1e-5, 1e-3
+_PARTS = ("rows", "pairs", "set_pairs", "finite_n", "timing")
 
 
 def verify_store(folder: Path, content: dict[str, Any]) -> list[str]:
@@ -35,7 +54,7 @@ def verify_store(folder: Path, content: dict[str, Any]) -> list[str]:
 
 
 def verify_run(path: Path) -> tuple[int, list[str]]:
-    """Cells checked and problems: every checksum, key, pairing and paired value of a run."""
+    """Cells checked and problems: every checksum, key, pairing and number of a run."""
     run = RunFolder(path)
     rows, document = run.read_results(), run.read_run()
     problems = _nonsense(document.models)
@@ -49,8 +68,22 @@ def verify_run(path: Path) -> tuple[int, list[str]]:
     named = {c.key for model in document.models for c in model.cells}
     problems += [f"{r.name}: run.json has no cell {r.key}" for r in rows if r.key not in named]
     if not problems:
-        problems += _values(path)
-    return len(whole), problems
+        problems += _values(path, document, run.read_results_document())
+    return len(whole), problems or _edited(run)
+
+
+def _edited(run: RunFolder) -> list[str]:
+    """Documents that the run's marker says were otherwise when the run was finished."""
+    try:
+        finished = read_marker(run.path) or {}
+    except UserError:  # a baseline, or a run of another machine without its marker
+        return []
+    files = [f for f in (run.run_file, run.results_file) if finished.get(f.name)]
+    return [
+        f"{f.name}: changed since the run was finished"
+        for f in files
+        if sha256_file(f) != finished[f.name]
+    ]
 
 
 def _nonsense(models: tuple[ModelRecord, ...]) -> list[str]:
@@ -95,10 +128,61 @@ def _open(path: Path, record: CellRecord) -> CellStore:
     return CellStore(cell_folder(path, record.role, record.key), record.content, repair=False)
 
 
-def _values(path: Path) -> list[str]:
-    """Values of results.json that are not the mean of the stored scores of their cells."""
-    try:
-        read_scores(open_side(path), Texts())
-    except UserError as error:
-        return [str(error)]
-    return []
+def _values(path: Path, document: RunDocument, results: Results) -> Iterator[str]:
+    """Numbers of results.json that the stored features and times do not give."""
+    black = 0
+    for model in document.models:
+        of_model = replace(
+            results,
+            **{n: tuple(r for r in getattr(results, n) if r.model == model.name) for n in _PARTS},
+        )
+        try:
+            outcome, left_out = recompute(path, model, of_model.rows)
+        except UserError as error:
+            yield str(error)
+            continue
+        black += outcome.black
+        for part in _PARTS[:4]:
+            yield from _unlike(part, getattr(of_model, part), getattr(outcome, part), left_out)
+        yield from _unlike("timing", of_model.timing, derived_again(of_model.timing), set())
+    if black != document.black_images:
+        yield f"run.json: given {document.black_images} black images, the shards hold {black}"
+
+
+def _unlike(
+    part: str, stated: Sequence[Any], again: Sequence[Any], left_out: set[str]
+) -> Iterator[str]:
+    """A line for each record that is missing, added, or holds another number."""
+    mine, theirs = (
+        {_place(r): r for r in records if getattr(r, "metric", None) not in left_out}
+        for records in (stated, again)
+    )
+    for place in [*mine, *(p for p in theirs if p not in mine)]:
+        name = ", ".join(map(str, place))
+        if place not in mine or place not in theirs:
+            where = "the run's cells" if place in mine else "results.json"
+            yield f"results.json, {part}: {name} is not in {where}"
+            continue
+        limit = _limit(getattr(mine[place], "metric", None))
+        for f in fields(mine[place]):
+            a, b = getattr(mine[place], f.name), getattr(theirs[place], f.name)
+            if not _agree(a, b, limit):
+                name = getattr(mine[place], "name", name)
+                yield f"results.json: {name}: given {f.name} {a}, the stored cells give {b}"
+
+
+def _place(record: Any) -> tuple[Any, ...]:
+    names = ("model", "role", "method", "a", "b", "steps", "metric", "batch", "key")
+    return tuple(getattr(record, n) for n in names if hasattr(record, n))
+
+
+def _limit(metric: str | None) -> float:
+    return TEXT_AGREE if metric and find(metric).metric.compares == "text" else AGREE
+
+
+def _agree(a: Any, b: Any, limit: float) -> bool:
+    if isinstance(a, tuple) and isinstance(b, tuple):
+        return len(a) == len(b) and all(_agree(x, y, limit) for x, y in zip(a, b, strict=True))
+    if isinstance(a, float) and isinstance(b, float):
+        return abs(a - b) <= limit * max(abs(a), abs(b), 0.1)
+    return bool(a == b)

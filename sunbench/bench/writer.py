@@ -60,7 +60,8 @@ class ShardWriter:
     ) -> None:
         if encoded:
             rows = [replace(r, png=e.result()) for r, e in zip(rows, encoded, strict=True)]
-        self.store.write_shard(k, rows, features)
+        if not self.store.has_shard(k):  # another process may have been faster
+            self.store.write_shard(k, rows, features)
 
     def wait(self, pending: int = 0) -> None:
         """Until no more shards than so many wait; raises what went wrong with them."""

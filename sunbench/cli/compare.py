@@ -76,17 +76,31 @@ def _document(comparison: Comparison, code: int) -> dict[str, Any]:
     }
 
 
-def verify(folder: o.RunDir) -> None:
-    """Check every checksum, key and pairing of a run."""
+def verify(
+    folder: o.RunDir,
+    repair: Annotated[
+        bool,
+        o.option("Make what is broken or edited again, and nothing else.", "--repair"),
+    ] = False,
+) -> None:
+    """Check every checksum, key, pairing and number of a run; nothing is written.
+
+    Exit code 0: all is right, 1: something is wrong, 2: it cannot be checked or repaired.
+    """
+    from sunbench.bench.repair import repair_run
     from sunbench.bench.verify import verify_run
 
+    if repair:
+        for problem in repair_run(folder):
+            say(f"Repaired: {problem}")
     print_verified(*verify_run(folder), "cells")
 
 
 def print_verified(checked: int, problems: list[str], what: str) -> None:
     """Print the outcome of a check; exit code 1 where something is wrong."""
+    rest = "key, pairing and number" if what == "cells" else "key and pairing"
     for problem in problems:
         err.print(Text(problem, "red"), soft_wrap=True)
     if problems:
         raise typer.Exit(1)
-    say(f"{checked} {what} checked: every checksum, key and pairing is right")
+    say(f"{checked} {what} checked: every checksum, {rest} is right")

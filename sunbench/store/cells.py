@@ -64,6 +64,7 @@ class CellStore:
         self._checked: dict[int, tuple[tuple[int, int], ...]] = {}
         if repair:
             make_folder(folder)
+            remove_parts(folder)
             self._claim()
         else:
             self._compare(read_versioned(folder / "cell.json", SCHEMA_VERSION, "`sunbench run`"))
@@ -79,26 +80,33 @@ class CellStore:
         file = self.folder / "cell.json"
         if file.exists():
             try:
-                held = parse_json(file.read_bytes(), str(file))
-            except UserError as error:
-                self._move_aside(file, str(error))
-            else:
-                self._compare(held)
+                self._compare(parse_json(file.read_bytes(), str(file)))
                 return
+            except UserError as error:
+                if not self._is_ours(file):
+                    raise
+                self._move_aside(file, str(error))
         document = {"schema_version": SCHEMA_VERSION, "key": self.key, "content": self.content}
         write_atomic(file, to_json(document))
 
+    def _is_ours(self, file: Path) -> bool:
+        """Whether cell.json can only be this cell's: by the folder's name, or as it is broken."""
+        if self.folder.name == self.key:
+            return True
+        try:
+            parse_json(file.read_bytes(), str(file))
+        except UserError:
+            return True
+        return False
+
     def _compare(self, held: dict[str, Any]) -> None:
-        if held.get("schema_version") != SCHEMA_VERSION:
-            given = held.get("schema_version")
-            raise UserError(
-                f"{self.folder}: given schema_version {given!r}, expected {SCHEMA_VERSION}"
-            )
-        if held.get("key") != self.key:
+        file, given = self.folder / "cell.json", held.get("schema_version")
+        if given != SCHEMA_VERSION:
+            raise UserError(f"{file}: given schema_version {given!r}, expected {SCHEMA_VERSION}")
+        if held.get("key") != self.key or _key(held.get("content")) != self.key:
             names = differences(held.get("content"), self.content)
             raise UserError(
-                f"{self.folder}: given cell {held.get('key')}, expected {self.key}; "
-                f"they differ in {names}"
+                f"{file}: given cell {held.get('key')}, expected {self.key}; they differ in {names}"
             )
 
     # -------------------------------------------------------------------------- writing
@@ -116,7 +124,6 @@ class CellStore:
         data = {n: _pack(n, a, len(rows)) for n, a in features.items()}
         with self._lock:
             self._drop(index)
-            remove_parts(self.folder, stem(index))
             images = self._put(
                 f"{stem(index)}.parquet", lambda f: parquet.write_rows(f, table), table.nbytes
             )
@@ -256,6 +263,13 @@ class CellStore:
     def feature_names(self, index: int) -> list[str]:
         """Names of the features stored beside a shard's images."""
         return sorted(self.manifest(index)["features"])
+
+
+def _key(content: Any) -> str | None:
+    try:
+        return key(content)
+    except ValueError:
+        return None
 
 
 def _write(file: BinaryIO, data: bytes) -> None:

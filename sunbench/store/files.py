@@ -7,18 +7,23 @@ import hashlib
 import json
 import os
 import shutil
+import socket
 import tempfile
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
+
+import psutil
 
 from sunbench.errors import UserError
 
 _FULL = {errno.ENOSPC, errno.EDQUOT}
 _REFUSED = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST}
 _CHUNK = 1 << 20
+_PART_SECONDS = 86_400
 
 
 def canonical(obj: Any) -> bytes:
@@ -79,13 +84,27 @@ def make_folder(folder: Path) -> None:
 
 
 def _part(path: Path) -> Path:
-    return path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}.part")
+    mark = f"{socket.gethostname()}.{os.getpid()}-{threading.get_ident()}"
+    return path.with_name(f".{path.name}.{mark}.part")
 
 
-def remove_parts(folder: Path, prefix: str) -> None:
-    """Remove what killed writers of files named ``prefix*`` left beside them."""
-    for part in folder.glob(f".{prefix}*.part"):
-        part.unlink(missing_ok=True)
+def remove_parts(folder: Path) -> None:
+    """Remove what killed writers left in a folder.
+
+    A part of a process that lives, or was written on another host, stays for a day.
+    """
+    for part in folder.glob(".*.part"):
+        with suppress(OSError):
+            if _abandoned(part):
+                part.unlink()
+
+
+def _abandoned(part: Path) -> bool:
+    host, _, writer = part.name.removesuffix(".part").rpartition(".")
+    pid = writer.partition("-")[0]
+    old = time.time() - part.stat().st_mtime > _PART_SECONDS
+    ours = host.endswith(f".{socket.gethostname()}") and pid.isdecimal()
+    return old or (ours and not psutil.pid_exists(int(pid)))
 
 
 def _sync_folder(folder: Path) -> None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from typing import Any
 
@@ -100,6 +100,22 @@ def _gains(base: list[Turn] | None, turns: list[Turn]) -> dict[str, Any]:
         "unet_speed_up": ratio(*network) if min(network[1]) > 0 else None,
         "nfe_ratio": base[-1].nfe / turns[-1].nfe,
     }
+
+
+def derived_again(rows: Sequence[TimingRow]) -> list[TimingRow]:
+    """The rows of one model with speed-ups, ratios and flags from their seconds alone."""
+    bases = {r.batch: _turns(r) for r in rows if r.role == "reference"}
+    out = []
+    for row in rows:
+        gains = _gains(bases.get(row.batch), _turns(row))
+        flags = (*busy(row.machine), *_row_flags(_turns(row), **gains))
+        out.append(replace(row, **gains, flags=flags))
+    return out
+
+
+def _turns(row: TimingRow) -> list[Turn]:
+    parts = (row.text_seconds, row.sampler_seconds, row.unet_seconds, row.decoder_seconds)
+    return [Turn(*seconds, row.nfe) for seconds in zip(*parts, strict=True)]
 
 
 # ------------------------------------------------------------------------------ machine

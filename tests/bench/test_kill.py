@@ -41,3 +41,4 @@ def test_killed_runs_resume_to_the_same_tables(
         assert killed.read_bytes() == straight.read_bytes(), name
     monkeypatch.setenv("SUNBENCH_CACHE", str(tmp_path / "killed/cache"))
     assert verify_run(tmp_path / "killed/run") == (3, [])
+    assert not list((tmp_path / "killed").rglob(".*.part"))

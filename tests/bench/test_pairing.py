@@ -17,7 +17,7 @@ from sunbench.bench.feature_extractors import FeatureExtractors
 from sunbench.bench.handles import CellHandle
 from sunbench.bench.reduce import Reducer, gather
 from sunbench.bench.verify import verify_run
-from sunbench.errors import UserError
+from sunbench.errors import NotAvailable, UserError
 from sunbench.methods.ddim import ddim
 from sunbench.metrics.registry import find
 from sunbench.prompts import Prompt, PromptSet
@@ -86,14 +86,103 @@ def test_verify_refuses_a_run_without_sense(done: Any, change: Any, problem: str
     assert any(problem in p for p in problems), problems
 
 
-def test_verify_computes_paired_values_again(done: Any):
-    file = done.out / "run/results.json"
+def edit_results(folder: Path, change: Any) -> None:
+    file = folder / "results.json"
     document = json.loads(file.read_text())
-    row = next(r for r in document["rows"] if r["metric"] == "ssim" and r["role"] == "candidate")
-    row.update(value=row["value"] / 2, low=0.0, high=1.0)
+    change(document)
     file.write_text(json.dumps(document))
+
+
+def of_metric(records: list[dict[str, Any]], metric: str) -> dict[str, Any]:
+    return next(r for r in records if r["metric"] == metric and r.get("role") != "floor")
+
+
+def test_verify_computes_paired_values_again(done: Any):
+    def halve(document: dict[str, Any]) -> None:
+        row = of_metric([r for r in document["rows"] if r["role"] == "candidate"], "ssim")
+        row.update(value=row["value"] / 2, low=0.0, high=1.0)
+
+    edit_results(done.out / "run", halve)
     _, problems = verify_run(done.out / "run")
     assert [p for p in problems if "ssim of" in p], problems
+
+
+@pytest.mark.parametrize(
+    ("part", "metric", "field", "change", "problem"),
+    [
+        ("rows", "fd[zoo-clip]", "value", 0.1, "fd[zoo-clip] of ddim at 2 steps on tiny: given v"),
+        ("rows", "fd[zoo-clip]", "high", 0.5, "fd[zoo-clip] of ddim at 2 steps on tiny: given h"),
+        ("rows", "fd[zoo-clip]", "relative_low", -0.01, "given relative_low"),
+        ("rows", "kid[zoo-clip]", "low", -0.1, "kid[zoo-clip] of ddim at 2 steps on tiny: given l"),
+        ("rows", "clip_score[zoo-clip]", "low", -0.5, "clip_score[zoo-clip] of the reference"),
+        ("rows", "psnr", "nfe", 1, "psnr of ddim at 2 steps on tiny: given nfe"),
+        ("pairs", "ssim", "a_closer", 0.01, "ssim: given a_closer"),
+        ("pairs", "psnr", "p_holm", 0.01, "psnr: given p_holm"),
+        ("set_pairs", "fd[zoo-clip]", "difference", 0.1, "fd[zoo-clip]: given difference"),
+        ("finite_n", "fd[zoo-clip]", "infinity", 0.1, "fd[zoo-clip]: given infinity"),
+    ],
+)
+def test_verify_computes_every_number_again(
+    done: Any, part: str, metric: str, field: str, change: float, problem: str
+):
+    def edit(document: dict[str, Any]) -> None:
+        row = of_metric(document[part], metric)
+        row[field] = type(row[field])(row[field] + change)
+
+    edit_results(done.out / "run", edit)
+    _, problems = verify_run(done.out / "run")
+    assert len(problems) == 1, problems
+    assert problem in problems[0]
+
+
+def test_verify_finds_rows_that_are_not_there_and_rows_too_many(done: Any):
+    def drop_and_add(document: dict[str, Any]) -> None:
+        row = of_metric(document["rows"], "psnr")
+        document["rows"].remove(row)
+        document["pairs"].append(document["pairs"][0] | {"a": "sun"})
+
+    edit_results(done.out / "run", drop_and_add)
+    _, problems = verify_run(done.out / "run")
+    assert [p.split(" is not in ")[1] for p in problems] == ["results.json", "the run's cells"]
+
+
+def test_verify_finds_a_speed_up_that_its_seconds_do_not_give(done: Any):
+    def brag(document: dict[str, Any]) -> None:
+        row = next(r for r in document["timing"] if r["role"] == "candidate")
+        row["speed_up"] = [2 * x for x in row["speed_up"]]
+        row["flags"] = [*row["flags"], "hand-written"]
+
+    edit_results(done.out / "run", brag)
+    _, problems = verify_run(done.out / "run")
+    assert ["given speed_up" in problems[0], "given flags" in problems[1]] == [True, True]
+
+
+def test_verify_counts_black_images_again(done: Any):
+    file = done.out / "run/run.json"
+    file.write_text(file.read_text().replace('"black_images": 0', '"black_images": 3'))
+    _, problems = verify_run(done.out / "run")
+    assert problems == ["run.json: given 3 black images, the shards hold 0"]
+
+
+def test_verify_finds_cells_that_are_said_to_be_skipped(done: Any):
+    def skip_all(cells: list[dict[str, Any]]) -> None:
+        for cell in cells[1:]:
+            cell["skip"] = "no time"
+
+    edit_run(done.out / "run", skip_all)
+    _, problems = verify_run(done.out / "run")
+    assert any("given reason None, the stored cells give no time" in p for p in problems)
+
+
+def test_verify_does_without_the_network_of_the_prompts(
+    done: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    def absent(name: str, device: str) -> Any:
+        raise NotAvailable("not here")
+
+    monkeypatch.setattr("sunbench.bench.recompute.load_network", absent)
+    assert verify_run(done.out / "run") == (4, [])
+    assert "clip_score[zoo-clip] is not computed again: not here" in caplog.text
 
 
 @pytest.mark.parametrize("pattern", ["*.parquet", "*.cost.safetensors", "shard-00003.json"])

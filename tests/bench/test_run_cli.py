@@ -54,7 +54,7 @@ def test_report_writes_the_tables_again(done: Any, sunbench: Any):
 def test_verify_says_so_and_exits_with_1_when_a_shard_is_broken(done: Any, sunbench: Any):
     folder = str(done.out / "run")
     code, out, _ = sunbench("verify", folder)
-    assert (code, out) == (0, "4 cells checked: every checksum, key and pairing is right\n")
+    assert (code, out) == (0, "4 cells checked: every checksum, key, pairing and number is right\n")
     next(done.cell("ddim").folder.glob("shard-00000.parquet")).write_bytes(b"x")
     code, _, err = sunbench("verify", folder)
     assert code == 1

@@ -152,6 +152,7 @@ def test_a_failed_write_is_raised_and_nothing_is_written_after_it(
         raise UserError("disk full while writing")
 
     monkeypatch.setattr(handle.store, "write_shard", full)
+    monkeypatch.setattr(handle.store, "has_shard", lambda k: False)
 
     def write() -> None:
         with ShardWriter(handle.store) as writer:

@@ -20,7 +20,7 @@ import pytest
 
 import sunbench
 from sunbench.errors import UserError
-from sunbench.store import CellStore, ShardRow
+from sunbench.store import CellStore, ShardRow, key
 
 CONTENT = {"model": "emoji", "steps": 4, "seeds": [0, 1]}
 ROWS = 3
@@ -194,6 +194,39 @@ def test_broken_cell_file_is_made_again_and_keeps_its_shards(tmp_path: Path) -> 
     assert (store.folder / "cell.json.broken").exists()
 
 
+@pytest.mark.parametrize("edit", ["key", "content", "both", "schema_version"])
+def test_an_edited_cell_file_heals_where_the_folder_says_whose_it_is(
+    tmp_path: Path, edit: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    store = cell(tmp_path / key(CONTENT), 2)
+    file = store.folder / "cell.json"
+    before = contents(store.folder)
+    document = json.loads(file.read_bytes())
+    other = CONTENT | {"steps": 2}
+    if edit in ("content", "both"):
+        document["content"] = other
+    if edit in ("key", "both"):
+        document["key"] = key(other)
+    if edit == "schema_version":
+        document["schema_version"] = 99
+    file.write_text(json.dumps(document))
+    with pytest.raises(UserError):
+        CellStore(store.folder, CONTENT, repair=False)
+    again = CellStore(store.folder, CONTENT)
+    assert [again.has_shard(i) for i in range(2)] == [True, True]
+    assert contents(store.folder) == before
+    assert "cell.json" in caplog.text
+
+
+def test_an_edited_cell_file_is_refused_where_the_folder_does_not_say(tmp_path: Path) -> None:
+    store = cell(tmp_path / "c", 1)
+    document = json.loads((store.folder / "cell.json").read_bytes())
+    document["content"]["steps"] = 2
+    (store.folder / "cell.json").write_text(json.dumps(document))
+    with pytest.raises(UserError, match="they differ in steps"):
+        CellStore(store.folder, CONTENT)
+
+
 def test_rows_must_be_a_run(tmp_path: Path) -> None:
     store = CellStore(tmp_path / "c", CONTENT)
     with pytest.raises(ValueError, match="expected a run from 0"):
@@ -302,4 +335,28 @@ def test_killed_at_any_moment_only_whole_shards_are_there(
     last = len(found)
     store.write_shard(last, rows_of(last), features_of(last))
     assert store.has_shard(last)
-    assert not list(folder.glob(f".shard-{last:05d}*.part"))
+    assert not list(folder.glob(".*.part"))
+
+
+def test_two_processes_write_one_cell_at_once(tmp_path: Path) -> None:
+    """They once removed each other's part files, and one of them failed."""
+    root = str(Path(sunbench.__file__).parents[1])
+    path = os.pathsep.join([root, os.environ.get("PYTHONPATH", "")])
+    folder, script = tmp_path / "c", WRITER.replace("range(400)", "range(40)")
+    script = script.replace("if not store.has_shard(index)", "if True")  # each writes all of them
+    writers = [
+        subprocess.Popen(
+            [sys.executable, "-c", script, str(folder)],
+            env={**os.environ, "PYTHONPATH": path},
+            stderr=subprocess.PIPE,
+        )
+        for _ in range(2)
+    ]
+    said = [writer.communicate(timeout=120)[1].decode() for writer in writers]
+    assert not list(folder.glob(".*.part"))
+    store = CellStore(folder, CONTENT)
+    for index in range(40):
+        if not store.has_shard(index):
+            store.write_shard(index, rows_of(index), features_of(index))
+        assert same_images(store.read_rows(index, images=True), rows_of(index))
+    assert all("shard" in text or not text for text in said), said
