@@ -120,6 +120,32 @@ METHODS: dict[str, MethodEntry] = {
         "arXiv 2312.12487",
         "DDIM, guided until both predictions agree",
     ),
+    "linear-ag": MethodEntry(
+        "sunbench.methods.linear_ag.method:linear_ag",
+        "arXiv 2312.12487",
+        "LinearAG: unconditional passes by a linear rule that was fitted on a base",
+        "linear-ag",
+        "sunbench.methods.linear_ag.fit:train",
+    ),
+    "ays": MethodEntry(
+        "sunbench.methods.ays:ays",
+        "arXiv 2404.14507",
+        "Align Your Steps: DPM-Solver++(2M) on Stable Diffusion's published timesteps",
+    ),
+    "gits": MethodEntry(
+        "sunbench.methods.gits.method:gits",
+        "arXiv 2405.11326",
+        "GITS: DPM-Solver++(2M) on timesteps by dynamic programming, fitted on a base",
+        "gits",
+        "sunbench.methods.gits.fit:train",
+    ),
+    "ld3": MethodEntry(
+        "sunbench.methods.ld3.method:ld3",
+        "arXiv 2405.15506",
+        "LD3: DPM-Solver++(2M) on timesteps by gradient, learned on a base",
+        "ld3",
+        "sunbench.methods.ld3.train:train",
+    ),
     "sun": MethodEntry(
         "sunbench.methods.sun.method:sun",
         "arXiv 2312.08887",

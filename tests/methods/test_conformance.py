@@ -24,7 +24,7 @@ IMAGES = [ImageId(f"prompt{i // 2}", i % 2) for i in range(5)]
 #: Solvers under classifier-free guidance: two evaluations a step.
 TRAINING_FREE = (
     *("ddim", "ddim-leading", "dpm-solver", "dpm++", "dpm++-karras", "dpm++-sde", "unipc"),
-    *("deis", "sa-solver", "ipndm"),
+    *("deis", "sa-solver", "ipndm", "ays"),
 )
 #: Training-free too, under a rule that guidance of 1 has no use for: two evaluations a step.
 GUIDED_ONLY = ("cfg++",)

@@ -11,6 +11,7 @@ from diffusers import UNet2DConditionModel
 
 from sunbench.methods.boostdiff.method import TARGETS as ATTENTION
 from sunbench.methods.boostdiff.method import write_biases
+from sunbench.methods.common.fitted import write_tables
 from sunbench.methods.common.lora import sharing_copy, targeted, write_lora
 from sunbench.methods.common.students import student_config
 from sunbench.methods.lcm.lora import TARGETS
@@ -49,6 +50,19 @@ def biases(unet: Any, path: Path, seed: int) -> Path:
     return path
 
 
+def tables(folder: Path) -> dict[str, Path]:
+    """Fitted numbers for 1 and 4 steps: method -> path."""
+    g = torch.Generator().manual_seed(4)
+    fitted = {
+        "gits": {1: torch.tensor([999]), 4: torch.tensor([999, 700, 400, 100])},
+        "ld3": {1: torch.tensor([999]), 4: torch.tensor([999, 800, 300, 50])},
+        "linear-ag": {n: torch.randn(n, 2, n, generator=g) / 4 for n in (1, 4)},
+    }
+    for name, held in fitted.items():
+        write_tables(folder / f"{name}.safetensors", held, {})
+    return {name: folder / f"{name}.safetensors" for name in fitted}
+
+
 def write(unet: Any, folder: Path) -> dict[str, Path]:
     """Write them all into a folder: method -> path."""
     for steps in (1, 4):
@@ -59,4 +73,5 @@ def write(unet: Any, folder: Path) -> dict[str, Path]:
         "lcm-lora": lora(unet, folder / "lcm-lora.safetensors", TARGETS, 1),
         "boostdiff-lora": lora(unet, folder / "boostdiff-lora.safetensors", ATTENTION, 2),
         "boostdiff-bitfit": biases(unet, folder / "boostdiff-bitfit.safetensors", 3),
+        **tables(folder),
     }

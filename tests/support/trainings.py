@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from sunbench.methods.boostdiff.settings import BoostLoraTraining, BoostTraining
+from sunbench.methods.gits.fit import GitsFit
 from sunbench.methods.guided_distill.settings import GuidedTraining
 from sunbench.methods.lcm.settings import LcmLoraTraining, LcmTraining
+from sunbench.methods.ld3.train import Ld3Training
+from sunbench.methods.linear_ag.fit import LinearFit
 from sunbench.training.settings import TrainingSettings
 
 CLASSES: dict[str, type[TrainingSettings]] = {
@@ -15,3 +18,9 @@ CLASSES: dict[str, type[TrainingSettings]] = {
     "boostdiff-bitfit": BoostTraining,
 }
 METHODS = tuple(CLASSES)
+#: What is fitted, by its settings.
+FITTED: dict[str, type[TrainingSettings]] = {
+    "gits": GitsFit,
+    "ld3": Ld3Training,
+    "linear-ag": LinearFit,
+}

@@ -19,7 +19,7 @@ from diffusers import UNet2DConditionModel
 from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file
-from trainings import CLASSES, METHODS
+from trainings import CLASSES, FITTED, METHODS
 
 from sunbench import registry
 from sunbench.cli import main
@@ -491,10 +491,10 @@ def test_a_round_is_taught_by_twice_its_steps_or_by_stage_1():
     assert GuidedTraining(rounds=()).teachers() == {}
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", [*METHODS, *FITTED])
 def test_recipes_of_the_zoo(method: str):
     """They hold what the cards ask for and no strange key."""
-    made = settings_for(method, CLASSES[method], None, zoo=True)
+    made = settings_for(method, {**CLASSES, **FITTED}[method], None, zoo=True)
     zoo = [card for card in cards().values() if card.source == "zoo"]
     assert len(zoo) == 4
     for card in zoo:
@@ -568,7 +568,7 @@ def test_settings_that_are_wrong_are_one_line(tmp_path: Path, method: str, text:
 
 
 def test_every_training_leads_somewhere():
-    assert set(trained_methods()) == {"sun", *METHODS}
+    assert set(trained_methods()) == {"sun", *METHODS, *FITTED}
     assert all(callable(trainer(name)) for name in trained_methods())
     with pytest.raises(UserError, match=r"unknown training 'lmc'; did you mean 'lcm'\?"):
         trainer("lmc")
@@ -604,6 +604,10 @@ def test_the_command(
             "vae",
         }
         assert f"# {method} for tiny" in (out / "README.md").read_text()
+    config.write_text("steps = [1, 2]\nimages = 2\ngrid = 4\n[loop]\nbatch = 2\n")
+    assert run(monkeypatch, "gits", "--out", str(tmp_path / "g"), *common) == 0
+    assert f"Weights: {tmp_path / 'g' / 'gits.safetensors'}" in capsys.readouterr().out
+    assert "# gits for tiny" in (tmp_path / "g" / "README.md").read_text()
     words = ["lcm-lora", "--out", str(tmp_path / "l"), *common, "--from", "nowhere"]
     assert run(monkeypatch, *words) == 2
     assert "given --from 'nowhere'" in capsys.readouterr().err

@@ -14,11 +14,14 @@ from PIL import Image
 from sunbench.methods.boostdiff.settings import BoostLoraTraining, BoostTraining
 from sunbench.methods.boostdiff.train import bitfit_stage, lora_stage
 from sunbench.methods.common.training import Bench
+from sunbench.methods.gits.fit import GitsFit
 from sunbench.methods.guided_distill.settings import GuidedTraining
 from sunbench.methods.guided_distill.train import Earlier
 from sunbench.methods.guided_distill.train import run as run_guided
 from sunbench.methods.lcm.settings import LcmLoraTraining, LcmTraining
 from sunbench.methods.lcm.train import lcm_lora_stage, lcm_stage
+from sunbench.methods.ld3.train import Ld3Training
+from sunbench.methods.linear_ag.fit import LinearFit
 from sunbench.models import LoadedModel, ModelCard
 from sunbench.training import LoopSettings
 from sunbench.training.data import Listed
@@ -43,6 +46,9 @@ SETTINGS: dict[str, TrainingSettings] = {
     ),
     "boostdiff-lora": BoostLoraTraining(sheet=2, rank=2, guidance_scale=5.0, loop=LOOP),
     "boostdiff-bitfit": BoostTraining(sheet=2, guidance_scale=5.0, loop=LOOP),
+    "gits": GitsFit(loop=LOOP),
+    "linear-ag": LinearFit(loop=LOOP),
+    "ld3": Ld3Training(loop=replace(LOOP, learning_rate=0.1)),
 }
 COLOURS = {"red": (200, 20, 20), "green": (20, 200, 20), "blue": (20, 20, 200)}
 

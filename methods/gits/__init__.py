@@ -1,0 +1,1 @@
+"""GITS: timesteps by dynamic programming over warm-up trajectories."""

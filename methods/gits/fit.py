@@ -1,0 +1,120 @@
+"""Fitting GITS (Chen et al. 2024, arXiv 2405.11326, section 4): schedules as shortest paths.
+
+Trajectories of guided DDIM on a fine grid show what a single Euler step from any point of the grid
+to any later one would miss. The schedule of N steps is the path of N such steps that costs least. A
+step's cost is the distance of what it reaches to the trajectory, in x / alpha, where DDIM is
+Euler's method in sigma / alpha; later costs weigh ``coefficient`` times more, step by step.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from sunbench.errors import UserError
+from sunbench.methods.common.fitting import FittingSettings, fit_tables, warm_up
+from sunbench.methods.common.training import Bench, open_bench
+from sunbench.sampling import SampleBatch
+from sunbench.training.diffusion import ddim_step
+from sunbench.training.settings import within
+
+
+@dataclass(frozen=True)
+class GitsFit(FittingSettings):
+    """256 trajectories on 60 points, coefficient 1.15."""
+
+    grid: int = 60
+    coefficient: float = 1.15
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        within("grid", self.grid, max(self.steps), 1000)
+        within("coefficient", self.coefficient, 0.1, 10)
+
+
+def step_costs(points: Tensor, noise: Tensor, levels: Tensor) -> Tensor:
+    """Costs (N, N + 1) of one Euler step from point i to point j > i, infinite elsewhere.
+
+    points: (N + 1, B, ...) of x / alpha on a fine grid; noise: (N, B, ...) predicted there;
+    levels: (N + 1,) of sigma / alpha. A cost is the mean over B of the root mean square error.
+    """
+    n = len(noise)
+    costs = torch.full((n, n + 1), torch.inf, dtype=torch.float64)
+    for i in range(n):
+        reach = (levels[i + 1 :] - levels[i]).reshape(-1, *[1] * (points.ndim - 1))
+        error = points[i] + reach * noise[i] - points[i + 1 :]
+        costs[i, i + 1 :] = error.double().flatten(2).square().mean(2).sqrt().mean(1).cpu()
+    return costs
+
+
+def best_path(costs: Tensor, steps: int, coefficient: float) -> list[int]:
+    """Points of the cheapest way from the first to the last in that many steps, both ends in it.
+
+    costs: (N, N + 1). The k-th step's cost counts ``coefficient`` ** k times.
+    """
+    n = len(costs)
+    left = costs[:, n]  # from each point to the end, in one step
+    chosen: list[Tensor] = []
+    for _ in range(steps - 1):
+        ways = costs[:, :n] + coefficient * left[None, :]
+        left, after = ways.min(1)
+        chosen.append(after)
+    path = [0]
+    for after in reversed(chosen):
+        path.append(int(after[path[-1]]))
+    return [*path, n]
+
+
+class Trajectories:
+    """The base's guided DDIM on the fine grid of a fit."""
+
+    def __init__(self, bench: Bench) -> None:
+        self.bench, schedule = bench, bench.schedule
+        times = 1 - torch.arange(bench.settings.grid + 1) / bench.settings.grid
+        self.timesteps = schedule.index(times)
+        self.levels = schedule.sigma[self.timesteps] / schedule.alpha[self.timesteps]
+
+    @torch.no_grad()
+    def costs(self, batch: SampleBatch) -> Tensor:
+        """Costs of single steps on the trajectories of a batch."""
+        b, schedule = self.bench, self.bench.schedule
+        device = b.pipeline.unet.device
+        x, texts = batch.latents.to(device), batch.prompt_embeds.to(device)
+        scale = torch.full((len(batch),), b.guidance.low)
+        points, noise = [], []
+        for now, then in zip(self.timesteps, self.timesteps[1:], strict=False):
+            index, to = now.expand(len(x)), then.expand(len(x))
+            eps = b.teacher(x, index.to(device), texts, scale)
+            points.append(x / schedule.alpha[now])
+            noise.append(eps)
+            x = ddim_step(x, eps, schedule.at(index), schedule.at(to))
+        points.append(x / schedule.alpha[self.timesteps[-1]])
+        return step_costs(torch.stack(points), torch.stack(noise), self.levels)
+
+
+def fit(bench: Bench) -> dict[int, Tensor]:
+    """Timesteps by their number, from the costs over all warm-up trajectories."""
+    s, ways = bench.settings, Trajectories(bench)
+    total = sum(len(batch) * ways.costs(batch) for batch in warm_up(bench, s.images))
+    if not bool(torch.isfinite(total[0, 1:]).all()):  # type: ignore[index]
+        raise UserError("the warm-up's trajectories are not finite, expected a base that samples")
+    paths = {n: best_path(total / s.images, n, s.coefficient) for n in s.steps}  # type: ignore[operator]
+    return {n: ways.timesteps[path[:-1]].float() for n, path in paths.items()}
+
+
+def train(
+    base: str,
+    out: Path,
+    config: Path | None,
+    data: str | None,
+    device: str,
+    start: str | None = None,
+) -> Path:
+    """``sunbench train gits``: ``out/gits.safetensors``, for the base's fine-tunes too."""
+    if start is not None:
+        raise UserError(f"given --from {start!r}: gits starts from nothing, expected none")
+    bench = open_bench("gits", GitsFit, base, out, config, data, device)
+    return fit_tables(bench, lambda: fit(bench))

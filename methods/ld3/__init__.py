@@ -1,0 +1,1 @@
+"""LD3: timesteps by gradient descent through the solver."""

@@ -1,0 +1,184 @@
+"""Training LD3 (Tong et al. 2024, arXiv 2405.15506): timesteps by gradient through the solver.
+
+A schedule's images come near to those of the reference's solver with many steps, from the same
+noise: 50 images to learn from, 50 others to choose by whether the learned timesteps replace even
+ones. The distance is of latents; the paper's is LPIPS of images. Its relaxed objective, which also
+moves the noise, and separate timesteps for the network are left out: the benchmark compares images
+from equal noise, and a scheduler has one timestep.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sunbench.errors import UserError
+from sunbench.methods.common.fitted import write_tables
+from sunbench.methods.common.fitting import FittingSettings, warm_up
+from sunbench.methods.common.sheet import REFERENCE_STEPS
+from sunbench.methods.common.timesteps import whole_timesteps
+from sunbench.methods.common.trainees import Trainee
+from sunbench.methods.common.training import Bench, Shown, Stage, open_bench
+from sunbench.methods.dpm_solver import dpm_solver_pp
+from sunbench.methods.ld3.method import ld3
+from sunbench.methods.ld3.solver import Timesteps, half_log_snr, solve
+from sunbench.sampling import SampleBatch, SampleSettings
+from sunbench.training import LoopSettings
+from sunbench.training.diffusion import guided_eps
+from sunbench.training.settings import within
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Ld3Training(FittingSettings):
+    """50 images to learn from and 50 to choose by, in batches of 10, 40 updates per schedule."""
+
+    images: int = 50
+    validation: int = 50
+    steps: tuple[int, ...] = (2, 3, 4, 5, 6, 8, 10, 12, 16)
+    loop: LoopSettings = field(
+        default=LoopSettings(
+            steps=40,
+            batch=10,
+            learning_rate=0.05,
+            weight_decay=0.0,
+            warmup=0,
+            decay=0.5,
+            ema=0.0,
+            dtype="float32",
+            checkpoint_every=40,
+            log_every=10,
+        )
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        within("validation", self.validation, 1, 10**6)
+
+
+class Pool:
+    """Batches with the latents that the reference's solver makes of them."""
+
+    def __init__(self, bench: Bench, images: int, name: str) -> None:
+        self.bench, self.batches = bench, list(warm_up(bench, images, name))
+        self._aims: dict[int, Tensor] = {}
+
+    def aim(self, number: int) -> Tensor:
+        """Reference latents (B, C, h, w) of a batch, sampled once."""
+        if number not in self._aims:
+            own = self.bench.pipeline
+            settings = SampleSettings(REFERENCE_STEPS, self.bench.guidance.low)
+            before, method = own.scheduler, dpm_solver_pp()
+            try:
+                latents = method.prepare(own, settings).sample(self.batches[number])
+            finally:
+                own.scheduler = before
+            self._aims[number] = latents.float()
+        return self._aims[number]
+
+    def error(self, timesteps: Tensor, number: int) -> Tensor:
+        """Mean squared distance of a batch's latents to the reference's."""
+        latents = sampled(self.bench, self.batches[number], timesteps)
+        return (latents - self.aim(number)).square().mean()
+
+    @torch.no_grad()
+    def whole_error(self, timesteps: Tensor) -> float:
+        """The same over all batches."""
+        errors = [float(self.error(timesteps, k)) * len(b) for k, b in enumerate(self.batches)]
+        return sum(errors) / sum(map(len, self.batches))
+
+
+def sampled(bench: Bench, batch: SampleBatch, timesteps: Tensor) -> Tensor:
+    """Latents (B, C, h, w) of a batch on continuous timesteps (N,), with gradients for these."""
+    unet, scale = bench.pipeline.unet, bench.guidance.low
+    device = unet.device
+    texts = torch.cat([batch.prompt_embeds, batch.negative_embeds]).to(device)
+
+    def noise(x: Tensor, t: Tensor) -> Tensor:
+        out = unet(
+            torch.cat([x, x]),
+            t.expand(2 * len(x)),
+            encoder_hidden_states=texts,
+            return_dict=False,
+        )[0]
+        positive, negative = out.float().chunk(2)
+        return guided_eps(positive, negative, scale)
+
+    table = half_log_snr(bench.schedule.alpha.double() ** 2).float().to(device)
+    return solve(noise, batch.latents.to(device), timesteps.to(device), table)
+
+
+class ScheduleTrainee(Trainee):
+    """Timesteps of one number of steps; the file holds those of all that are done."""
+
+    def __init__(self, bench: Bench, steps: int, done: dict[int, Tensor]) -> None:
+        self.unet = bench.pipeline.unet
+        self.times = Timesteps(steps, len(bench.schedule.alpha) - 1).to(self.unet.device)
+        self.module, self.done = self.times, done
+        self.errors: dict[str, list[float]] = {}
+
+    def write(self, path: Path, about: Mapping[str, str], dtype: torch.dtype) -> None:
+        """All schedules in one file."""
+        now = {len(self.times.shares): torch.tensor(whole_timesteps(self.times().detach()))}
+        tables = {n: x.float() for n, x in sorted({**now, **self.done}.items())}
+        write_tables(path, tables, {**about, "validation": json.dumps(self.errors)})
+
+
+def _stage(
+    bench: Bench, pool: Pool, steps: int, done: dict[int, Tensor], document: dict[str, Any]
+) -> Stage:
+    target = bench.out / "ld3.safetensors"
+    trainee = ScheduleTrainee(bench, steps, done)
+
+    def loss(number: int) -> dict[str, Tensor]:
+        return {"loss": pool.error(trainee.times(), number % len(pool.batches))}
+
+    shown = Shown(
+        ld3().with_weights(str(target), None), SampleSettings(steps, bench.shown_guidance)
+    )
+    folder = bench.out / f"steps-{steps}"
+    loop = bench.settings.loop
+    return Stage(bench, trainee, loss, loop, folder, target, document, shown, str(steps))
+
+
+def run(bench: Bench) -> Path:
+    """Every schedule in turn; even timesteps stay where the learned ones are no better."""
+    document, done = bench.begin({}), {}
+    learn = Pool(bench, bench.settings.images, "ld3")
+    choose = Pool(bench, bench.settings.validation, "ld3-validation")
+    errors: dict[str, list[float]] = {}
+    path = bench.out / "ld3.safetensors"
+    for steps in bench.settings.steps:
+        stage = _stage(bench, learn, steps, done, document)
+        even = torch.tensor(whole_timesteps(stage.trainee.module().detach()))
+        path = stage.run()
+        learned = torch.tensor(whole_timesteps(stage.trainee.module().detach()))
+        both = [choose.whole_error(t.float()) for t in (even, learned)]
+        done[steps] = learned if both[1] < both[0] else even
+        errors[str(steps)] = both
+        log.info("ld3, %d steps: error %.4g, even timesteps %.4g", steps, both[1], both[0])
+        stage.trainee.errors = errors  # type: ignore[attr-defined]
+        stage.write(bench.settings.loop.steps)
+    return path
+
+
+def train(
+    base: str,
+    out: Path,
+    config: Path | None,
+    data: str | None,
+    device: str,
+    start: str | None = None,
+) -> Path:
+    """``sunbench train ld3``: ``out/ld3.safetensors``, for the base's fine-tunes too."""
+    if start is not None:
+        raise UserError(f"given --from {start!r}: ld3 starts at even timesteps, expected none")
+    return run(open_bench("ld3", Ld3Training, base, out, config, data, device))

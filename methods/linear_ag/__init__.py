@@ -1,0 +1,1 @@
+"""LinearAG: unconditional predictions by a linear rule of earlier ones."""

@@ -1,0 +1,142 @@
+"""GITS: costs in closed form for Gaussian data, and paths against all there are."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import combinations, pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from sunbench import registry
+from sunbench.errors import UserError
+from sunbench.methods.common.fitting import fit_tables
+from sunbench.methods.common.training import Bench
+from sunbench.methods.gits.fit import GitsFit, best_path, fit, step_costs
+from sunbench.sampling import SampleSettings
+
+DATA = 0.5  # standard deviation s of the data
+
+
+def exact(levels: torch.Tensor, images: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """x / alpha on the exact trajectories of data N(0, s^2), and the noise that is in it."""
+    start = torch.randn(images, 1, 4, 4, generator=torch.Generator().manual_seed(0)).double()
+    spread = (DATA**2 + levels**2).sqrt()
+    points = torch.stack([start * s for s in spread])
+    noise = torch.stack([p * r / s**2 for p, r, s in zip(points, levels, spread, strict=True)])
+    return points, noise[:-1]
+
+
+def closed_form(levels: np.ndarray, size: float) -> np.ndarray:
+    """Costs of Euler steps on data N(0, s^2): what a step gives, less what is right."""
+    spread = np.sqrt(DATA**2 + levels**2)
+    i, j = np.meshgrid(range(len(levels) - 1), range(len(levels)), indexing="ij")
+    reached = spread[i] * (1 + (levels[j] - levels[i]) * levels[i] / spread[i] ** 2)
+    return np.where(j > i, size * np.abs(reached - spread[j]), np.inf)
+
+
+def test_costs_are_those_in_closed_form():
+    levels = torch.linspace(10, 0.05, 9).double()
+    points, noise = exact(levels, 6)
+    size = float(
+        (points[0] / (DATA**2 + levels[0] ** 2).sqrt()).square().mean((1, 2, 3)).sqrt().mean()
+    )
+    ours = step_costs(points, noise, levels).numpy()
+    np.testing.assert_allclose(ours, closed_form(levels.numpy(), size), rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("coefficient", [0.8, 1.0, 1.15, 1.5])
+@pytest.mark.parametrize("steps", [1, 2, 3, 5, 10])
+def test_the_path_is_the_best_of_all(steps: int, coefficient: float):
+    levels = np.geomspace(14.6, 0.03, 11)
+    costs = closed_form(levels, 1.0)
+    n = len(costs)
+
+    def price(inner: tuple[int, ...]) -> float:
+        way = [0, *inner, n]
+        return sum(coefficient**k * costs[a, b] for k, (a, b) in enumerate(pairwise(way)))
+
+    best = min(combinations(range(1, n), steps - 1), key=price)
+    assert best_path(torch.from_numpy(costs), steps, coefficient) == [0, *best, n]
+
+
+def test_two_euler_steps_are_best_where_the_path_says():
+    """With one point to choose, the path at coefficient 1 is the known optimum of the sum."""
+    levels = np.geomspace(14.6, 0.03, 200)
+    costs = closed_form(levels, 1.0)
+    middle = best_path(torch.from_numpy(costs), 2, 1.0)[1]
+    sums = costs[0, 1:-1] + costs[1:, -1]
+    assert middle == 1 + int(np.argmin(sums))
+
+
+@pytest.fixture
+def bench(make: Callable[..., Bench]) -> Bench:
+    return make("gits", steps=(1, 3, 6), images=6, grid=12)
+
+
+def test_a_fit_falls_from_the_first_timestep(bench: Bench):
+    tables = fit(bench)
+    assert sorted(tables) == [1, 3, 6]
+    grid = set(bench.schedule.index(1 - torch.arange(13) / 12).tolist())
+    for n, times in tables.items():
+        assert len(times) == n
+        assert times[0] == 999
+        assert bool((times.diff() < 0).all())
+        assert set(times.tolist()) <= grid
+
+
+def test_batches_of_the_warm_up_do_not_matter(make: Callable[..., Bench]):
+    whole = fit(make("gits", steps=(3,), images=4, grid=10, loop={"batch": 4}))
+    again = fit(make("gits", "again", steps=(3,), images=4, grid=10, loop={"batch": 4}))
+    assert torch.equal(whole[3], again[3])
+
+
+def test_a_fit_is_sampled_from_and_more_steps_are_refused(bench: Bench):
+    path = fit_tables(bench, lambda: fit(bench))
+    assert load_file(path)["3"].tolist()[0] == 999
+    method = registry.method("gits", weights={"gits": str(path)})
+    pipeline = bench.pipeline
+    assert method.skip(pipeline, SampleSettings(3, 4.0)) is None
+    content = method.content(pipeline, SampleSettings(3, 4.0))
+    assert content["fitted"] == load_file(path)["3"].tolist()
+    reason = method.skip(pipeline, SampleSettings(7, 4.0))
+    assert reason == "gits: a schedule fitted for 1, 3, 6 steps, 7 asked"
+
+
+def test_a_finished_fit_is_kept(bench: Bench):
+    path = fit_tables(bench, lambda: fit(bench))
+    before = path.stat().st_mtime_ns
+    assert fit_tables(bench, lambda: {}) == path
+    assert path.stat().st_mtime_ns == before
+
+
+@pytest.mark.parametrize(
+    ("table", "words"),
+    [
+        (torch.tensor([999.0, 999.0, 1.0]), "expected whole ones that fall"),
+        (torch.tensor([999.5, 10.0, 1.0]), "expected whole ones that fall"),
+        (torch.tensor([1000.0, 10.0, 1.0]), "expected whole ones that fall"),
+        (torch.tensor([999.0, 1.0]), "expected whole ones that fall"),
+        (torch.tensor([999.0, float("nan"), 1.0]), "not finite|NaN|nan"),
+    ],
+)
+def test_a_broken_table_is_one_line(table: torch.Tensor, words: str, tmp_path: Path, pipeline: Any):
+    from sunbench.methods.common.fitted import write_tables
+
+    write_tables(tmp_path / "gits.safetensors", {3: table}, {})
+    method = registry.method("gits", weights={"gits": str(tmp_path / "gits.safetensors")})
+    reason = method.skip(pipeline, SampleSettings(3, 4.0))
+    assert reason is not None
+    assert "\n" not in reason
+    import re
+
+    assert re.search(words, reason)
+
+
+def test_a_grid_coarser_than_the_steps_is_refused():
+    with pytest.raises(UserError, match="given grid = 10"):
+        GitsFit(steps=(4, 20), grid=10)
