@@ -17,18 +17,28 @@ if TYPE_CHECKING:
 def print_tables(folder: Path) -> None:
     """The tables of a finished run: results and latency, per model."""
     from sunbench.report.data import models, read_run
-    from sunbench.report.tables import FLOOR, flags, headline, reasons, short_text, time_table
+    from sunbench.report.tables import (
+        FLOOR,
+        flags,
+        headline,
+        notes,
+        reasons,
+        short_text,
+        time_table,
+    )
     from sunbench.store import RunFolder
 
     data = read_run(RunFolder(folder))
     for model in models(data.rows):
         rows = [r for r in data.rows if r.model == model]
         times = [t for t in data.times if t.model == model]
-        head, lines = headline(rows, model, short_text, times)
+        head, lines = headline(rows, model, short_text, times, data.win_rates, data.set_pairs)
         title = f"{model}, {rows[0].n} images per row"
         lines = [["other seeds" if line[0] == FLOOR else line[0], *line[1:]] for line in lines]
         for part in tables(title, [*map(metric_head, head)], lines, fixed=3):
             out.print(part)
+        for note in notes(data, model):
+            say(note)
         for reason in reasons(rows):
             say(f"n/a: {reason}")
         if any(line[0] == "other seeds" for line in lines):

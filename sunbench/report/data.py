@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 
+from sunbench.store import FiniteNRow, ResultRow, RunFolder, SetPairRow
 from sunbench.store import PairRow as WinRate
-from sunbench.store import ResultRow, RunFolder
 from sunbench.store import TrainingRequirements as Requirements
 from sunbench.store.timings import TimingRow, spread
 
@@ -98,6 +98,14 @@ class RunData:
     win_rates: tuple[WinRate, ...] = ()
     requirements: tuple[Requirements, ...] = ()
     timing: tuple[TimingRow, ...] = ()
+    set_pairs: tuple[SetPairRow, ...] = ()
+    finite_n: tuple[FiniteNRow, ...] = ()
+
+    def of_model(self, model: str) -> RunData:
+        """The part of one model."""
+        parts = {f.name: getattr(self, f.name) for f in fields(self)}
+        own = {n: [r for r in part if r.model == model] for n, part in parts.items()}
+        return RunData(**{n: type(parts[n])(rows) for n, rows in own.items()})
 
 
 def read_run(run: RunFolder) -> RunData:
@@ -105,7 +113,15 @@ def read_run(run: RunFolder) -> RunData:
     run.require_finished()
     results = run.read_results_document()
     times = tuple(CellTime.of(row) for row in results.timing if row.batch == 1)
-    return RunData(list(results.rows), times, results.pairs, results.requirements, results.timing)
+    return RunData(
+        list(results.rows),
+        times,
+        results.pairs,
+        results.requirements,
+        results.timing,
+        results.set_pairs,
+        results.finite_n,
+    )
 
 
 # ------------------------------------------------------------------------------ speed-ups

@@ -23,7 +23,8 @@ from sunbench.report.data import (
     speed_up,
 )
 from sunbench.report.formats import Table, csv_text, latex_table, markdown_table, plain
-from sunbench.store import ResultRow, RunFolder, write_atomic
+from sunbench.report.ranks import ORDER, finite_n_table, rank_texts, set_pair_table, unordered
+from sunbench.store import ResultRow, RunFolder, SetPairRow, write_atomic
 from sunbench.store.timings import Spread, TimingRow
 
 #: How the floor is printed.
@@ -31,6 +32,7 @@ FLOOR = ROLE_NAMES["floor"]
 ARROWS = {"lower": "↓", "higher": "↑"}
 RELATIVE = "moves, % of a new seed ↓"
 SPEED_UP = "speed-up"
+RANK = "rank at its steps"
 FLAG = " †"
 
 
@@ -112,25 +114,33 @@ def headline(
     model: str,
     text: Callable[[ResultRow | None], str] = cell_text,
     times: Sequence[CellTime] = (),
+    pairs: Sequence[WinRate] = (),
+    set_pairs: Sequence[SetPairRow] = (),
 ) -> Table:
     """One model's table: a line per method and steps, a column per metric.
 
-    The distance relative to a new seed leads where the run has it; the end-to-end speed-up stands
-    beside it where times are passed.
+    The distance relative to a new seed leads where the run has it; its possible ranks and the
+    end-to-end speed-up stand beside it where comparisons and times are passed. A distance of sets
+    whose order with another method depends on N is marked.
     """
     mine = [r for r in rows if r.model == model]
     main, metrics = default_distance(mine), list(dict.fromkeys(r.metric for r in mine))
     relative = any(r.relative is not None for r in mine if r.metric == main)
     gains = _gain_texts(times, model)
-    head = ["method", "steps", "NFE"] + [RELATIVE] * relative + [SPEED_UP] * bool(gains)
+    ranks = rank_texts([p for p in pairs if p.model == model], main)
+    marked = unordered([p for p in set_pairs if p.model == model])
+    head = ["method", "steps", "NFE"] + [RELATIVE] * relative + [RANK] * bool(ranks)
+    head += [SPEED_UP] * bool(gains)
     lines = []
     for (role, method, steps), own in _cells(mine).items():
         place = (role, method, steps)
         first = next(iter(own.values()))
         line = [printed_name(first), str(steps), _nfe(own.values())]
         line += [percent_text(own.get(main or ""))] if relative else []
+        line += [ranks.get(place[1:], "–") if role == "candidate" else "–"] if ranks else []
         line += [gains.get(place, "–")] if gains else []
-        lines.append([*line, *(text(own.get(m)) for m in metrics)])
+        marks = {m for m in metrics if role == "candidate" and (method, steps, m) in marked}
+        lines.append([*line, *(text(own.get(m)) + ORDER * (m in marks) for m in metrics)])
     return [*head, *map(with_arrow, metrics)], lines
 
 
@@ -333,7 +343,10 @@ def markdown(data: RunData) -> str:
             f"## {plain(model)}",
             f"{n} images per row, task {task}, prompts {plain(prompts)};"
             " 95 % intervals by bootstrap over prompts.",
-            markdown_table(*headline(data.rows, model)),
+            markdown_table(
+                *headline(data.rows, model, pairs=data.win_rates, set_pairs=data.set_pairs)
+            ),
+            *notes(data, model),
             _floor_line(data.rows, model),
         ]
         needs = [n for n in data.requirements if n.model == model]
@@ -347,7 +360,41 @@ def markdown(data: RunData) -> str:
                 " the intervals of a metric's differences hold together.",
                 markdown_table(*win_rate_table(rates)),
             ]
+        parts += _set_parts(data.of_model(model))
     return "\n\n".join(parts) + "\n"
+
+
+def notes(data: RunData, model: str) -> list[str]:
+    """What the headline table's ranks and marks mean, where it has any."""
+    own, out = data.of_model(model), []
+    main = default_distance(own.rows)
+    if rank_texts(own.win_rates, main):
+        out.append(
+            f"Ranks are by {main} among methods at equal steps; a range where differences do not"
+            " hold after correction for the number of comparisons."
+        )
+    if unordered(own.set_pairs):
+        out.append(
+            f"{ORDER.strip()}: the order of this method and another at equal steps is not the same"
+            " at N, at N / 2 and extrapolated, so this number of images does not settle it."
+        )
+    return out
+
+
+def _set_parts(own: RunData) -> list[str]:
+    """One model's distances of sets: what they owe to N, and the differences between methods."""
+    parts = []
+    if own.finite_n:
+        parts += [
+            "### Distances of sets and the number of images",
+            markdown_table(*finite_n_table(own.finite_n, FLOOR)),
+        ]
+    if own.set_pairs:
+        parts += [
+            "Differences between methods at equal steps:",
+            markdown_table(*set_pair_table(own.set_pairs)),
+        ]
+    return parts
 
 
 def latency_markdown(data: RunData) -> str:
@@ -388,6 +435,8 @@ def write_tables(run: RunFolder) -> None:
         "times.md": latency_markdown(data),
         "times.csv": csv_text(timing_frame(data.timing)),
         "pairs.csv": csv_text(_frame(data.win_rates)),
+        "set_pairs.csv": csv_text(_frame(data.set_pairs)),
+        "finite_n.csv": csv_text(_frame(data.finite_n)),
         "summary.md": markdown_table(head, lines) + "\n",
         "summary.csv": csv_text(pd.DataFrame(lines, columns=head)),
         "training_requirements.csv": csv_text(_frame(data.requirements, without="document")),

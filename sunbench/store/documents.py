@@ -103,6 +103,15 @@ class SetPairRow:
     equivalent: bool | None
     order_holds: bool | None
 
+    @property
+    def verdict(self) -> str:
+        """In words: "A closer", "B closer", "equivalent" or "not distinguishable"."""
+        if self.equivalent:
+            return "equivalent"
+        if self.p_holm >= 1 - LEVEL:
+            return "not distinguishable"
+        return "A closer" if self.difference < 0 else "B closer"
+
 
 @dataclass(frozen=True)
 class FiniteNRow:

@@ -137,6 +137,8 @@ def test_files_of_a_run(done: Any):
         "times.md",
         "times.csv",
         "pairs.csv",
+        "set_pairs.csv",
+        "finite_n.csv",
         "training_requirements.csv",
         "summary.md",
         "summary.csv",

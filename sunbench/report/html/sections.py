@@ -10,10 +10,13 @@ from typing import Any
 from sunbench.report.answer import model_answer
 from sunbench.report.choice import Point, Recommendation, default_distance, points, recommend
 from sunbench.report.data import RunData, WinRate, reference_time
+from sunbench.report.formats import Table
 from sunbench.report.tables import (
     best_lines,
+    cell_text,
     flags,
     headline,
+    notes,
     number,
     percent_text,
     requirements_table,
@@ -41,7 +44,8 @@ def section(data: RunData, model: str) -> dict[str, Any]:
         "sentence": _sentence(model, best),
         "tiles": None if best is None else _tiles(data, model, best),
         "answer": model_answer(data.rows, times, data.win_rates, model),
-        "head": headline(mine, model, times=times)[0],
+        "head": _headline(data, model)[0],
+        "notes": notes(data, model),
         "lines": _marked(data, model),
         "times": time_table(times) if times else None,
         "throughput": throughput_table(timing) if timing else None,
@@ -97,10 +101,15 @@ def _moved(p: Point) -> dict[str, str]:
 # ------------------------------------------------------------------------------ tables
 
 
+def _headline(data: RunData, model: str) -> Table:
+    own = data.of_model(model)
+    return headline(own.rows, model, cell_text, own.times, own.win_rates, own.set_pairs)
+
+
 def _marked(data: RunData, model: str) -> list[list[tuple[str, bool]]]:
     """The headline table's cells, each with whether it is the best of its column."""
     mine = [r for r in data.rows if r.model == model]
-    head, lines = headline(mine, model, times=[t for t in data.times if t.model == model])
+    head, lines = _headline(data, model)
     best = best_lines(mine, model)
     metrics = [h.rpartition(" ")[0] for h in head]
     several = len(lines) > 1

@@ -205,7 +205,11 @@ class Builder:
 
     def _real(self, place: Path, out: Path) -> None:
         """Features of the held-out prompts' real images in each model's styles."""
-        scorer: Any = CLIPModel.from_pretrained(self.finished("scorer"), dtype=torch.float32).eval().to(self.device)
+        scorer: Any = (
+            CLIPModel.from_pretrained(self.finished("scorer"), dtype=torch.float32)
+            .eval()
+            .to(self.device)
+        )
         out.mkdir(exist_ok=True)
         for model in recipe()["models"]:
             images = real_images(self.sprites, style_indices(model), held_out_prompts())
