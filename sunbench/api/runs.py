@@ -13,7 +13,7 @@ from sunbench.paths import cell_folder
 from sunbench.report.answer import Pick, answer, picks
 from sunbench.report.choice import default_distance
 from sunbench.report.data import RunData, models, read_run
-from sunbench.store import CellStore, RunFolder
+from sunbench.store import CellContent, CellStore, RunFolder
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -117,6 +117,7 @@ class _Place:
     def __init__(self, name: str, cells: dict[str, CellStore]) -> None:
         self.name, self.cells = name, cells
         self.first = next(iter(cells.values()))
+        self.layout = CellContent.of(self.first.content, "content").layout
 
     @classmethod
     def of(cls, run: RunFolder, model: str) -> _Place:
@@ -147,7 +148,7 @@ class _Place:
             if not 0 <= prompt < count:
                 raise UserError(f"given prompt {prompt}, expected 0 to {count - 1}")
             return prompt
-        for k in range(-(-count * seeds // content["shard_size"])):
+        for k in range(self.layout.shards):
             for row in self.first.read_rows(k):
                 if row.prompt == prompt:
                     return int(row.index) // seeds
@@ -156,13 +157,13 @@ class _Place:
     def pixels(self, prompt: int, seed: int | None) -> dict[str, Any]:
         """Stored pixels of a prompt by the name of the cell."""
         content = self.first.content
-        seeds, size = content["seeds"], content["shard_size"]
+        seeds = content["seeds"]
         if seed is not None and seed not in seeds:
             raise UserError(f"given seed {seed}, expected one of {', '.join(map(str, seeds))}")
         index = prompt * len(seeds) + (0 if seed is None else seeds.index(seed))
-        out = {}
+        (k, at), out = self.layout.place(index), {}
         for name, store in self.cells.items():
-            row = store.read_rows(index // size, images=True)[index % size]
+            row = store.read_rows(k, images=True)[at]
             if row.image is not None:
                 out[name] = row.image
         return out

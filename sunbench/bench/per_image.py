@@ -21,7 +21,16 @@ from sunbench.errors import NotAvailable, UserError
 from sunbench.metrics import CellFeatures, PerImageMetric, clip_extractor
 from sunbench.metrics.registry import MetricChoice, find
 from sunbench.paths import cell_folder
-from sunbench.store import CellStore, ResultRow, Role, RunFolder, ShardRow, key, write_atomic
+from sunbench.store import (
+    CellContent,
+    CellStore,
+    ResultRow,
+    Role,
+    RunFolder,
+    ShardRow,
+    key,
+    write_atomic,
+)
 
 SCHEMA_VERSION = 1
 FILE = "per_image.safetensors"
@@ -64,7 +73,8 @@ class Kept:
                 " was made with in SUNBENCH_CACHE, or give the run's command again, which makes it"
             )
         self.store = CellStore.open(folder)
-        self.shards = range(-(-cell.images // int(cell.content["shard_size"])))
+        self.layout = CellContent.of(cell.content, "content").layout
+        self.shards = range(self.layout.shards)
         found = sum(int(self.store.manifest(k)["rows"]) for k in self.shards)
         if self.store.key != cell.key or found != cell.images:
             raise UserError(
@@ -74,7 +84,8 @@ class Kept:
 
     def rows(self) -> list[ShardRow]:
         """All rows, in order, without pixels."""
-        return [row for k in self.shards for row in self.store.read_rows(k)]
+        rows = (row for k in self.shards for row in self.store.read_rows(k))
+        return sorted(rows, key=lambda row: row.index)
 
     def names(self, prefix: str) -> set[str]:
         """Features of this prefix that every shard has."""
@@ -85,7 +96,12 @@ class Kept:
         """A feature of all images in order, or None where a shard lacks it."""
         parts = [self.store.read_features(k, name) for k in self.shards]
         found = [p for p in parts if p is not None]
-        return np.concatenate(found) if len(found) == len(parts) else None
+        if len(found) != len(parts):
+            return None
+        whole = np.empty((self.layout.images, *found[0].shape[1:]), found[0].dtype)
+        for k, part in enumerate(found):
+            whole[self.layout.shard(k)] = part
+        return whole
 
 
 class Texts:

@@ -53,9 +53,12 @@ def gather(made: StoredCell, feature: str) -> np.ndarray:
     found = [p for p in parts if p is not None]
     if len(found) != len(parts):
         raise UserError(f"{made.store.folder}: feature {feature!r} is missing; run again")
-    whole = np.concatenate(found)
-    if len(whole) != made.cell.images:
-        raise UserError(f"{made.cell.label}: {len(whole)} images, expected {made.cell.images}")
+    held = sum(map(len, found))
+    if held != made.cell.images:
+        raise UserError(f"{made.cell.label}: {held} images, expected {made.cell.images}")
+    whole = np.empty((held, *found[0].shape[1:]), found[0].dtype)
+    for k, part in enumerate(found):
+        whole[made.cell.shard(k)] = part
     return whole
 
 

@@ -137,9 +137,9 @@ class Runner:
         rows, encoded = list[ShardRow](), Encoded()
         images, latents = list[Tensor](), list[Tensor]()
         costs, unmasked = list[list[float]](), list[float]()
-        start, stop = cell.shard(k).start, cell.shard(k).stop
-        while start < stop:
-            part = partial(self._part, handle.planned, sampler, texts, range(start, stop))
+        rest = cell.shard(k)
+        while rest:
+            part = partial(self._part, handle.planned, sampler, texts, rest)
             indices, given, g = self.batch.attempt(part)
             unmasked += self._unmasked(g.images, given)
             costs += self._costs(g, len(indices))
@@ -148,7 +148,7 @@ class Runner:
             rows += _rows(handle.planned, indices, g)
             encoded += writer.encode(g.images) if keep else []
             self.advance(len(indices) * handle.planned.evaluations)
-            start = indices.stop
+            rest = rest[len(indices) :]
         pairable = {"images": torch.cat(images), "latents": torch.cat(latents)}
         features = {"cost": np.array(costs), LATENTS: pairable["latents"].numpy()}
         features |= self._embedded(pairable["images"])

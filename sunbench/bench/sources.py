@@ -139,7 +139,7 @@ class CellSources:
         return (prompt + self.shift) % cell.n_prompts * len(cell.seeds) + seed
 
     def _image(self, place: int) -> Tensor:
-        k, at = divmod(place, len(self.handle.cell.shard(0)))
+        k, at = self.handle.cell.layout.place(place)
         return self.handle.images(k)[at]
 
 

@@ -22,6 +22,7 @@ from safetensors.numpy import load
 
 from sunbench.errors import UserError
 from sunbench.store import CellRecord, ShardRow, decode_picture
+from sunbench.store.layout import Layout
 from sunbench.store.manifest import stem, unseal
 
 _COLUMNS = ["index", "prompt_id", "seed", "prompt", "negative", "noise_hash", "image", "black"]
@@ -38,8 +39,7 @@ class CellFiles:
     key: str
     folder: Path
     images: int
-    seeds: int
-    shard_size: int
+    layout: Layout
 
     @property
     def name(self) -> str:
@@ -58,9 +58,13 @@ class CellFiles:
             key=cell.key,
             folder=folder,
             images=about.images,
-            seeds=len(about.seeds),
-            shard_size=about.shard_size,
+            layout=about.layout,
         )
+
+    @property
+    def seeds(self) -> int:
+        """Images per prompt."""
+        return self.layout.seeds
 
     def manifest(self, k: int) -> dict[str, Any] | None:
         """Shard k's list of files, or None when it is missing or broken."""
@@ -75,10 +79,10 @@ class CellFiles:
     def scores(self, prefix: str) -> NDArray[np.float64]:
         """The score of every image, from the feature whose name begins so; NaN where missing."""
         out = np.full(self.images, np.nan)
-        for k in range(-(-self.images // self.shard_size)):
+        for k in range(self.layout.shards):
             part = self._scores(k, prefix)
             if part is not None:
-                out[k * self.shard_size :][: len(part)] = part
+                out[self.layout.shard(k)[: len(part)]] = part
         return out
 
     def _scores(self, k: int, prefix: str) -> NDArray[Any] | None:
@@ -102,7 +106,7 @@ class CellFiles:
         """Rows of these images, with pixels where kept; missing or broken ones are left out."""
         wanted: dict[int, list[int]] = {}
         for i in sorted(set(indices)):
-            wanted.setdefault(i // self.shard_size, []).append(i)
+            wanted.setdefault(self.layout.place(i)[0], []).append(i)
         for k, some in wanted.items():
             yield from self._shard_rows(k, some)
 

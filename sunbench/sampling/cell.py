@@ -8,10 +8,14 @@ from typing import Any
 
 import diffusers
 
-SHARD_SIZE = 256
+from sunbench.store.layout import Layout
+
+#: Prompts of a shard. It divides the round numbers that people ask for, so that a run over more
+#: prompts finds whole shards of a smaller one.
+SHARD_SIZE = 250
 
 #: Changes whenever the pictures of an unchanged cell would change.
-VERSION = 2
+VERSION = 3
 
 
 @dataclass(frozen=True)
@@ -39,18 +43,23 @@ class Cell:
     batch: int = 0  # kept out of the key: batches do not change an image beyond tolerance
 
     @property
+    def layout(self) -> Layout:
+        """Which images lie in which shard."""
+        return Layout(self.n_prompts, len(self.seeds), SHARD_SIZE)
+
+    @property
     def images(self) -> int:
         """How many images the cell holds."""
-        return self.n_prompts * len(self.seeds)
+        return self.layout.images
 
     @property
     def shards(self) -> int:
         """How many shards they fill."""
-        return -(-self.images // SHARD_SIZE)
+        return self.layout.shards
 
     def shard(self, k: int) -> range:
-        """Image indices of shard k."""
-        return range(k * SHARD_SIZE, min((k + 1) * SHARD_SIZE, self.images))
+        """Image indices of shard k: a block of prompts at one seed."""
+        return self.layout.shard(k)
 
     @property
     def strength(self) -> float:

@@ -114,7 +114,7 @@ class CellStore:
     def write_shard(
         self, index: int, rows: Sequence[ShardRow], features: Mapping[str, NDArray[Any]]
     ) -> None:
-        """Write shard ``index``: consecutive rows and, per feature name, an array (rows, ...).
+        """Write shard ``index``: rows at one distance and, per feature name, an array (rows, ...).
 
         Errors: ValueError for rows or features that do not fit; UserError on a full disk, which
         leaves the shard missing and the store whole.
@@ -283,11 +283,11 @@ def _pack(name: str, array: NDArray[Any], rows: int) -> bytes:
 
 
 def _check_rows(rows: Sequence[ShardRow]) -> int:
-    """Index of the first row; ValueError unless the rows are a run of consecutive images."""
+    """Index of the first row; ValueError unless every two neighbors are one distance apart."""
     if not rows:
         raise ValueError("given 0 rows, expected at least one")
-    first = rows[0].index
     given = [r.index for r in rows]
-    if given != list(range(first, first + len(rows))):
-        raise ValueError(f"given image numbers {given}, expected a run from {first}")
+    first, step = given[0], given[1] - given[0] if len(given) > 1 else 1
+    if step < 1 or given != list(range(first, first + step * len(rows), step)):
+        raise ValueError(f"given image numbers {given}, expected numbers at one distance")
     return first

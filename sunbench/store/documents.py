@@ -8,6 +8,7 @@ from typing import Any
 
 from sunbench.errors import UserError
 from sunbench.store.decode import decode
+from sunbench.store.layout import Layout
 from sunbench.store.results import ResultRow, Role, check_distinct
 from sunbench.store.timings import TimingRow
 
@@ -212,7 +213,7 @@ class PromptSetKey:
 class CellContent:
     """The part of a cell's content that readers of a run rely on; the cell's key is of all of it.
 
-    shard_size: images of a whole shard.
+    shard_size: prompts of a whole shard.
     """
 
     model: str
@@ -243,12 +244,17 @@ class CellContent:
     @property
     def images(self) -> int:
         """How many images the cell holds."""
-        return self.prompts.n * len(self.seeds)
+        return self.layout.images
 
     @property
     def shards(self) -> int:
         """How many shards they fill."""
-        return -(-self.images // self.shard_size)
+        return self.layout.shards
+
+    @property
+    def layout(self) -> Layout:
+        """Which images lie in which shard."""
+        return Layout(self.prompts.n, len(self.seeds), self.shard_size)
 
 
 @dataclass(frozen=True)

@@ -142,7 +142,7 @@ class Measurement:
         images: list[Tensor] = []
         for k in range(handle.cell.shards):
             shard = handle.cell.shard(k)
-            wanted = [i - shard.start for i in shard if i % seeds == 0 and i < count * seeds]
+            wanted = [at for at, i in enumerate(shard) if i % seeds == 0 and i < count * seeds]
             images += [handle.images(k)[wanted]] if wanted else []
         return torch.cat(images)
 
@@ -156,7 +156,8 @@ class Measurement:
             for start in range(0, len(which), SCORED):
                 images = handle.images(k)[start : start + SCORED]
                 parts.append(self._some_scores(kind, images, which[start : start + SCORED]))
-        return [np.concatenate(column) for column in zip(*parts, strict=True)]
+        order = np.argsort([i for k in range(handle.cell.shards) for i in handle.cell.shard(k)])
+        return [np.concatenate(column)[order] for column in zip(*parts, strict=True)]
 
     def _some_scores(self, kind: Kind, images: Tensor, which: NDArray[np.int64]) -> Scores:
         features = self.scorer.embed(images).cpu().numpy()

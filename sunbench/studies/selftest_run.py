@@ -90,9 +90,10 @@ def _images(side: Side, cell: Recorded, count: int) -> Tensor:
     """The first images of a cell: uint8 (count, 3, H, W)."""
     import torch
 
-    kept, parts, total = Kept(cell, side.path), list[Tensor](), 0
+    kept, images, numbers = Kept(cell, side.path), list[Tensor](), list[int]()
     for k in kept.shards:
-        if total < count:
-            parts.append(read_shard(kept.store, k)[1])
-            total += len(parts[-1])
-    return torch.cat(parts)[:count]
+        wanted = [i for i in kept.layout.shard(k) if i < count]
+        if wanted:
+            images.append(read_shard(kept.store, k)[1][: len(wanted)])
+            numbers += wanted
+    return torch.cat(images)[torch.tensor(numbers).argsort()]

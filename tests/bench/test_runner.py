@@ -55,7 +55,7 @@ def test_a_study_is_cells_of_its_own_prompts_guidance_and_steps(loaded: Any, tmp
     ]
     runner = Runner(loaded, tmp_path, batch=4)
     handles = runner.run(cells)
-    assert runner.new_shards == 8  # six images each, in shards of four
+    assert runner.new_shards == 8  # three prompts each, at two seeds
     assert len({h.store.key for h in handles}) == 4
     assert len({tuple(hashes(h)) for h in handles}) == 1
     pictures = [images(h) for h in handles]
@@ -63,7 +63,7 @@ def test_a_study_is_cells_of_its_own_prompts_guidance_and_steps(loaded: Any, tmp
     assert all((pictures[0] != other).any() for other in pictures[1:])
     nfe = [h.store.read_features(0, "cost")[0, 0] for h in handles]
     assert nfe == [2, 2, 1, 4]
-    assert [r.negative for r in handles[1].store.read_rows(0)] == ["a boat"] * 4
+    assert [r.negative for r in handles[1].store.read_rows(0)] == ["a boat"] * 3
     assert not (tmp_path / "texts").exists()
 
     again = Runner(loaded, tmp_path, batch=4)
@@ -94,7 +94,7 @@ def test_running_out_of_memory_halves_the_batch(
     monkeypatch.setattr("sunbench.bench.runner.generate", small)
     with caplog.at_level(logging.WARNING):
         handle = Runner(loaded, tmp_path / "small", batch=4).make(planned(loaded))
-    assert sizes == [4, 2, 1, 1, 1, 1, 1, 1]
+    assert sizes == [3, 2, 1, 1, 1, 1, 1, 1]
     assert "out of memory: going on with batches of 2" in caplog.text
     assert np.abs(images(handle).astype(int) - whole).max() <= 1
 

@@ -20,7 +20,16 @@ from sunbench.metrics import clip_score, cosine, mean_estimate
 from sunbench.regression.compare import Comparison, compare, save_baseline
 from sunbench.regression.compare_page import markdown, write_page
 from sunbench.regression.tolerances import Tolerance, load_tolerances, tolerance_of
-from sunbench.store import CellStore, ResultRow, Results, Role, RunFolder, ShardRow, key
+from sunbench.store import (
+    CellContent,
+    CellStore,
+    ResultRow,
+    Results,
+    Role,
+    RunFolder,
+    ShardRow,
+    key,
+)
 
 WEIGHTS = "0123abcd"
 TOLERANCES = {
@@ -75,16 +84,16 @@ def content(
 
 def store_cell(folder: Path, cell: dict[str, Any], features: dict[str, Any]) -> None:
     seeds = cell["seeds"]
-    n = cell["prompts"]["n"] * len(seeds)
     store = CellStore(folder / key(cell), cell)
-    for k in range(-(-n // 4)):
-        at = range(4 * k, min(4 * k + 4, n))
+    layout = CellContent.of(cell, "content").layout
+    for k in range(layout.shards):
+        at = layout.shard(k)
         places = [(i, i // len(seeds), seeds[i % len(seeds)]) for i in at]
         rows = [
             ShardRow(i, f"p{p}", s, f"letter {chr(97 + p)}", "", f"noise {p} {s}")
             for i, p, s in places
         ]
-        store.write_shard(k, rows, {name: x[at.start : at.stop] for name, x in features.items()})
+        store.write_shard(k, rows, {name: x[at] for name, x in features.items()})
 
 
 def row(

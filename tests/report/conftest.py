@@ -13,6 +13,7 @@ from run_documents import model_record, run_document
 from timing_rows import timing_row
 
 from sunbench.store import (
+    CellContent,
     CellStore,
     PairRow,
     ResultRow,
@@ -77,9 +78,10 @@ def write_cell(
         )
         for i in range(made["prompts"]["n"] * len(seeds))
     ]
-    for k in range(0, len(rows), 256):
-        part = {n: a[k : k + 256] for n, a in features.items()}
-        store.write_shard(k // 256, rows[k : k + 256], part)
+    layout = CellContent.of(made, "content").layout
+    for k in range(layout.shards):
+        own = layout.shard(k)
+        store.write_shard(k, [rows[i] for i in own], {n: a[own] for n, a in features.items()})
 
 
 def result(model: str, method: str, steps: int, metric: str, value: float, n: int) -> ResultRow:

@@ -169,7 +169,8 @@ def test_a_lost_reference_and_a_lost_shard_are_said(finished: Finished, tmp_path
     run = finished()
     shutil.rmtree(tmp_path / "cache" / "reference_sets")
     shard = next((run.path / "cells").glob("*/shard-00000.json"))
-    shard.unlink()
+    for manifest in shard.parent.glob("shard-*.json"):
+        manifest.unlink()
     models = data_of(write_page(run))["models"]
     notes = [n for m in models for n in m["gallery"]["notes"]]
     lost = [
