@@ -38,6 +38,7 @@ class ReadCell:
     def prompts(self) -> list[str]:
         """The text of each prompt."""
         rows = [r for k in range(self.cell.shards) for r in self.store.read_rows(k)]
+        rows.sort(key=lambda row: row.index)
         return [r.prompt for r in rows[:: len(self.cell.seeds)]]
 
 
