@@ -146,6 +146,16 @@ METHODS: dict[str, MethodEntry] = {
         "ld3",
         "sunbench.methods.ld3.train:train",
     ),
+    "deepcache": MethodEntry(
+        "sunbench.methods.deepcache:deepcache",
+        "arXiv 2312.00858",
+        "DeepCache: DPM-Solver++(2M), two of three steps reuse deep features",
+    ),
+    "tgate": MethodEntry(
+        "sunbench.methods.tgate:tgate",
+        "arXiv 2404.02747",
+        "T-GATE: DPM-Solver++(2M), cross-attention kept and one pass after 40 % of the steps",
+    ),
     "sun": MethodEntry(
         "sunbench.methods.sun.method:sun",
         "arXiv 2312.08887",

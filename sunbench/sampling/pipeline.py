@@ -151,6 +151,10 @@ class PipelineMethod:
         """Two a step under guidance, one without."""
         return settings.steps * (2 if self.guided(settings).guidance_scale > 1 else 1)
 
+    def expected_nfe(self, pipeline: Any, settings: SampleSettings) -> float:
+        """Evaluations of one image as they are known before; the most where images decide."""
+        return self.evaluations(settings)
+
     def prepare(self, pipeline: Any, settings: SampleSettings) -> PipelineSampler:
         """Give the pipeline this method's scheduler."""
         pipeline.scheduler = self.solver.build(pipeline.scheduler.config)
