@@ -97,6 +97,9 @@ class ConsoleProgress:
             f"{images:,} images, {total:,} U-Net evaluations, about {duration(seconds)} if nothing"
             f" is there yet, at most {human(bytes_needed)} of disk"
         )
+        for model in plans:
+            if model.power:
+                self.console.print(Text(model.power), soft_wrap=True)
 
     def planned(self, plans: list[ModelPlan], bytes_needed: int) -> None:
         """Print the plan; start the bar."""

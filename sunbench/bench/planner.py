@@ -37,6 +37,7 @@ class ModelPlan:
     """One model with its prompts and cells; its weights may be held until it is at work.
 
     facts: for run.json, all but the cells. text_bytes: of the embeddings of its prompts.
+    power: the smallest difference that it can show, in words.
     """
 
     card: ModelCard
@@ -47,6 +48,7 @@ class ModelPlan:
     loaded: LoadedModel | None = None
     sources: SourcePlan | None = None
     text_bytes: int = 0
+    power: str = ""
 
     @property
     def nfe(self) -> int:

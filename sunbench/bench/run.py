@@ -18,6 +18,7 @@ from sunbench.bench.feature_extractors import FeatureExtractors
 from sunbench.bench.finished import Receipt
 from sunbench.bench.handles import CellHandle
 from sunbench.bench.planner import ModelPlan, bytes_needed, load_model, metrics_of, plan
+from sunbench.bench.power import add_power
 from sunbench.bench.progress import NoProgress, Progress
 from sunbench.bench.request import Request
 from sunbench.bench.runner import Runner
@@ -77,6 +78,7 @@ class _Run:
         whole = [model.whole for model in plans]
         here, cached = bytes_needed(whole, self.request.keep_images, self.run.path)
         _ensure_room(self.run.path, here, cached)
+        add_power(whole, self.request, self.run.path)
         self.progress.planned(whole, here + cached)
         for model in plans:
             with clock.phase("loading models"):

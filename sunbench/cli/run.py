@@ -140,9 +140,11 @@ def run(
 
 def _print_plan(request: Request, folder: Path) -> None:
     from sunbench.bench.planner import bytes_needed, plan
+    from sunbench.bench.power import add_power
     from sunbench.progress import ConsoleProgress
 
     plans = [model.whole for model in plan(request)]
+    add_power(plans, request, folder)
     ConsoleProgress(out).print_plan(plans, sum(bytes_needed(plans, request.keep_images, folder)))
 
 

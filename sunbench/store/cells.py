@@ -70,10 +70,10 @@ class CellStore:
             self._compare(read_versioned(folder / "cell.json", SCHEMA_VERSION, "`sunbench run`"))
 
     @classmethod
-    def open(cls, folder: Path) -> CellStore:
+    def open(cls, folder: Path, *, repair: bool = True) -> CellStore:
         """The cell that a folder holds, for reading; UserError when it holds none."""
         document = read_versioned(folder / "cell.json", SCHEMA_VERSION, "`sunbench run`")
-        return cls(folder, document["content"])
+        return cls(folder, document["content"], repair=repair)
 
     def _claim(self) -> None:
         """Write ``cell.json``, or compare the one that is there."""

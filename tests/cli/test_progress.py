@@ -40,7 +40,8 @@ def planned(model: str, label: str) -> Any:
 def test_without_a_terminal_there_are_plain_lines():
     screen = Console(width=120, file=io.StringIO(), force_terminal=False)
     cells = [planned("a[/b]c", "first [/b]"), planned("a[/b]c", "second")]
-    model = SimpleNamespace(cells=cells, nfe=160, seconds_per_nfe=0.5, seconds=80.0)
+    facts = {"nfe": 160, "seconds_per_nfe": 0.5, "seconds": 80.0, "power": "8 prompts show [/b]"}
+    model = SimpleNamespace(cells=cells, **facts)
     with ConsoleProgress(screen) as progress:
         progress.planned([model], 1000)  # type: ignore[list-item]
         for cell in cells:
@@ -52,6 +53,7 @@ def test_without_a_terminal_there_are_plain_lines():
     assert "160 U-Net evaluations, about 80 s" in text
     assert "first [/b]: 0% done, 80 s left" in text
     assert "second: 50% done" in text
+    assert "8 prompts show [/b]" in text
     assert "\x1b" not in text
 
 

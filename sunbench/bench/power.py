@@ -1,0 +1,144 @@
+"""What a planned run can show: the smallest difference of methods that its prompts suffice for."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from sunbench.bench.planner import ModelPlan, metrics_of
+from sunbench.bench.request import Request
+from sunbench.errors import UserError
+from sunbench.metrics import PairedMetric
+from sunbench.metrics.comparisons import minimum_detectable_effect
+from sunbench.metrics.registry import MetricChoice, find
+from sunbench.paths import reference_sets
+from sunbench.reference_sets import FLOOR_OFFSET
+from sunbench.store import CellStore, Results, RunFolder
+
+
+@dataclass(frozen=True)
+class Spread:
+    """The standard deviation over prompts of the difference of two methods, and where it is from.
+
+    new_seed: the floor's distance, where it is known.
+    """
+
+    deviation: float
+    new_seed: float | None
+    source: str
+
+
+def add_power(plans: list[ModelPlan], request: Request, out: Path) -> None:
+    """Say in each plan what its prompts suffice for; nothing where no two methods are compared."""
+    for model in plans:
+        choice, comparisons = distance(model, request), planned_comparisons(model)
+        if choice is None or not comparisons:
+            continue
+        spread = _pilot(model, choice, out) or _floor(model, choice)
+        model.power = _sentence(model, choice, comparisons, spread)
+
+
+def distance(model: ModelPlan, request: Request) -> MetricChoice | None:
+    """The paired metric that ranks methods: a network's distance of images, else the first."""
+    paired = [find(name) for name in metrics_of(model.card, request)]
+    paired = [c for c in paired if isinstance(c.metric, PairedMetric)]
+    images = [c for c in paired if c.metric.reads == "images" and c.metric.better == "lower"]
+    return next(iter([*images, *paired]), None)
+
+
+def planned_comparisons(model: ModelPlan) -> int:
+    """How many pairs of methods at equal steps there will be."""
+    counts = Counter(c.cell.steps for c in model.cells if c.role == "candidate" and not c.skip)
+    return sum(n * (n - 1) // 2 for n in counts.values())
+
+
+def _sentence(
+    model: ModelPlan, choice: MetricChoice, comparisons: int, spread: Spread | None
+) -> str:
+    prompts = len(model.prompts)
+    if spread is None:
+        return (
+            f"{model.card.name}: what {prompts} prompts can show is known after a first, smaller"
+            " run into the same folder"
+        )
+    smallest = minimum_detectable_effect(spread.deviation, prompts, comparisons=comparisons)
+    share = f", {smallest / spread.new_seed:.1%} of a new seed's" if spread.new_seed else ""
+    return (
+        f"{model.card.name}: the smallest difference in {choice.label} that {prompts} prompts show"
+        f" between two methods is about {smallest:.2g}{share} (power 0.8,"
+        f" {comparisons} comparison{'s' * (comparisons > 1)}; {spread.source})"
+    )
+
+
+# ------------------------------------------------------------------------------ where from
+
+
+def _pilot(model: ModelPlan, choice: MetricChoice, out: Path) -> Spread | None:
+    """From the comparisons of the run that is already in the folder: their median."""
+    try:
+        results = RunFolder(out).read_results_document()
+    except UserError:
+        return None
+    name = model.card.name
+    own = [p for p in results.pairs if (p.model, p.metric) == (name, choice.label)]
+    known = [(p.detectable, p.n) for p in own if p.detectable is not None]
+    if not known:
+        return None
+    per_unit = {n: minimum_detectable_effect(1.0, n, comparisons=len(own)) for _, n in known}
+    deviation = float(np.median([d / per_unit[n] for d, n in known]))
+    return Spread(deviation, _new_seed(results, name, choice), "from the run in this folder")
+
+
+def _new_seed(results: Results, model: str, choice: MetricChoice) -> float | None:
+    """The floor's distance in a finished run, for metrics that are distances."""
+    rows = (r for r in results.rows if (r.model, r.metric) == (model, choice.label))
+    value = next((r.value for r in rows if r.role == "floor"), None)
+    return value if choice.metric.better == "lower" and value else None
+
+
+def _floor(model: ModelPlan, choice: MetricChoice) -> Spread | None:
+    """From a cached floor of the model: its distances per prompt, as if two were independent."""
+    assert isinstance(choice.metric, PairedMetric)
+    for file in sorted(reference_sets().glob("*/cell.json")):
+        scores = _floor_scores(file.parent, model, choice)
+        if scores is not None and len(scores) > 1:
+            gaps = choice.metric.as_distance(scores)
+            deviation = float(2**0.5 * gaps.std(ddof=1))
+            return Spread(deviation, float(gaps.mean()) or None, "at most, from the cached floor")
+    return None
+
+
+def _floor_scores(folder: Path, model: ModelPlan, choice: MetricChoice) -> np.ndarray | None:
+    """Mean score per prompt of a floor of this model, (prompts,); None for anything else."""
+    try:
+        store = CellStore.open(folder, repair=False)
+        content = store.content
+        floor = min(content["seeds"]) >= FLOOR_OFFSET and content["task"] == "text2image"
+        if not floor or content["model"] != model.card.name:
+            return None
+        parts = [_stored(store, k, choice) for k in store.shards()]
+    except (UserError, KeyError, TypeError, ValueError):
+        return None
+    found = [p for p in parts if p is not None]
+    if not found or len(found) != len(parts):
+        return None
+    seeds = len(content["seeds"])
+    whole = np.concatenate(found).astype(np.float64)
+    return whole[: len(whole) // seeds * seeds].reshape(-1, seeds).mean(1)
+
+
+def _stored(store: CellStore, shard: int, choice: MetricChoice) -> np.ndarray | None:
+    """A paired metric's scores of a shard, against whichever reference."""
+    like = choice.feature_name("x" * 8, "x" * 12)
+    network, key_at = choice.net is not None, len(like) - 8
+    ours = (
+        n
+        for n in store.feature_names(shard)
+        if n.startswith("paired-")
+        and n[19 : key_at if network else None] == like[19 : key_at if network else None]
+    )
+    name = next(ours, None)
+    return None if name is None else store.read_features(shard, name)
