@@ -27,8 +27,9 @@ log = logging.getLogger(__name__)
 
 #: Seconds of a short pass where the caller sets none.
 SHORT_SECONDS = 15.0
-#: The share of a short pass that goes to batch 1.
-SINGLE_SHARE = 1 / 3
+#: Batch 1 may take so many seconds of a short pass, or its whole budget where that is more: its
+#: five rounds come first, a larger batch takes what is left.
+SINGLE_SECONDS = 15.0
 #: Rounds that a short pass at a larger batch needs, its warm-up included.
 BATCH_ROUNDS = 4
 
@@ -151,7 +152,7 @@ class _Pass:
 
     def run(self) -> None:
         """Batch 1, then the run's batch or the largest that there is time for."""
-        round_seconds = self._time(1, self.left * SINGLE_SHARE)
+        round_seconds = self._time(1, max(self.left, SINGLE_SECONDS))
         batch = self.settings.batch
         if self.level.bounded:
             batch = min(batch, int(self.left / (BATCH_ROUNDS * round_seconds)))
@@ -171,7 +172,7 @@ class _Pass:
         seconds = max((time.perf_counter() - began) / self.warm_up, 1e-9)
         rounds = self.settings.rounds or self.level.rounds
         if self.level.bounded:
-            rounds = max(1, min(rounds, int(budget / seconds)))
+            rounds = max(1, min(rounds, int(budget / seconds) - self.warm_up))
         turns = timed_rounds(methods, inputs, rounds)
         self.batches.append(BatchTurns(batch, self.warm_up, methods, turns, peaks))
         return seconds

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -137,11 +138,21 @@ def test_a_method_that_fails_has_no_row_and_the_log_says_why(loaded, caplog):
     assert "b at 1 steps is not timed at batch 1: latents are not finite" in caplog.text
 
 
-def test_a_short_pass_without_time_has_one_round_at_batch_1(loaded):
+def test_a_short_pass_without_time_has_one_round_at_batch_1(loaded, monkeypatch):
+    module = importlib.import_module("sunbench.timing.measure")  # the package has a function of it
+    monkeypatch.setattr(module, "SINGLE_SECONDS", 0.0)
     settings = TimingSettings(16, batch=8, budget_seconds=0.0)
     rows = measure(loaded, methods(loaded), settings, "short")
     assert {(r.batch, r.rounds, r.warm_up) for r in rows} == {(1, 1, 1)}
     assert all("1 timed round, too few for quartiles" in r.flags for r in rows)
+
+
+def test_a_short_pass_has_five_rounds_at_batch_1_whatever_the_runs_share(loaded):
+    """A twentieth of a short run once left two rounds, and every speed-up was flagged."""
+    settings = TimingSettings(16, batch=8, budget_seconds=0.0)
+    rows = measure(loaded, methods(loaded), settings, "short")
+    assert {(r.batch, r.rounds, r.warm_up) for r in rows} == {(1, 5, 1)}
+    assert not any("too few" in flag for r in rows for flag in r.flags)
 
 
 def test_a_short_pass_with_time_takes_the_runs_batch_too(loaded):
