@@ -230,6 +230,7 @@ class DeepCache(PipelineMethod):
     interval: int = INTERVAL
     branch: int = BRANCH
     nfe_varies: ClassVar[bool] = True
+    fixed_layers: ClassVar[bool] = False
 
     def content(self, pipeline: Any, settings: SampleSettings) -> dict[str, Any]:
         """For the cell's key."""

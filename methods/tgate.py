@@ -101,6 +101,7 @@ class TGate(SelectiveMethod):
 
     share: float = GATE
     nfe_varies: ClassVar[bool] = False
+    fixed_layers: ClassVar[bool] = False
 
     def gate(self, settings: SampleSettings) -> int:
         """Number of guided steps: at least one."""

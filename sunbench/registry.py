@@ -7,7 +7,7 @@ whose entries are callables without arguments that return a ``sunbench.sampling.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import import_module
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -225,6 +225,20 @@ METHODS: dict[str, MethodEntry] = {
 }
 
 
+@dataclass(frozen=True)
+class Wrapper:
+    """What ``PREFIX:METHOD`` makes of a method: target is called with it."""
+
+    target: str  # "module:callable"
+    summary: str
+
+
+WRAPPERS = {
+    "compile": Wrapper("sunbench.methods.wrapped:compiled", "its U-Net compiled"),
+    "int8": Wrapper("sunbench.methods.wrapped:int8", "its weights in int8 (torchao)"),
+}
+
+
 def methods() -> dict[str, MethodEntry]:
     """All methods by name, those of other packages included."""
     outside = {
@@ -236,9 +250,13 @@ def methods() -> dict[str, MethodEntry]:
 
 def method_entry(name: str) -> MethodEntry:
     """The method's row in the table; ``UserError`` with the nearest match for an unknown name."""
-    table = methods()
+    table, (prefix, colon, inner) = methods(), name.partition(":")
+    if colon and prefix in WRAPPERS:
+        entry = method_entry(inner)
+        return replace(entry, summary=f"{entry.summary}; {WRAPPERS[prefix].summary}", trainer="")
     if name not in table:
-        raise unknown("method", name, table)
+        known = [f"{p}:{inner}" for p in WRAPPERS] if colon and inner in table else table
+        raise unknown("method", name, known)
     return table[name]
 
 
@@ -254,7 +272,12 @@ def method(
     those of methods that share their weights count too, the most specific first.
     model: what it will run on, to find the weights that were trained on just this model.
     """
-    entry = method_entry(name)
+    entry, (prefix, colon, inner) = method_entry(name), name.partition(":")
+    if colon and prefix in WRAPPERS:
+        wrapped: Method = _target(WRAPPERS[prefix].target)(
+            method(inner, weights=weights, model=model)
+        )
+        return wrapped
     ready: Method = _target(entry.target)()
     take = getattr(ready, "with_weights", None)  # methods from outside need not have it
     if take is not None:

@@ -113,6 +113,8 @@ class PipelineMethod:
     training: ClassVar[str] = "none"
     #: Whether evaluations depend on more than the settings, so that ``evaluations`` is the most.
     nfe_varies: ClassVar[bool] = False
+    #: Whether the same layers run at every step.
+    fixed_layers: ClassVar[bool] = True
 
     @property
     def negative_prompts(self) -> bool:
