@@ -189,6 +189,42 @@ METHODS: dict[str, MethodEntry] = {
         "LCM-LoRA with guidance 1.5 on top: negative prompts, two passes a step",
         "lcm-lora",
     ),
+    "tcd-lora": MethodEntry(
+        "sunbench.methods.adapters.method:tcd_lora",
+        "arXiv 2402.19159",
+        "TCD-LoRA: trajectory consistency, TCD's scheduler at eta 0.3",
+        "tcd-lora",
+    ),
+    "pcm-lora": MethodEntry(
+        "sunbench.methods.adapters.method:pcm_lora",
+        "arXiv 2405.18407",
+        "PCM-LoRA: consistency in phases, DDIM, one pass a step",
+        "pcm-lora",
+    ),
+    "pcm-lora-cfg": MethodEntry(
+        "sunbench.methods.adapters.method:pcm_lora_cfg",
+        "arXiv 2405.18407",
+        "PCM-LoRA for normal guidance: negative prompts, two passes a step",
+        "pcm-lora-cfg",
+    ),
+    "hyper-sd": MethodEntry(
+        "sunbench.methods.adapters.method:hyper_sd",
+        "arXiv 2404.13686",
+        "Hyper-SD: a published LoRA per number of steps (1, 2, 4, 8), DDIM trailing",
+        "hyper-sd",
+    ),
+    "hyper-sd-cfg": MethodEntry(
+        "sunbench.methods.adapters.method:hyper_sd_cfg",
+        "arXiv 2404.13686",
+        "Hyper-SD's LoRAs that keep guidance (8, 12 steps): negative prompts, two passes a step",
+        "hyper-sd-cfg",
+    ),
+    "flash-sd": MethodEntry(
+        "sunbench.methods.adapters.method:flash_sd",
+        "arXiv 2406.02347",
+        "Flash Diffusion: a published LoRA for 4 steps, LCM's scheduler",
+        "flash-sd",
+    ),
     "guided-distill": MethodEntry(
         "sunbench.methods.guided_distill.method:guided_distill",
         "arXiv 2210.03142",
@@ -233,6 +269,9 @@ class Wrapper:
     summary: str
 
 
+#: ``lora:WEIGHTS@SCHEDULER(settings)`` is a method that its name tells.
+LORA, ADAPTER = "lora", "sunbench.methods.adapters.method:named"
+
 WRAPPERS = {
     "compile": Wrapper("sunbench.methods.wrapped:compiled", "its U-Net compiled"),
     "int8": Wrapper("sunbench.methods.wrapped:int8", "its weights in int8 (torchao)"),
@@ -254,6 +293,9 @@ def method_entry(name: str) -> MethodEntry:
     if colon and prefix in WRAPPERS:
         entry = method_entry(inner)
         return replace(entry, summary=f"{entry.summary}; {WRAPPERS[prefix].summary}", trainer="")
+    if prefix == LORA:
+        _target("sunbench.methods.adapters.spec:parse")(name)
+        return MethodEntry(ADAPTER, "", "a LoRA that its name tells")
     if name not in table:
         known = [f"{p}:{inner}" for p in WRAPPERS] if colon and inner in table else table
         raise unknown("method", name, known)
@@ -278,7 +320,8 @@ def method(
             method(inner, weights=weights, model=model)
         )
         return wrapped
-    ready: Method = _target(entry.target)()
+    make = _target(entry.target)
+    ready: Method = make(name) if prefix == LORA else make()
     take = getattr(ready, "with_weights", None)  # methods from outside need not have it
     if take is not None:
         chosen = _explicit(name, entry, weights or {}, "" if model is None else model.name)

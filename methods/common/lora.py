@@ -72,8 +72,10 @@ class LoraLayer:
     scale: float
 
 
-def lora_layers(path: Path, unet: nn.Module) -> list[LoraLayer]:
+def lora_layers(path: Path, unet: nn.Module, *, alpha_is_rank: bool = False) -> list[LoraLayer]:
     """The layers of a LoRA for a U-Net; reads names, shapes and alphas only.
+
+    alpha_is_rank: the scale is 1 where the file has no alpha.
 
     Raises UserError in one line for a pickle, text-encoder layers, another architecture, missing
     factors and missing alphas.
@@ -88,6 +90,9 @@ def lora_layers(path: Path, unet: nn.Module) -> list[LoraLayer]:
     alphas = _alphas(path, header)
     modules = {name: module for name, module in unet.named_modules() if hasattr(module, "weight")}
     flat = {name.replace(".", "_"): name for name in modules}
+    if alpha_is_rank:
+        ranks = {DOWN.fullmatch(key)["layer"]: float(header[key][0]) for key in names}  # type: ignore[index]
+        alphas = {**ranks, **alphas} if "" not in alphas else alphas
     layers = [_layer(path, key, header, flat, alphas) for key in names]
     _check_fit(path, layers, modules, header)
     _check_rest(path, layers, header)
@@ -151,9 +156,10 @@ def _check_fit(
     path: Path, layers: list[LoraLayer], modules: Mapping[str, Any], header: Header
 ) -> None:
     strays = [layer.module for layer in layers if layer.module not in modules]
+    family = _family(header, modules)
     if strays:
         raise UserError(
-            f"{path}: LoRA for another architecture, the U-Net has no place for {len(strays)} of"
+            f"{path}: LoRA for {family}, the U-Net has no place for {len(strays)} of"
             f" {len(layers)} layers, such as {min(strays)}"
         )
     for layer in layers:
@@ -162,9 +168,22 @@ def _check_fit(
         fits = math.prod(down[1:]) == math.prod(shape[1:]) and up[0] == shape[0]
         if not fits or math.prod(up[1:]) != down[0]:
             raise UserError(
-                f"{path}: LoRA for another architecture, {layer.module} is {up} x {down},"
+                f"{path}: LoRA for {family}, {layer.module} is {up} x {down},"
                 f" the U-Net's weight {shape}"
             )
+
+
+#: Families of U-Nets by the width of their text embeddings.
+WIDTHS = {768: "Stable Diffusion 1", 1024: "Stable Diffusion 2", 2048: "Stable Diffusion XL"}
+
+
+def _family(header: Header, modules: Mapping[str, Any]) -> str:
+    """What a LoRA that does not fit is for, by what its cross-attentions read."""
+    downs = (k for k in header if DOWN.fullmatch(k) and re.search(r"attn2[._]to_k", k))
+    widths = {math.prod(header[k][1:]) for k in downs}
+    own = {tuple(m.weight.shape)[1] for n, m in modules.items() if n.endswith("attn2.to_k")}
+    known = [WIDTHS[w] for w in widths - own if w in WIDTHS]
+    return known[0] if known else "another architecture"
 
 
 def _check_rest(path: Path, layers: list[LoraLayer], header: Header) -> None:
@@ -189,9 +208,9 @@ def _delta(up: Tensor, down: Tensor, scale: float, weight: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def with_lora(unet: Any, path: Path) -> Any:
+def with_lora(unet: Any, path: Path, *, alpha_is_rank: bool = False) -> Any:
     """A copy of a U-Net with a LoRA merged in, in float32; all else is shared with the original."""
-    layers = lora_layers(path, unet)
+    layers = lora_layers(path, unet, alpha_is_rank=alpha_is_rank)
     own = sharing_copy(unet)
     tensors = load_weights(path)
     for layer in layers:

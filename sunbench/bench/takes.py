@@ -46,6 +46,7 @@ def takes(model: str, method: Any, pipeline: Any) -> TrainingRequirements:
         base=(document or {}).get("base"),
         **{name: cost.get(name) for name in COST},
         document=document,
+        licence=getattr(method, "licence", None) or None,
     )
 
 

@@ -34,8 +34,9 @@ COMPARE, PROMPTS, TASK, MEASURE, MACHINE, OUTPUT = (
 
 
 def names(text: str) -> tuple[str, ...]:
-    """Comma-separated names; commas in brackets, as of ``fd[a,b]``, don't separate."""
-    return tuple(t.strip() for t in re.split(r",(?![^\[]*\])", text) if t.strip())
+    """Comma-separated names; commas in brackets, of ``fd[a,b]`` or ``x(a,b)``, don't separate."""
+    parts = re.split(r",(?![^\[]*\])(?![^(]*\))", text)
+    return tuple(part.strip() for part in parts if part.strip())
 
 
 def numbers(text: str, what: str) -> tuple[int, ...]:

@@ -47,6 +47,8 @@ class PipelineSampler:
         """counted: the network whose evaluations count, where it is not the pipeline's U-Net."""
         self.pipeline, self.settings = task_pipeline(pipeline, settings.task), settings
         self.counted = counted or self.pipeline.unet
+        #: Further arguments of the pipeline's call, such as eta.
+        self.more: dict[str, Any] = {}
         self._nfe = 0.0
 
     @torch.no_grad()
@@ -66,6 +68,7 @@ class PipelineSampler:
                 output_type="latent",
                 return_dict=False,
                 **given,
+                **self.more,
             )[0]
         self._nfe = counter.rows / len(batch)
         if not bool(torch.isfinite(out).all()):

@@ -140,6 +140,7 @@ class TrainingRequirements:
 
     training: "none", "once a base" or "once a model". base: the model that its weights were trained
     on. parameters, images, seconds: what the training cost. document: the weights' training.json.
+    licence: what the repository of published weights states.
     """
 
     model: str
@@ -151,6 +152,7 @@ class TrainingRequirements:
     images: float | None = None
     seconds: float | None = None
     document: dict[str, Any] | None = None
+    licence: str | None = None
 
     def to_json(self) -> dict[str, Any]:
         """The record as a JSON-able object."""

@@ -16,6 +16,9 @@ from sunbench.methods.common.lora import sharing_copy, targeted, write_lora
 from sunbench.methods.common.students import student_config
 from sunbench.methods.lcm.lora import TARGETS
 
+#: Published LoRAs that a card runs.
+ADAPTERS = ("tcd-lora", "pcm-lora", "pcm-lora-cfg", "hyper-sd", "hyper-sd-cfg", "flash-sd")
+
 
 def student(unet: Any, folder: Path, seed: int) -> Path:
     """A random w-conditioned U-Net beside the given one, as a diffusers folder."""
@@ -73,5 +76,9 @@ def write(unet: Any, folder: Path) -> dict[str, Path]:
         "lcm-lora": lora(unet, folder / "lcm-lora.safetensors", TARGETS, 1),
         "boostdiff-lora": lora(unet, folder / "boostdiff-lora.safetensors", ATTENTION, 2),
         "boostdiff-bitfit": biases(unet, folder / "boostdiff-bitfit.safetensors", 3),
+        **{
+            name: lora(unet, folder / f"{name}.safetensors", TARGETS, 5 + k)
+            for k, name in enumerate(ADAPTERS)
+        },
         **tables(folder),
     }
