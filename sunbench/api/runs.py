@@ -8,12 +8,11 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from sunbench.api.device import best_device
 from sunbench.bench import Request
-from sunbench.errors import UserError
-from sunbench.paths import cell_folder
+from sunbench.errors import UserError, unknown
 from sunbench.report.answer import Pick, answer, picks
 from sunbench.report.choice import default_distance
 from sunbench.report.data import RunData, models, read_run
-from sunbench.store import CellContent, CellStore, RunFolder
+from sunbench.store import CellReader, RunFolder, readers
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -84,14 +83,27 @@ class Run:
         """
         from PIL import Image
 
-        place = _Place.of(self.folder, model or self.models[0])
-        number = place.prompt_number(prompt)
-        pixels = place.pixels(number, seed)
+        cells = self._readers(model or self.models[0])
+        number = _prompt_number(cells[0], prompt)
+        index = number * cells[0].seeds + _seed_number(cells[0], seed)
+        names = ("reference" if c.record.role == "reference" else c.name for c in cells)
+        images = ((name, c.row(index).image) for name, c in zip(names, cells, strict=True))
+        pixels = {name: image for name, image in images if image is not None}
         if not pixels:
             raise UserError(
                 f"{self.folder.path}: given no stored images, expected a run that kept them"
             )
         return {name: Image.fromarray(image) for name, image in pixels.items()}
+
+    def _readers(self, model: str) -> list[CellReader]:
+        """The cells of a model that were sampled, reference first."""
+        records = {m.name: m for m in self.folder.read_run().models}
+        if model not in records:
+            raise unknown("model of this run", model, records)
+        cells = readers(self.folder.path, records[model])
+        if not cells:
+            raise UserError(f"{model}: given no sampled cells, expected a finished run")
+        return cells
 
     def figure(self, model: str | None = None, metric: str | None = None) -> Figure:
         """Distance against latency per image, as a matplotlib figure."""
@@ -111,62 +123,25 @@ class Run:
         return write_page(self.folder)
 
 
-class _Place:
-    """Where the images of one model are."""
+def _prompt_number(cell: CellReader, prompt: str | int) -> int:
+    """The number of a prompt by its text or number."""
+    count = cell.about.prompts.n
+    if isinstance(prompt, int):
+        if not 0 <= prompt < count:
+            raise UserError(f"given prompt {prompt}, expected 0 to {count - 1}")
+        return prompt
+    for row in cell.rows():
+        if row.prompt == prompt:
+            return row.index // cell.seeds
+    raise UserError(f"given prompt {prompt!r}, expected one of the run's {count} prompts")
 
-    def __init__(self, name: str, cells: dict[str, CellStore]) -> None:
-        self.name, self.cells = name, cells
-        self.first = next(iter(cells.values()))
-        self.layout = CellContent.of(self.first.content, "content").layout
 
-    @classmethod
-    def of(cls, run: RunFolder, model: str) -> _Place:
-        """The cells of a model that were sampled, reference first."""
-        from sunbench.errors import unknown
-
-        entries = {m.name: m.cells for m in run.read_run().models}
-        if model not in entries:
-            raise unknown("model of this run", model, entries)
-        sampled = [e for e in entries[model] if e.skip is None]
-        shown = [e for e in sampled if e.role in ("reference", "candidate")]
-        cells = {}
-        for entry in sorted(shown, key=lambda e: e.role != "reference"):
-            about = entry.about
-            folder = cell_folder(run.path, entry.role, entry.key)
-            candidate = f"{about.method} at {about.steps} steps"
-            name = "reference" if entry.role == "reference" else candidate
-            cells[name] = CellStore(folder, entry.content)
-        if not cells:
-            raise UserError(f"{model}: given no sampled cells, expected a finished run")
-        return cls(model, cells)
-
-    def prompt_number(self, prompt: str | int) -> int:
-        """The number of a prompt by its text or number."""
-        content = self.first.content
-        count, seeds = content["prompts"]["n"], len(content["seeds"])
-        if isinstance(prompt, int):
-            if not 0 <= prompt < count:
-                raise UserError(f"given prompt {prompt}, expected 0 to {count - 1}")
-            return prompt
-        for k in range(self.layout.shards):
-            for row in self.first.read_rows(k):
-                if row.prompt == prompt:
-                    return int(row.index) // seeds
-        raise UserError(f"given prompt {prompt!r}, expected one of the run's {count} prompts")
-
-    def pixels(self, prompt: int, seed: int | None) -> dict[str, Any]:
-        """Stored pixels of a prompt by the name of the cell."""
-        content = self.first.content
-        seeds = content["seeds"]
-        if seed is not None and seed not in seeds:
-            raise UserError(f"given seed {seed}, expected one of {', '.join(map(str, seeds))}")
-        index = prompt * len(seeds) + (0 if seed is None else seeds.index(seed))
-        (k, at), out = self.layout.place(index), {}
-        for name, store in self.cells.items():
-            row = store.read_rows(k, images=True)[at]
-            if row.image is not None:
-                out[name] = row.image
-        return out
+def _seed_number(cell: CellReader, seed: int | None) -> int:
+    """The place of a seed among those of each prompt; the first by default."""
+    seeds = cell.about.seeds
+    if seed is not None and seed not in seeds:
+        raise UserError(f"given seed {seed}, expected one of {', '.join(map(str, seeds))}")
+    return 0 if seed is None else seeds.index(seed)
 
 
 def load(folder: str | Path) -> Run:

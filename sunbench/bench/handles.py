@@ -91,26 +91,6 @@ def read_shard(store: CellStore, k: int) -> Shard:
     return rows, stacked(rows, store.folder)
 
 
-def check_prompts(cell: Cell, mine: list[ShardRow], theirs: list[ShardRow]) -> None:
-    """Floor and reference must show the same prompts in the same order, from any noise."""
-    for a, b in zip(mine, theirs, strict=True):
-        if (a.index, a.prompt_id) != (b.index, b.prompt_id):
-            raise UserError(
-                f"{cell.label}, image {a.index}: prompt {a.prompt_id},"
-                f" expected its reference's prompt {b.prompt_id}"
-            )
-
-
-def check_pairs(cell: Cell, mine: list[ShardRow], theirs: list[ShardRow]) -> None:
-    """Reference and candidate must show the same prompts from the same noise, in the same order."""
-    for a, b in zip(mine, theirs, strict=True):
-        if (a.index, a.prompt_id, a.noise_hash) != (b.index, b.prompt_id, b.noise_hash):
-            raise UserError(
-                f"{cell.label}, image {a.index}: prompt {a.prompt_id} from noise {a.noise_hash},"
-                f" expected its reference's prompt {b.prompt_id} from noise {b.noise_hash}"
-            )
-
-
 def stacked(rows: list[ShardRow], where: Path) -> Tensor:
     """Stored images: uint8 (B, 3, H, W)."""
     images = [r.image for r in rows if r.image is not None]

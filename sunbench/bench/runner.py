@@ -19,13 +19,13 @@ from sunbench.bench.batches import BatchSize
 from sunbench.bench.cells import PlannedCell
 from sunbench.bench.clock import Clock
 from sunbench.bench.feature_extractors import FeatureExtractors
-from sunbench.bench.handles import LATENTS, CellHandle, check_pairs, check_prompts
+from sunbench.bench.handles import LATENTS, CellHandle
 from sunbench.bench.writer import PENDING_SHARDS, Encoded, ShardWriter
 from sunbench.errors import CannotSample, UserError
 from sunbench.metrics.unmasked_psnr import unmasked_psnr
 from sunbench.paths import cell_folder
 from sunbench.sampling import Generated, Given, Sampler, TextCache, generate
-from sunbench.store import CellStore, ShardRow
+from sunbench.store import CellStore, ShardRow, mispaired
 
 if TYPE_CHECKING:
     from sunbench.models import LoadedModel
@@ -232,8 +232,9 @@ class Runner:
         with self.clock.phase("reading the reference"):
             theirs, images = reference.decoded(k)
             other = {"images": images, "latents": reference.latents(k)}
-        check = check_prompts if handle.planned.role == "floor" else check_pairs
-        check(handle.cell, rows, theirs)
+        problem = mispaired(rows, theirs, noise=handle.planned.role != "floor")
+        if problem is not None:
+            raise UserError(f"{handle.cell.label}, {problem}")
         pairs = {name: (x, other[name].to(x.device)) for name, x in pairable.items()}
         with self.clock.phase("paired metrics"):
             return self.batch.attempt(partial(self.extractors.paired, pairs, reference.store.key))

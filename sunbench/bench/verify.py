@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from sunbench.bench.claim import read_marker
-from sunbench.bench.handles import check_pairs
 from sunbench.bench.recompute import recompute
 from sunbench.errors import UserError
 from sunbench.metrics.registry import find
@@ -16,6 +15,7 @@ from sunbench.paths import cell_folder
 from sunbench.sampling import Cell
 from sunbench.store import (
     CellContent,
+    CellReader,
     CellRecord,
     CellStore,
     ModelRecord,
@@ -23,6 +23,7 @@ from sunbench.store import (
     RunDocument,
     RunFolder,
     key,
+    mispaired,
     sha256_file,
 )
 from sunbench.timing.rows import derived_again
@@ -113,19 +114,16 @@ def _pairs(path: Path, model: ModelRecord, whole: dict[str, bool]) -> Iterator[s
     reference = model.of_role("reference")
     if reference is None or not whole.get(reference.key):
         return
-    theirs = _open(path, reference)
     for record in model.cells:
         if record.role == "candidate" and whole.get(record.key):
-            mine, cell = _open(path, record), Cell.from_content(record.content)
             try:
-                for k in range(record.about.shards):
-                    check_pairs(cell, mine.read_rows(k), theirs.read_rows(k))
-            except (UserError, ValueError) as error:
+                problem = mispaired(
+                    CellReader(record, path).rows(), CellReader(reference, path).rows()
+                )
+            except UserError as error:
                 yield str(error)
-
-
-def _open(path: Path, record: CellRecord) -> CellStore:
-    return CellStore(cell_folder(path, record.role, record.key), record.content, repair=False)
+            else:
+                yield from () if problem is None else (f"{record.label}, {problem}",)
 
 
 def _values(path: Path, document: RunDocument, results: Results) -> Iterator[str]:

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 
-from sunbench.bench.per_image import Kept, Recorded
 from sunbench.errors import UserError
 from sunbench.metrics import Estimate, fd_estimate
 from sunbench.metrics.registry import find as find_metric
@@ -17,7 +16,7 @@ from sunbench.paper.catalogue import Entry, PaperModel, Row
 from sunbench.paper.numbers import Printed, printed
 from sunbench.paper.plan import ModelMap
 from sunbench.paper.runs import PartRun, label_of
-from sunbench.store import ResultRow, RunFolder
+from sunbench.store import CellReader, CellRecord, ResultRow, RunFolder
 
 #: The paper prints cosines, our clip_score is 100 times that.
 SCALE = {"fid": 1.0, "clip": 100.0}
@@ -119,11 +118,11 @@ def _value(
 # ------------------------------------------------------------------------------ across runs
 
 
-def _recorded(run: Path, model: str, role: str, key: str | None) -> Recorded:
+def _recorded(run: Path, model: str, role: str, key: str | None) -> CellRecord:
     for entry in RunFolder(run).read_run().models:
         for c in entry.cells:
             if entry.name == model and c.role == role and key in (None, c.key):
-                return Recorded(c.role, c.key, c.label, c.content, c.skip, {})
+                return c
     raise UserError(f"{run}: no {role} of {model} in its run.json; run it again")
 
 
@@ -133,15 +132,13 @@ def across(reference_run: Path, run: Path, row: ResultRow) -> Estimate:
     The two runs show the same prompts at the same seeds, so they stay paired.
     """
     net = find_metric(row.metric).net
-    reference = Kept(_recorded(reference_run, row.model, "reference", None), reference_run)
-    candidate = Kept(_recorded(run, row.model, "candidate", row.key), run)
+    reference = CellReader(_recorded(reference_run, row.model, "reference", None), reference_run)
+    candidate = CellReader(_recorded(run, row.model, "candidate", row.key), run)
     shared = reference.names(f"embed-{net}-") & candidate.names(f"embed-{net}-")
     for name in sorted(shared):
         a, b = reference.feature(name), candidate.feature(name)
         if a is not None and b is not None:
-            seeds = len(reference.cell.content["seeds"])
-            clusters = np.arange(len(a)) // seeds
-            return fd_estimate(a, b, clusters)
+            return fd_estimate(a, b, np.arange(len(a)) // reference.seeds)
     raise UserError(f"{run}: {row.name} and its reference have no features of {net} in common")
 
 

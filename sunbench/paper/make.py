@@ -14,7 +14,7 @@ from sunbench.paper.cells import cells, floors
 from sunbench.paper.page import Page
 from sunbench.paper.plan import Job, ModelMap, Options, jobs, map_models, request_of
 from sunbench.paper.runs import PartRun, refused, run_job
-from sunbench.paper.sheets import ImageSheet, RunImages, by_rows, by_variants, negative_jobs
+from sunbench.paper.sheets import ImageSheet, by_rows, by_variants, negative_jobs
 from sunbench.paper.table import page
 from sunbench.store import RunFolder
 
@@ -63,7 +63,7 @@ class Figures:
         self._check(needed)
         if self.entry.layout == "negatives":
             return self._negatives(needed[0])
-        parts = {job.part.name: RunImages(self.finished(job)) for job in needed}
+        parts = {job.part.name: self.finished(job) for job in needed}
         return by_rows(self.entry, self.models, parts)
 
     def _check(self, needed: list[Job]) -> None:
@@ -83,7 +83,7 @@ class Figures:
         runs = negative_jobs(self.entry, models, job, rows, self.options)
         words = self.entry.zoo_negatives if models.small else self.entry.negatives
         variants = [
-            (f"not: {negative}" if negative else "no negative", RunImages(self.finished(one)))
+            (f"not: {negative}" if negative else "no negative", self.finished(one))
             for negative, one in zip(words, runs, strict=True)
         ]
         return by_variants(
@@ -100,7 +100,7 @@ class Figures:
             )
         tasks = [self._task_job(t) for t in self.entry.tasks if t in known]
         self._check(tasks)
-        variants = [(job.request.task, RunImages(self.finished(job))) for job in tasks]
+        variants = [(job.request.task, self.finished(job)) for job in tasks]
         note = f"Not run by this version: {', '.join(lacking)}." if lacking else ""
         return by_variants(self.entry, self.models, variants, note)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 from sunbench.bench import Request
@@ -13,7 +14,7 @@ from sunbench.errors import UserError
 from sunbench.metrics.registry import find as find_metric
 from sunbench.models import ModelCard
 from sunbench.paper.plan import Job, Options
-from sunbench.store import ResultRow, RunDocument, RunFolder
+from sunbench.store import CellReader, ModelRecord, ResultRow, RunDocument, RunFolder, readers
 from sunbench.store.decode import decode
 
 #: Settings in which a finished run that is used again must agree with the user's.
@@ -29,6 +30,32 @@ class PartRun:
     request: Request
     rows: tuple[ResultRow, ...] = ()
     absent: str | None = None
+
+    @cached_property
+    def models(self) -> dict[str, ModelRecord]:
+        """What run.json says of each model."""
+        if self.absent is not None:
+            return {}
+        return {m.name: m for m in RunFolder(self.job.folder).read_run().models}
+
+    def _readers(self, model: str, role: str) -> list[CellReader]:
+        own = readers(self.job.folder, self.models[model]) if model in self.models else []
+        return [c for c in own if c.record.role == role]
+
+    def reference(self, model: str) -> CellReader | None:
+        """The model's 25-step set."""
+        return next(iter(self._readers(model, "reference")), None)
+
+    def candidate(self, model: str, method: str, steps: int) -> CellReader | None:
+        """A candidate that was sampled."""
+        places = ((c, (c.about.method, c.about.steps)) for c in self._readers(model, "candidate"))
+        return next((c for c, place in places if place == (method, steps)), None)
+
+    def why_not(self, model: str, method: str) -> str:
+        """Why a method has no images here."""
+        cells = self.models[model].cells if model in self.models else ()
+        skips = [c.skip for c in cells if c.skip is not None and c.about.method == method]
+        return self.absent or next(reversed(skips), "its images are not in this run")
 
 
 def label_of(card: ModelCard, metric: str) -> str:

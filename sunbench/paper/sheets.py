@@ -21,9 +21,7 @@ from sunbench.paper.catalogue import Entry
 from sunbench.paper.plan import SHEET_PROMPTS, Job, ModelMap, Options, request_of
 from sunbench.paper.runs import PartRun
 from sunbench.prompts import Prompt
-from sunbench.report.html.gallery import cells as kept_cells
-from sunbench.report.shards import CellFiles
-from sunbench.store import ModelRecord, RunFolder, write_atomic
+from sunbench.store import CellReader, write_atomic
 from sunbench.store.files import make_folder
 
 Image = NDArray[np.uint8]
@@ -59,57 +57,24 @@ class ImageSheet:
 # ------------------------------------------------------------------------------ reading
 
 
-class RunImages:
-    """The images of one finished run, by model, method and steps."""
-
-    def __init__(self, run: PartRun) -> None:
-        self.run = run
-        self.models: dict[str, list[CellFiles]] = {}
-        self.skips: dict[tuple[str, str], str] = {}
-        if run.absent is None:
-            for model in RunFolder(run.job.folder).read_run().models:
-                self._add(run.job.folder, model)
-
-    def _add(self, folder: Path, model: ModelRecord) -> None:
-        self.models[model.name] = kept_cells(folder, model.cells)
-        for c in model.cells:
-            if c.skip is not None:
-                self.skips[model.name, c.about.method] = c.skip
-
-    def truth(self, model: str) -> CellFiles | None:
-        """The model's 25-step set."""
-        return next((c for c in self.models.get(model, []) if c.role == "reference"), None)
-
-    def cell(self, model: str, method: str, steps: int) -> CellFiles | None:
-        """A candidate."""
-        mine = (c for c in self.models.get(model, []) if c.role == "candidate")
-        return next((c for c in mine if (c.method, c.steps) == (method, steps)), None)
-
-    def why_not(self, model: str, method: str) -> str:
-        """Why a method has no images here."""
-        return (
-            self.run.absent or self.skips.get((model, method)) or "its images are not in this run"
-        )
-
-
-def chosen(cell: CellFiles, prompts: int = SHEET_PROMPTS) -> list[int]:
+def chosen(cell: CellReader, prompts: int = SHEET_PROMPTS) -> list[int]:
     """Image numbers of a few prompts spread over the set, the first seed of each."""
     total = cell.images // cell.seeds
     spread = np.linspace(0, total - 1, min(prompts, total)).astype(int)
     return [int(i) * cell.seeds for i in dict.fromkeys(spread.tolist())]
 
 
-def images_of(cell: CellFiles | None, indices: Sequence[int]) -> list[Image | None]:
+def images_of(cell: CellReader | None, indices: Sequence[int]) -> list[Image | None]:
     """Pixels by image number; None where a cell or an image is not there."""
     if cell is None:
         return [None] * len(indices)
-    rows = {r.index: r.image for r in cell.rows(indices)}
+    rows = {r.index: r.image for r in cell.some(indices)}
     return [rows.get(i) for i in indices]
 
 
-def words(cell: CellFiles, indices: Sequence[int]) -> list[str]:
+def words(cell: CellReader, indices: Sequence[int]) -> list[str]:
     """The prompts of these images."""
-    rows = {r.index: r.prompt for r in cell.rows(indices)}
+    rows = {r.index: r.prompt for r in cell.some(indices)}
     return [rows.get(i, "") for i in indices]
 
 
@@ -137,25 +102,27 @@ def _short(text: str, most: int) -> str:
     return plain if len(plain) <= most else plain[: most - 1] + "…"
 
 
-def by_rows(entry: Entry, models: ModelMap, parts: dict[str, RunImages]) -> list[ImageSheet]:
+def by_rows(entry: Entry, models: ModelMap, parts: dict[str, PartRun]) -> list[ImageSheet]:
     """A strip per row: each prompt at every number of steps, the truth beside it."""
     out = []
     for card in models.cards:
-        truths = {name: kept.truth(card.name) for name, kept in parts.items()}
-        truth = next((t for t in truths.values() if t is not None), None)
+        truths = [run.reference(card.name) for run in parts.values()]
+        truth = next((t for t in truths if t is not None), None)
         if truth is None:
             raise UserError(f"{entry.name}: {_all_absent(entry, parts)}")
         indices = chosen(truth)
         strips = []
         for row in entry.rows:
-            kept = parts[row.part]
-            columns = [images_of(kept.cell(card.name, row.method, s), indices) for s in entry.steps]
-            why = kept.why_not(card.name, row.method)
+            run = parts[row.part]
+            columns = [
+                images_of(run.candidate(card.name, row.method, s), indices) for s in entry.steps
+            ]
+            why = run.why_not(card.name, row.method)
             strip = _strip(row.name, columns, why)
             if strip.absent is None:
                 strip = _strip(row.name, [*columns, images_of(truth, indices)], why)
             strips.append(strip)
-        kinds = [*(f"{s} steps" for s in entry.steps), f"truth ({truth.steps})"]
+        kinds = [*(f"{s} steps" for s in entry.steps), f"truth ({truth.about.steps})"]
         heads = _heads(kinds, words(truth, indices))
         out.append(
             ImageSheet(
@@ -165,33 +132,33 @@ def by_rows(entry: Entry, models: ModelMap, parts: dict[str, RunImages]) -> list
     return out
 
 
-def _all_absent(entry: Entry, parts: dict[str, RunImages]) -> str:
-    reasons = dict.fromkeys(k.run.absent or "no reference in its run" for k in parts.values())
+def _all_absent(entry: Entry, parts: dict[str, PartRun]) -> str:
+    reasons = dict.fromkeys(r.absent or "no reference in its run" for r in parts.values())
     return "; ".join(reasons)
 
 
 def by_variants(
-    entry: Entry, models: ModelMap, variants: Sequence[tuple[str, RunImages]], note: str
+    entry: Entry, models: ModelMap, variants: Sequence[tuple[str, PartRun]], note: str
 ) -> list[ImageSheet]:
     """A strip per variant of the run: the truth, then every method, prompt by prompt."""
     return [_variant_sheet(entry, card.name, variants, note) for card in models.cards]
 
 
 def _variant_sheet(
-    entry: Entry, model: str, variants: Sequence[tuple[str, RunImages]], note: str
+    entry: Entry, model: str, variants: Sequence[tuple[str, PartRun]], note: str
 ) -> ImageSheet:
     strips: list[Strip] = []
     heads: tuple[str, ...] = ()
     places = [(row, steps) for row in entry.rows for steps in entry.steps]
-    for name, kept in variants:
-        truth = kept.truth(model)
+    for name, run in variants:
+        truth = run.reference(model)
         if truth is None:
-            raise UserError(f"{entry.name}: {kept.run.absent or 'no reference in its run'}")
+            raise UserError(f"{entry.name}: {run.absent or 'no reference in its run'}")
         indices = chosen(truth)
         columns = [images_of(truth, indices)]
-        columns += [images_of(kept.cell(model, row.method, s), indices) for row, s in places]
+        columns += [images_of(run.candidate(model, row.method, s), indices) for row, s in places]
         strips.append(_strip(name, columns, "its images are not in this run"))
-        kinds = [f"truth ({truth.steps})", *(f"{row.name} ({s})" for row, s in places)]
+        kinds = [f"truth ({truth.about.steps})", *(f"{row.name} ({s})" for row, s in places)]
         heads = _heads(kinds, words(truth, indices))
     caption = " ".join([_caption(entry, model), *([note] if note else [])])
     return ImageSheet(f"{entry.name}-{model}", caption, heads, tuple(strips))

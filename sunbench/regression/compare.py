@@ -11,13 +11,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sunbench.bench.per_image import Recorded, Side, Texts, open_side, read_scores, write_light
-from sunbench.bench.soundness import problems
+from sunbench.bench.integrity import problems
+from sunbench.bench.paired_scores import Side, Texts, open_side, read_scores, write_light
 from sunbench.errors import UserError
 from sunbench.metrics import Estimate, Tolerance, mean_estimate
 from sunbench.metrics.registry import find
 from sunbench.regression.tolerances import load_tolerances, tolerance_of
-from sunbench.store import ResultRow
+from sunbench.store import CellRecord, ResultRow
 
 #: Worst first.
 VERDICTS = ("worse", "not comparable", "better", "same", "new")
@@ -28,7 +28,7 @@ class Known:
     """A row with the cell behind it and the side it is from."""
 
     row: ResultRow
-    cell: Recorded
+    cell: CellRecord
     side: Side
 
     @property
@@ -41,7 +41,7 @@ class Known:
     @property
     def terms(self) -> dict[str, Any]:
         """What two rows must share for their numbers to be compared."""
-        r, c, reference = self.row, self.cell.content, self.cell.reference
+        r, c, reference = self.row, self.cell.content, self.side.reference(self.cell).content
         return {
             "images": r.n,
             "prompt set": f"{c['prompts']['name']} {c['prompts']['hash'][:8]}",

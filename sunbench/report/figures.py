@@ -21,10 +21,9 @@ from numpy.typing import NDArray
 
 from sunbench.report.choice import Point, complete, distances, front, logarithmic, points
 from sunbench.report.data import CellTime, floor_value, models, read_run, reference_time
-from sunbench.report.html.gallery import cells, sample
-from sunbench.report.shards import CellFiles
+from sunbench.report.html.gallery import sample
 from sunbench.report.tables import with_arrow
-from sunbench.store import ResultRow, RunFolder, write_atomic
+from sunbench.store import CellReader, ResultRow, RunFolder, readers, write_atomic
 
 log = logging.getLogger(__name__)
 
@@ -63,14 +62,14 @@ def write_figures(run: RunFolder) -> list[Path]:
             for metric in distances([r for r in data.rows if r.model == model]):
                 chart = pareto(data.rows, data.times, model, metric)
                 out += _save(chart, folder, f"latency-{model}-{metric}")
-        stored = {m.name: cells(run.path, m.cells) for m in asked.models}
+        stored = {m.name: readers(run.path, m) for m in asked.models}
         for name, some in stored.items():
             out += _save(sheet(some), folder, f"images-{name}")
-    _warn_absent([c for some in stored.values() for c in some if c.role == "reference"])
+    _warn_absent([c for some in stored.values() for c in some if c.record.role == "reference"])
     return out
 
 
-def _warn_absent(references: Sequence[CellFiles]) -> None:
+def _warn_absent(references: Sequence[CellReader]) -> None:
     absent = [c for c in references if not c.folder.is_dir()]
     if absent:
         log.warning(
@@ -199,16 +198,15 @@ def _clearance(spot: NDArray[Any], taken: Sequence[NDArray[Any]], own: NDArray[A
 # ------------------------------------------------------------------------------ images
 
 
-def sheet(stored: Sequence[CellFiles]) -> Figure | None:
-    """Methods down, a few prompts across, the reference first; None when no image was kept."""
-    ordered = sorted(stored, key=lambda c: c.role != "reference")
-    if not ordered:
+def sheet(stored: Sequence[CellReader]) -> Figure | None:
+    """Cells down, a few prompts across; None when no image was kept."""
+    if not stored:
         return None
-    chosen = sample(ordered[0].images, ordered[0].seeds)
+    chosen = sample(stored[0].images, stored[0].seeds)
     wanted = [
         chosen[i] for i in np.linspace(0, len(chosen) - 1, min(PROMPTS, len(chosen))).astype(int)
     ]
-    lines = [({r.index: r for r in c.rows(wanted)}, c.name) for c in ordered]
+    lines = [({r.index: r for r in c.some(wanted)}, c.name) for c in stored]
     held = [(rows, name) for rows, name in lines if any(r.image is not None for r in rows.values())]
     if not held:
         return None

@@ -17,13 +17,16 @@ from sunbench.store.documents import (
 )
 from sunbench.store.files import ensure_space, key, make_folder, sha256_file, write_atomic
 from sunbench.store.locks import Holder
+from sunbench.store.pairing import mispaired
 from sunbench.store.pictures import decode_picture, encode_png, picture_files, read_folder
+from sunbench.store.reader import CellReader, readers
 from sunbench.store.results import ResultRow, Role
 from sunbench.store.rows import ShardRow
 from sunbench.store.runs import RunFolder
 
 __all__ = [
     "CellContent",
+    "CellReader",
     "CellRecord",
     "CellStore",
     "EnvironmentRecord",
@@ -46,8 +49,10 @@ __all__ = [
     "ensure_space",
     "key",
     "make_folder",
+    "mispaired",
     "picture_files",
     "read_folder",
+    "readers",
     "sha256_file",
     "write_atomic",
 ]

@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import re
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -243,11 +243,16 @@ class CellStore:
 
     # -------------------------------------------------------------------------- reading
 
-    def read_rows(self, index: int, images: bool = False) -> list[ShardRow]:
-        """Rows of a whole shard, with pixels when images is set and they were kept."""
+    def read_rows(
+        self, index: int, images: bool = False, only: Collection[int] | None = None
+    ) -> list[ShardRow]:
+        """Rows of a whole shard, with pixels when images is set and they were kept.
+
+        only: the image numbers to read, by default all.
+        """
         file = self.folder / self.manifest(index)["images"]["file"]
         with file.open("rb") as data:
-            return parquet.read_rows(data, str(file), images)
+            return list(parquet.read_rows(data, str(file), images, only))
 
     def read_features(self, index: int, name: str) -> NDArray[Any] | None:
         """The array (rows, ...) stored under a feature's name, or None."""

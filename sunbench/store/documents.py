@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
+from functools import cached_property
 from typing import Any
 
 from sunbench.errors import UserError
@@ -272,7 +273,7 @@ class CellRecord:
     def __post_init__(self) -> None:
         self.about  # noqa: B018
 
-    @property
+    @cached_property
     def about(self) -> CellContent:
         """What the content says."""
         return CellContent.of(self.content, "content")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, BinaryIO
 
@@ -77,11 +77,26 @@ def write_rows(file: BinaryIO, table: pa.Table) -> None:
     pq.write_table(table, file, row_group_size=ROW_GROUP, compression="none")
 
 
-def read_rows(data: pa.NativeFile | BinaryIO, name: str, images: bool) -> list[ShardRow]:
-    """Rows of a shard file, with their pixels only when images is set; lossy bytes are refused."""
+def read_rows(
+    data: BinaryIO, name: str, images: bool, only: Collection[int] | None = None
+) -> Iterator[ShardRow]:
+    """Rows of a shard file, with their pixels only when images is set; lossy bytes are refused.
+
+    only: image numbers; of the file no more than the row groups that hold them is read.
+    """
     columns = [n for n in _ORDER if images or n != "image"]
-    table = pq.read_table(data, columns=columns)
-    return [_row(record, name) for record in table.to_pylist()]
+    with pq.ParquetFile(data) as file:
+        for group in range(file.num_row_groups):
+            places = None if only is None else _places(file, group, only)
+            if places != []:
+                table = file.read_row_group(group, columns)
+                chosen = table if places is None else table.take(places)
+                yield from (_row(record, name) for record in chosen.to_pylist())
+
+
+def _places(file: pq.ParquetFile, group: int, only: Collection[int]) -> list[int]:
+    numbers = file.read_row_group(group, ["index"]).column("index").to_pylist()
+    return [place for place, index in enumerate(numbers) if index in only]
 
 
 def _row(record: dict[str, Any], name: str) -> ShardRow:

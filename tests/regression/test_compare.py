@@ -56,7 +56,7 @@ class Words:
 def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SUNBENCH_CACHE", str(tmp_path / "cache"))
     monkeypatch.delenv("GITHUB_STEP_SUMMARY", raising=False)
-    monkeypatch.setattr("sunbench.bench.per_image.clip_extractor", lambda net, device: Words())
+    monkeypatch.setattr("sunbench.bench.paired_scores.clip_extractor", lambda net, device: Words())
 
 
 # ------------------------------------------------------------------------------ a run by hand
@@ -402,7 +402,7 @@ def test_without_the_text_network_intervals_decide(
         raise NotAvailable("weights not available offline")
 
     run = write_run(tmp_path / "run")
-    monkeypatch.setattr("sunbench.bench.per_image.clip_extractor", away)
+    monkeypatch.setattr("sunbench.bench.paired_scores.clip_extractor", away)
     got = judge(base, run)
     assert got.exit_code() == 0
     why = {v.why for v in got.verdicts if v.row.metric.startswith("clip_score")}

@@ -201,7 +201,7 @@ def test_floor_of_the_references_pictures(
     monkeypatch.setattr(runner_module, "generate", shared)
     found = gate(quick, saved)
     assert found.exit_code() == 2
-    assert any("12 pictures of the floor are the reference's" in p for p in found.problems)
+    assert any("12 images of the floor are the reference's" in p for p in found.problems)
 
 
 # ------------------------------------------------------------------------------ lossy

@@ -192,7 +192,7 @@ def test_a_broken_picture_file_does_not_stop_the_page(finished: Finished):
 
 def test_pictures_of_other_noise_are_left_out(finished: Finished, monkeypatch: pytest.MonkeyPatch):
     run = finished()
-    monkeypatch.setattr(gallery, "_paired", lambda a, b: b.index != 0)
+    monkeypatch.setattr(gallery, "mispaired", lambda a, b: a[0].index == 0)
     found = data_of(write_page(run))["models"][0]["gallery"]
     assert "ddim at 4 steps: images that started from other noise were left out." in found["notes"]
     assert found["extremes"][0][0][0]["images"][1] is None

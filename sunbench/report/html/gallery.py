@@ -14,9 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from sunbench.metrics.registry import find
-from sunbench.paths import cell_folder
-from sunbench.report.shards import CellFiles
-from sunbench.store import CellRecord, ModelRecord, ShardRow
+from sunbench.store import CellReader, ModelRecord, ShardRow, mispaired, readers
 
 PROMPTS = 48  # prompts of a model in the sample
 BLOCKS = 6  # runs of 64 images that they are drawn from, so that a big set is read in few places
@@ -54,8 +52,8 @@ class Wanted:
     """What one model's gallery is made of, before an image is read."""
 
     number: int
-    reference: CellFiles
-    candidates: tuple[CellFiles, ...]
+    reference: CellReader
+    candidates: tuple[CellReader, ...]
     sample: tuple[int, ...]
     scores: tuple[NDArray[np.float64], ...]
     extremes: tuple[tuple[list[int], list[int]], ...]
@@ -116,25 +114,16 @@ def _each_prompt_once(order: Iterable[int], seeds: int) -> list[int]:
     return list(first.values())
 
 
-def cells(path: Path, entries: Iterable[CellRecord]) -> list[CellFiles]:
-    """The cells of a model that were made: candidates in the run, references in the cache."""
-    return [
-        CellFiles.of(e, cell_folder(path, e.role, e.key))
-        for e in entries
-        if e.skip is None and e.role != "floor"
-    ]
-
-
 def wanted(path: Path, model: ModelRecord, number: int, metric: str | None) -> Wanted | None:
     """What to show of a model of run.json; None when it has no reference.
 
     metric: the LPIPS whose scores order best and worst, or None.
     """
-    own = cells(path, model.cells)
-    reference = next((c for c in own if c.role == "reference"), None)
+    own = readers(path, model)
+    reference = next((c for c in own if c.record.role == "reference"), None)
     if reference is None:
         return None
-    candidates = tuple(c for c in own if c.role == "candidate")
+    candidates = tuple(c for c in own if c.record.role == "candidate")
     prefix = _score_prefix(reference, metric)
     scores = tuple(c.scores(prefix) if prefix else np.full(c.images, np.nan) for c in candidates)
     ends = tuple(extremes(s, reference.seeds) for s in scores)
@@ -142,12 +131,12 @@ def wanted(path: Path, model: ModelRecord, number: int, metric: str | None) -> W
     return Wanted(number, reference, candidates, chosen, scores, ends)
 
 
-def _score_prefix(reference: CellFiles, metric: str | None) -> str | None:
+def _score_prefix(reference: CellReader, metric: str | None) -> str | None:
     """The stored feature that holds a paired distance of images."""
     choice = None if metric is None else find(metric)
     if choice is None or choice.metric.reads != "images":
         return None
-    return choice.feature_name("", reference.key)
+    return choice.feature_name("", reference.record.key)
 
 
 # ------------------------------------------------------------------------------ gathering
@@ -162,7 +151,7 @@ def gather(wants: Sequence[Wanted]) -> tuple[Album, list[dict[str, Any]]]:
 
 def _side(wants: Sequence[Wanted], count: int) -> int:
     """The largest side at which that many images like the first few fit."""
-    probes = [r.image for w in wants[:2] for r in w.reference.rows(w.sample[:3])]
+    probes = [r.image for w in wants[:2] for r in w.reference.some(w.sample[:3])]
     some = [p for p in probes if p is not None]
     for side in SIDES:
         size = sum(len(thumbnail(p, side)) for p in some) / max(1, len(some))
@@ -172,14 +161,14 @@ def _side(wants: Sequence[Wanted], count: int) -> int:
 
 
 def _model(want: Wanted, album: Album) -> dict[str, Any]:
-    rows = {r.index: r for r in want.reference.rows(want.indices(None))}
+    rows = {r.index: r for r in want.reference.some(want.indices(None))}
     notes = _absence(want.reference, rows.values(), len(want.indices(None)), album)
     shown = {i: _put(album, want, "r", r) for i, r in rows.items()}
     placed: list[dict[int, str | None]] = []
     for c, cell in enumerate(want.candidates):
-        held = list(cell.rows(want.indices(c)))
+        held = list(cell.some(want.indices(c)))
         notes += _absence(cell, held, len(want.indices(c)), album)
-        mine = [r for r in held if r.index not in rows or _paired(rows[r.index], r)]
+        mine = [r for r in held if r.index not in rows or not mispaired([r], [rows[r.index]])]
         if len(mine) < len(held):
             notes.append(f"{cell.name}: images that started from other noise were left out.")
         placed.append({r.index: _put(album, want, str(c), r) for r in mine})
@@ -189,7 +178,7 @@ def _model(want: Wanted, album: Album) -> dict[str, Any]:
     return {
         "notes": notes,
         "cells": [c.name for c in want.candidates],
-        "places": [[c.method, c.steps] for c in want.candidates],
+        "places": [[c.about.method, c.about.steps] for c in want.candidates],
         "reference": want.reference.name,
         "items": [_item(want, rows[i], shown, placed) for i in want.sample if i in rows],
         "extremes": [
@@ -205,12 +194,7 @@ def _put(album: Album, want: Wanted, cell: str, row: ShardRow) -> str | None:
     return album.add(f"{want.number}.{cell}.{row.index}", row.image)
 
 
-def _paired(reference: ShardRow, row: ShardRow) -> bool:
-    same = reference.prompt_id, reference.seed, reference.noise_hash
-    return same == (row.prompt_id, row.seed, row.noise_hash)
-
-
-def _absence(cell: CellFiles, rows: Iterable[ShardRow], asked: int, album: Album) -> list[str]:
+def _absence(cell: CellReader, rows: Iterable[ShardRow], asked: int, album: Album) -> list[str]:
     """Why images of a cell are not shown, in words."""
     rows = list(rows)
     if not rows:

@@ -1,0 +1,181 @@
+"""The one reader of a finished cell: its whole features, or a few images out of many shards."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.numpy import load
+
+from sunbench.errors import UserError
+from sunbench.paths import cell_folder
+from sunbench.store import rows as parquet
+from sunbench.store.cells import CellStore
+from sunbench.store.documents import CellContent, CellRecord, ModelRecord
+from sunbench.store.layout import Layout
+from sunbench.store.manifest import stem, unseal
+from sunbench.store.rows import ShardRow
+
+_BROKEN = (OSError, KeyError, TypeError, UserError, SafetensorError, pa.ArrowException)
+
+
+class CellReader:
+    """A cell that run.json lists, read by the sizes that its own content names.
+
+    ``row``, ``rows``, ``names`` and ``feature`` check whole shards and raise UserError for a
+    missing or broken one. ``some`` and ``scores`` are for reports, which touch little of many
+    shards: they trust the manifests, check what they read and leave out what is missing or broken.
+    Nothing is written or moved.
+    """
+
+    def __init__(self, record: CellRecord, run: Path) -> None:
+        self.record, self.run = record, run
+        self.folder = cell_folder(run, record.role, record.key)
+
+    @property
+    def about(self) -> CellContent:
+        """What the cell's content says."""
+        return self.record.about
+
+    @property
+    def name(self) -> str:
+        """In words: "ddim at 4 steps"."""
+        method = "reference" if self.record.role == "reference" else self.about.method
+        return f"{method} at {self.about.steps} steps"
+
+    @property
+    def layout(self) -> Layout:
+        """Which images its shards hold."""
+        return self.about.layout
+
+    @property
+    def images(self) -> int:
+        """How many images it holds."""
+        return self.layout.images
+
+    @property
+    def seeds(self) -> int:
+        """Images per prompt."""
+        return self.layout.seeds
+
+    @property
+    def shards(self) -> range:
+        """Numbers of its shards."""
+        return range(self.layout.shards)
+
+    @cached_property
+    def store(self) -> CellStore:
+        """Its checked store; UserError unless every shard is there, whole and this cell's."""
+        record = self.record
+        if record.role != "candidate" and not self.folder.is_dir():
+            raise UserError(
+                f"{self.run}: its {record.label} is not in {self.folder.parent}; name the cache"
+                " that the run was made with in SUNBENCH_CACHE, or give the run's command again,"
+                " which makes it"
+            )
+        store = CellStore(self.folder, record.content, repair=False)
+        stored = sum(int(store.manifest(k)["rows"]) for k in self.shards)
+        if store.key != record.key or stored != self.images:
+            raise UserError(
+                f"{store.folder}: given {stored} images of cell {store.key}, "
+                f"expected {self.images} of {record.key}"
+            )
+        return store
+
+    # -------------------------------------------------------------------------- whole shards
+
+    def check(self) -> CellReader:
+        """Itself; UserError unless every shard is there, whole and this cell's."""
+        self.store  # noqa: B018
+        return self
+
+    def row(self, index: int) -> ShardRow:
+        """One image's row, with pixels where they were kept."""
+        k, _ = self.layout.place(index)
+        return self.store.read_rows(k, images=True, only=(index,))[0]
+
+    def rows(self) -> list[ShardRow]:
+        """All rows, in order, without pixels."""
+        rows = (row for k in self.shards for row in self.store.read_rows(k))
+        return sorted(rows, key=lambda row: row.index)
+
+    def names(self, prefix: str) -> set[str]:
+        """Features of this prefix that every shard has."""
+        stored = (set(self.store.feature_names(k)) for k in self.shards)
+        return {n for n in set.intersection(*stored) if n.startswith(prefix)}
+
+    def feature(self, name: str) -> NDArray[Any] | None:
+        """A feature of all images in order, or None where a shard lacks it."""
+        parts = [self.store.read_features(k, name) for k in self.shards]
+        arrays = [p for p in parts if p is not None]
+        if len(arrays) != len(parts):
+            return None
+        whole = np.empty((self.images, *arrays[0].shape[1:]), arrays[0].dtype)
+        for k, array in enumerate(arrays):
+            whole[self.layout.shard(k)] = array
+        return whole
+
+    # -------------------------------------------------------------------------- what is there
+
+    def some(self, indices: Iterable[int]) -> Iterator[ShardRow]:
+        """Rows of these images, with pixels where kept; missing or broken ones are left out."""
+        by_shard: dict[int, list[int]] = {}
+        for i in sorted(set(indices)):
+            by_shard.setdefault(self.layout.place(i)[0], []).append(i)
+        for k, numbers in by_shard.items():
+            yield from self._some(k, numbers)
+
+    def _some(self, k: int, numbers: Sequence[int]) -> Iterator[ShardRow]:
+        manifest = self._manifest(k)
+        if manifest is None:
+            return
+        try:
+            file = self.folder / manifest["images"]["file"]
+            with file.open("rb") as data:
+                yield from parquet.read_rows(data, file.name, images=True, only=numbers)
+        except _BROKEN:
+            return
+
+    def scores(self, prefix: str) -> NDArray[np.float64]:
+        """The score of every image, from the feature whose name begins so; NaN where missing."""
+        out = np.full(self.images, np.nan)
+        for k in self.shards:
+            part = self._scores(k, prefix)
+            if part is not None:
+                out[self.layout.shard(k)[: len(part)]] = part
+        return out
+
+    def _scores(self, k: int, prefix: str) -> NDArray[Any] | None:
+        features = (self._manifest(k) or {"features": {}})["features"]
+        entry = next((e for n, e in features.items() if n.startswith(prefix)), None)
+        if entry is None:
+            return None
+        try:
+            data = (self.folder / entry["file"]).read_bytes()
+            if hashlib.sha256(data).hexdigest() != entry["sha256"]:
+                return None
+            array = load(data)["features"]
+        except _BROKEN:
+            return None
+        return array if array.ndim == 1 else None
+
+    def _manifest(self, k: int) -> dict[str, Any] | None:
+        """Shard k's list of files, or None when it is missing or broken."""
+        file = self.folder / f"{stem(k)}.json"
+        try:
+            return unseal(file.read_bytes(), str(file), self.record.key, k)
+        except (OSError, UserError):
+            return None
+
+
+def readers(run: Path, model: ModelRecord) -> list[CellReader]:
+    """Readers of a model's sampled cells: its reference, then its candidates."""
+    sampled = [c for c in model.cells if c.skip is None and c.role in ("reference", "candidate")]
+    return [CellReader(c, run) for c in sorted(sampled, key=lambda c: c.role != "reference")]
