@@ -287,6 +287,11 @@ def methods() -> dict[str, MethodEntry]:
     return {**outside, **METHODS}
 
 
+def chosen(names: Iterable[str]) -> tuple[str, ...]:
+    """Names of methods; ``all`` stands for every one of the table."""
+    return tuple(n for name in names for n in (METHODS if name == "all" else [name]))
+
+
 def method_entry(name: str) -> MethodEntry:
     """The method's row in the table; ``UserError`` with the nearest match for an unknown name."""
     table, (prefix, colon, inner) = methods(), name.partition(":")

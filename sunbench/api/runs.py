@@ -154,6 +154,7 @@ def run(
     methods: Names = ("ddim", "dpm++"),
     steps: int | Sequence[int] = (4, 8),
     *,
+    nfe: int | Sequence[int] = (),
     images: int = 1000,
     seeds: int | Sequence[int] = 1,
     prompts: str | Path | None = None,
@@ -179,18 +180,21 @@ def run(
 ) -> Run:
     """Measure methods on models into the folder ``out``, as `sunbench run` does.
 
-    Arguments are those of the command line. seeds: how many, or which. weights: METHOD or
-    METHOD@MODEL -> path. What the folder holds already is not sampled again.
+    Arguments are those of the command line. nfe: budgets of U-Net evaluations, in place of steps.
+    seeds: how many, or which. weights: METHOD or METHOD@MODEL -> path. What the folder holds
+    already is not sampled again.
 
     Errors: UserError in one line for a wrong argument.
     """
     from sunbench.bench.run import execute
+    from sunbench.registry import chosen
     from sunbench.report.tables import write_tables
 
     request = Request(
         models=tuple(map(str, _tuple(models))),
-        methods=_tuple(methods),
-        steps=_tuple(steps),
+        methods=chosen(_tuple(methods)),
+        steps=() if nfe else _tuple(steps),
+        nfe=_tuple(nfe),
         images=images,
         seeds=tuple(range(seeds)) if isinstance(seeds, int) else tuple(seeds),
         prompts=None if prompts is None else str(prompts),

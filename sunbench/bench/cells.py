@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from sunbench.models import LoadedModel
     from sunbench.prompts import PromptSet
 
+#: A step costs at least an eighth of an evaluation, however much of the U-Net it reuses.
+MOST_STEPS_PER_NFE = 8
+
 TaskContent = tuple[tuple[str, Any], ...]
 
 
@@ -146,7 +149,7 @@ def reference_cell(
 def plan_model(
     loaded: LoadedModel, prompts: PromptSet, request: Request, task_content: TaskContent = ()
 ) -> list[PlannedCell]:
-    """Reference, floor, then every method at every number of steps."""
+    """Reference, floor, then every method at every number of steps, or of evaluations."""
     reference = reference_cell(loaded, prompts, request, task_content)
     out = [reference]
     if request.floor:
@@ -156,4 +159,48 @@ def plan_model(
         method = registry.method(name, weights=request.weights, model=loaded.context)
         for steps in request.steps:
             out.append(_requested(loaded, prompts, request, method, steps, task_content))
+        out += _within_budgets(loaded, prompts, request, method, task_content)
     return out
+
+
+def _within_budgets(
+    loaded: LoadedModel,
+    prompts: PromptSet,
+    request: Request,
+    method: Method,
+    task_content: TaskContent,
+) -> list[PlannedCell]:
+    """A cell per budget of evaluations; of cells that are one, the one that can be run."""
+    cells: dict[str, PlannedCell] = {}
+    for budget in request.nfe:
+        strength = float(dict(task_content).get("strength", 1.0))
+        guidance = request.guidance_scale or loaded.card.guidance_scale
+        settings = SampleSettings(1, guidance, request.task, strength)
+        steps, reason = steps_for(method, loaded.pipeline, settings, budget)
+        cell = _requested(loaded, prompts, request, method, steps, task_content)
+        cell = replace(cell, skip=cell.skip or reason)
+        if cell.key not in cells or cells[cell.key].skip is not None:
+            cells[cell.key] = cell
+    return list(cells.values())
+
+
+def steps_for(
+    method: Method, pipeline: Any, settings: SampleSettings, budget: int
+) -> tuple[int, str | None]:
+    """The most steps within a budget of U-Net evaluations, and why they do not meet it.
+
+    Where evaluations depend on more than the steps, as for guidance that is left out, they may stay
+    below the budget: what was counted stands in the results.
+    """
+    expected = getattr(method, "expected_nfe", lambda _, s: method.evaluations(s))
+    costs = {1: float(expected(pipeline, replace(settings, steps=1)))}
+    while costs[len(costs)] <= budget and len(costs) < MOST_STEPS_PER_NFE * budget:
+        costs[len(costs) + 1] = float(expected(pipeline, replace(settings, steps=len(costs) + 1)))
+    within = [n for n, cost in costs.items() if cost <= budget]
+    if not within:
+        return 1, f"{budget} NFE asked, 1 step takes {costs[1]:g}"
+    steps = within[-1]
+    if costs[steps] == budget or getattr(method, "nfe_varies", False):
+        return steps, None
+    more = steps + 1
+    return steps, f"{budget} NFE asked, {steps} steps take {costs[steps]:g}, {more} {costs[more]:g}"

@@ -67,9 +67,9 @@ def clusters(cell: Cell) -> np.ndarray:
     return np.arange(cell.images) // len(cell.seeds)
 
 
-def nfe_of(handle: StoredCell) -> int:
-    """U-Net evaluations per image: the median over images."""
-    return round(float(np.median(gather(handle, "cost")[:, 0])))
+def nfe_of(handle: StoredCell) -> float:
+    """U-Net evaluations per image: the mean over images to two decimals."""
+    return round(float(np.mean(gather(handle, "cost")[:, 0], dtype=np.float64)), 2)
 
 
 @dataclass
@@ -263,7 +263,7 @@ def result_row(
     choice: MetricChoice,
     estimate: Estimate | None,
     reason: str | None,
-    nfe: int | None,
+    nfe: float | None,
     protocol: str,
     relative: Estimate | None = None,
 ) -> ResultRow:

@@ -31,6 +31,7 @@ class Request:
     models: tuple[str, ...] = ("emoji-3d",)
     methods: tuple[str, ...] = ("ddim", "dpm++")
     steps: tuple[int, ...] = (4, 8)
+    nfe: tuple[int, ...] = ()  # in place of steps: each method takes the steps that cost this much
     images: int = 1000
     seeds: tuple[int, ...] = (0,)
     prompts: str | None = None  # None: the model card's
@@ -79,8 +80,10 @@ def _expect(good: bool, given: str, expected: str) -> None:
 
 def _check_names(r: Request) -> None:
     metrics = tuple(find(name).label for name in r.metrics)
-    for kind, names in (("models", r.models), ("methods", r.methods), ("steps", r.steps)):
-        _expect(bool(names), f"no {kind}", "at least one")
+    kinds = (("models", r.models), ("methods", r.methods), ("steps", r.steps), ("nfe", r.nfe))
+    for kind, names in kinds:
+        other = {"steps": r.nfe, "nfe": r.steps}.get(kind)
+        _expect(bool(names or other), f"no {kind}", "at least one")
         _expect(len(set(names)) == len(names), f"{kind} {names}", "each once")
     _expect(len(set(metrics)) == len(metrics), f"metrics {metrics}", "each once")
     for name in r.methods:
@@ -93,8 +96,11 @@ def _check_names(r: Request) -> None:
 
 
 def _check_numbers(r: Request) -> None:
+    _expect(not (r.steps and r.nfe), f"steps {r.steps} and nfe {r.nfe}", "one of them")
     for n in r.steps:
         _expect(1 <= n <= MAX_STEPS, f"{n} steps", f"1 to {MAX_STEPS}")
+    for n in r.nfe:
+        _expect(1 <= n <= MAX_STEPS, f"{n} NFE", f"1 to {MAX_STEPS}")
     _expect(bool(r.seeds), "no seeds", "at least one")
     _expect(len(set(r.seeds)) == len(r.seeds), f"seeds {r.seeds}", "each once")
     for seed in r.seeds:

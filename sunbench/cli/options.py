@@ -176,7 +176,7 @@ TASKS = ("text2image", "image2image", "inpaint", "controlnet")
 Methods = Annotated[
     str,
     option(
-        "Comma-separated methods.",
+        "Comma-separated methods, or all.",
         panel=COMPARE,
         autocompletion=_complete_list(_known_methods),
         metavar="NAMES",

@@ -21,6 +21,15 @@ def run(
     models: o.Models = "emoji-3d",
     methods: o.Methods = "ddim,dpm++",
     steps: o.Steps = "4,8",
+    nfe: Annotated[
+        str,
+        o.option(
+            "Comma-separated budgets of U-Net evaluations per image, in place of --steps: each"
+            " method takes the steps that they pay for.",
+            panel=o.COMPARE,
+            metavar="NUMBERS",
+        ),
+    ] = "",
     guidance: o.Guidance = None,
     weights: o.WeightsOption = None,
     images: o.Images = 1000,
@@ -105,11 +114,13 @@ def run(
     The same command continues an interrupted run.
     """
     from sunbench.bench import Request
+    from sunbench.registry import chosen
 
     request = Request(
         models=o.names(models),
-        methods=o.names(methods),
-        steps=o.numbers(steps, "steps"),
+        methods=chosen(o.names(methods)),
+        steps=() if nfe else o.numbers(steps, "steps"),
+        nfe=o.numbers(nfe, "nfe"),
         images=images,
         seeds=o.seed_list(seeds),
         prompts=prompts,

@@ -41,7 +41,7 @@ class TableCell:
     low: float | None = None
     high: float | None = None
     n: int = 0
-    nfe: int | None = None
+    nfe: float | None = None
     protocol: str = ""
     missing: str | None = None
     reasons: tuple[str, ...] = ()

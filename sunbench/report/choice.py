@@ -72,7 +72,7 @@ class Point:
     @property
     def nfe_text(self) -> str:
         """Its NFE, or a dash."""
-        return f"{'–' if self.row.nfe is None else self.row.nfe} NFE"
+        return "– NFE" if self.row.nfe is None else f"{self.row.nfe:g} NFE"
 
 
 def signed(metric: str, value: float | None) -> float:

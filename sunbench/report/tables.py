@@ -103,7 +103,7 @@ def _yes(known: bool | None) -> str:
 
 
 def _nfe(rows: Iterable[ResultRow]) -> str:
-    return next((str(r.nfe) for r in rows if r.nfe is not None), "–")
+    return next((f"{r.nfe:g}" for r in rows if r.nfe is not None), "–")
 
 
 # ------------------------------------------------------------------------------ results
@@ -196,7 +196,7 @@ def time_table(times: Sequence[CellTime]) -> Table:
         ups = ["–" if x is None else f"{x:.2f}x{mark}" for x in both]
         name = ROLE_NAMES.get(t.role, t.method)
         ms = [f"{x:.2f}" for x in (t.latency_ms, t.unet_ms)]
-        lines.append([name, str(t.steps), f"{t.nfe:.0f}", *ms, *ups])
+        lines.append([name, str(t.steps), f"{t.nfe:.4g}", *ms, *ups])
     return head, lines
 
 

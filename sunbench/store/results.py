@@ -18,8 +18,9 @@ class ResultRow:
     """One number with its interval, protocol and cell key; without a value, the reason why.
 
     method: registry name, of the floor that of its reference. n: images behind the value. nfe:
-    U-Net evaluations per image. protocol: how it was measured. feature_key: first 8 hex digits of
-    the weight hash of the feature network behind the value, "" for none. key: of the cell.
+    U-Net evaluations per image, their mean where they vary. protocol: how it was measured.
+    feature_key: first 8 hex digits of the weight hash of the feature network behind the value, ""
+    for none. key: of the cell.
     relative: the distance over the floor's: 0 is the same image, 1 another seed of the same prompt.
     Errors: UserError for NaN, infinities, an interval without a value, or no value and no reason.
     """
@@ -35,7 +36,7 @@ class ResultRow:
     low: float | None
     high: float | None
     n: int
-    nfe: int | None
+    nfe: float | None
     protocol: str
     feature_key: str
     reason: str | None

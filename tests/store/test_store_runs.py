@@ -30,7 +30,7 @@ def row(**changes: Any) -> ResultRow:
     """A valid row, with changes."""
     values: dict[str, Any] = {
         "model": "emoji", "method": "ddim", "role": "candidate", "steps": 4, "task": "text2image", "prompts": "zoo",
-        "metric": "fd[zoo-clip]", "value": 1.5, "low": 1.0, "high": 2.0, "n": 256, "nfe": 8,
+        "metric": "fd[zoo-clip]", "value": 1.5, "low": 1.0, "high": 2.0, "n": 256, "nfe": 8.0,
         "protocol": "zoo-clip, clean resize, float32", "feature_key": "0123abcd", "reason": None, "key": "0" * 20,
     }  # fmt: skip
     return ResultRow(**values | changes)
@@ -51,7 +51,7 @@ def rows(draw: st.DrawFn) -> ResultRow:
         model=draw(st.text()),
         steps=draw(st.integers(0, 100)),
         n=draw(st.integers(0, 2**63 - 1)),
-        nfe=draw(st.none() | st.integers(0, 2**63 - 1)),
+        nfe=draw(st.none() | st.floats(0, 1e6)),
         **values,
     )
 
