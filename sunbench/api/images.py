@@ -182,7 +182,11 @@ def open_images(images: Any, name: str) -> ImageSet:
 def _open_path(path: Path) -> ImageSet:
     if path.suffix == ".parquet":
         return ParquetImages([path], str(path))
-    if not path.is_dir():
+    try:
+        folder = path.is_dir()
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read: {error.strerror or error}") from None
+    if not folder:
         raise UserError(f"given {path}, expected a folder of images or a .parquet file")
     files = sorted(path.rglob("*.parquet"))
     return ParquetImages(files, str(path)) if files else FolderImages(path)

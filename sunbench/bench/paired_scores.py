@@ -150,8 +150,8 @@ def _read_light(side: Side) -> None:
             arrays = {name: held.get_tensor(name) for name in names}
     except (SafetensorError, ValueError) as error:
         raise UserError(f"{file} is broken or cut short ({error})") from error
-    if about.get("schema_version") != SCHEMA_VERSION:
-        given = about.get("schema_version")
+    given = about.get("schema_version") if isinstance(about, dict) else about
+    if given != SCHEMA_VERSION:
         raise UserError(f"{file}: given schema_version {given!r}, expected {SCHEMA_VERSION}")
     for name, array in arrays.items():
         cell, _, metric = name.partition("/")
@@ -163,7 +163,13 @@ def _read_run(side: Side, texts: Texts) -> None:
     for row in side.rows:
         if row.value is None:
             continue
-        reference = side.reference(side.cell(row))
+        cell = side.cell(row)
+        if cell.skip is not None:
+            raise UserError(
+                f"{side.path}: {row.name}: given a value, run.json says why there is none:"
+                f" {cell.skip}"
+            )
+        reference = side.reference(cell)
         own, theirs = readers[row.role, row.key], readers.get(("reference", reference.key))
         scores = None if own is None else _scores(own, theirs, row, reference.key, texts)
         if scores is not None:

@@ -16,7 +16,7 @@ from sunbench.metrics.comparisons import minimum_detectable_effect
 from sunbench.metrics.registry import MetricChoice, find
 from sunbench.paths import reference_sets
 from sunbench.reference_sets import FLOOR_OFFSET
-from sunbench.store import CellStore, Results, RunFolder
+from sunbench.store import CellContent, CellStore, Results, RunFolder
 
 
 @dataclass(frozen=True)
@@ -115,19 +115,18 @@ def _floor_scores(folder: Path, model: ModelPlan, choice: MetricChoice) -> np.nd
     """Mean score per prompt of a floor of this model, (prompts,); None for anything else."""
     try:
         store = CellStore.open(folder, repair=False)
-        content = store.content
-        floor = min(content["seeds"]) >= FLOOR_OFFSET and content["task"] == "text2image"
-        if not floor or content["model"] != model.card.name:
+        about = CellContent.of(store.content, str(folder))
+        if about.model != model.card.name or min(about.seeds) < FLOOR_OFFSET:
             return None
-        parts = [_stored(store, k, choice) for k in store.shards()]
-    except (UserError, KeyError, TypeError, ValueError):
+        scores = np.full(about.layout.images, np.nan)
+        for k in store.shards():
+            part = _stored(store, k, choice) if k < about.layout.shards else None
+            if part is not None:
+                scores[about.layout.shard(k)] = part
+    except (UserError, ValueError):
         return None
-    found = [p for p in parts if p is not None]
-    if not found or len(found) != len(parts):
-        return None
-    seeds = len(content["seeds"])
-    whole = np.concatenate(found).astype(np.float64)
-    return whole[: len(whole) // seeds * seeds].reshape(-1, seeds).mean(1)
+    means = scores.reshape(-1, about.layout.seeds).mean(1)
+    return means[np.isfinite(means)]
 
 
 def _stored(store: CellStore, shard: int, choice: MetricChoice) -> np.ndarray | None:

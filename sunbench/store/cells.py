@@ -73,7 +73,10 @@ class CellStore:
     def open(cls, folder: Path, *, repair: bool = True) -> CellStore:
         """The cell that a folder holds, for reading; UserError when it holds none."""
         document = read_versioned(folder / "cell.json", SCHEMA_VERSION, "`sunbench run`")
-        return cls(folder, document["content"], repair=repair)
+        content = document.get("content")
+        if not isinstance(content, dict):
+            raise UserError(f"{folder / 'cell.json'}: given no content, expected that of a cell")
+        return cls(folder, content, repair=repair)
 
     def _claim(self) -> None:
         """Write ``cell.json``, or compare the one that is there."""

@@ -30,7 +30,7 @@ def test_run(lab: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(tmp_path)
     base = ["run", "--dry-run", "--models", str(lab.world.card), "--images", "4", "--steps", "1"]
 
-    @few(40)
+    @few(20)
     @given(flags(RUN))
     def fuzz(pairs: list[tuple[str, str]]) -> None:
         check([*base, *words(pairs)])
@@ -44,7 +44,7 @@ def test_negatives(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("sunbench.studies.negative_tables.write", lambda *args: None)
     names = ["--models", *RUN[:8], "--device", "--dtype", "--batch-size"]
 
-    @few(60)
+    @few(30)
     @given(flags([n for n in names if n not in ("--column",)]))
     def fuzz(pairs: list[tuple[str, str]]) -> None:
         check(["negatives", *words(pairs)])

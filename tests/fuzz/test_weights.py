@@ -49,7 +49,7 @@ def test_headers(weights: dict[str, str], pipeline: Any, tmp_path: Path, method:
     some = dict(list(header.items())[:6])  # edits meet the few, not thousands of names
     rest = {k: v for k, v in header.items() if k not in some}
 
-    @few(12)
+    @few(6)
     @given(edits(some), st.binary(max_size=2))
     def fuzz(odd: dict[str, Any], more: bytes) -> None:
         file.write_bytes(joined(odd | rest, body + more))
