@@ -194,12 +194,14 @@ METHODS: dict[str, MethodEntry] = {
         "arXiv 2402.19159",
         "TCD-LoRA: trajectory consistency, TCD's scheduler at eta 0.3",
         "tcd-lora",
+        "sunbench.methods.tcd.train:train",
     ),
     "pcm-lora": MethodEntry(
         "sunbench.methods.adapters.method:pcm_lora",
         "arXiv 2405.18407",
         "PCM-LoRA: consistency in phases, DDIM, one pass a step",
         "pcm-lora",
+        "sunbench.methods.pcm.train:train",
     ),
     "pcm-lora-cfg": MethodEntry(
         "sunbench.methods.adapters.method:pcm_lora_cfg",
@@ -224,6 +226,13 @@ METHODS: dict[str, MethodEntry] = {
         "arXiv 2406.02347",
         "Flash Diffusion: a published LoRA for 4 steps, LCM's scheduler",
         "flash-sd",
+    ),
+    "agd": MethodEntry(
+        "sunbench.methods.agd.method:agd",
+        "arXiv 2503.07274",
+        "AGD: guidance in adapters beside the cross-attentions, DPM-Solver++(2M), one pass a step",
+        "agd",
+        "sunbench.methods.agd.train:train",
     ),
     "guided-distill": MethodEntry(
         "sunbench.methods.guided_distill.method:guided_distill",

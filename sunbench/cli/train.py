@@ -16,7 +16,8 @@ def train(
     method: Annotated[
         str,
         typer.Argument(
-            help="sun, lcm, lcm-lora, guided-distill, boostdiff-lora or boostdiff-bitfit;"
+            help="sun, agd, lcm, lcm-lora, tcd-lora, pcm-lora, guided-distill, boostdiff-lora or"
+            " boostdiff-bitfit;"
             " gits, ld3 or linear-ag, which are fitted."
         ),
     ],
@@ -51,8 +52,9 @@ def train(
     with guidance as an input. lcm-lora: the same as a LoRA, for the fine-tunes too, at one
     guidance scale. guided-distill: guidance as an input, then half of the steps round by round;
     one student U-Net per number of steps, trained again for each fine-tune. boostdiff-lora,
-    boostdiff-bitfit: one guidance scale in a small LoRA or in the biases. gits, ld3: timesteps
-    for each number of steps. linear-ag: a linear rule for unconditional passes.
+    boostdiff-bitfit: one guidance scale in a small LoRA or in the biases. tcd-lora, pcm-lora:
+    consistency along the trajectory, or in phases, as a LoRA. agd: guidance in adapters. gits,
+    ld3: timesteps for each number of steps. linear-ag: a linear rule for unconditional passes.
 
     The folder receives the weights as `sunbench run --weights METHOD=PATH` reads them,
     training.json with the settings, the base and the cost, README.md (their model card),

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from sunbench.methods.agd.train import AgdTraining, agd_stage
 from sunbench.methods.boostdiff.settings import BoostLoraTraining, BoostTraining
 from sunbench.methods.boostdiff.train import bitfit_stage, lora_stage
 from sunbench.methods.common.training import Bench
@@ -22,6 +23,8 @@ from sunbench.methods.lcm.settings import LcmLoraTraining, LcmTraining
 from sunbench.methods.lcm.train import lcm_lora_stage, lcm_stage
 from sunbench.methods.ld3.train import Ld3Training
 from sunbench.methods.linear_ag.fit import LinearFit
+from sunbench.methods.pcm.train import PcmTraining, pcm_stage
+from sunbench.methods.tcd.train import TcdTraining, tcd_stage
 from sunbench.models import LoadedModel, ModelCard
 from sunbench.training import LoopSettings
 from sunbench.training.data import Listed
@@ -46,6 +49,9 @@ SETTINGS: dict[str, TrainingSettings] = {
     ),
     "boostdiff-lora": BoostLoraTraining(sheet=2, rank=2, guidance_scale=5.0, loop=LOOP),
     "boostdiff-bitfit": BoostTraining(sheet=2, guidance_scale=5.0, loop=LOOP),
+    "tcd-lora": TcdTraining(sheet=2, rank=2, guidance_scale=5.0, loop=LOOP),
+    "pcm-lora": PcmTraining(sheet=2, rank=2, guidance_scale=5.0, loop=LOOP),
+    "agd": AgdTraining(sheet=2, points=1, width=8, loop=LOOP),
     "gits": GitsFit(loop=LOOP),
     "linear-ag": LinearFit(loop=LOOP),
     "ld3": Ld3Training(loop=replace(LOOP, learning_rate=0.1)),
@@ -67,6 +73,9 @@ def trained(bench: Bench) -> Path:
         "lcm-lora": lcm_lora_stage,
         "boostdiff-lora": lora_stage,
         "boostdiff-bitfit": bitfit_stage,
+        "tcd-lora": tcd_stage,
+        "pcm-lora": pcm_stage,
+        "agd": agd_stage,
     }
     return stages[bench.method](bench).run()
 

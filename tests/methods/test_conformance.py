@@ -42,7 +42,7 @@ ONE_PASS = (
     "ddim-unguided",
     *("sun", "sun-dpm++", "lcm", "lcm-lora", "guided-distill"),
     *("boostdiff-lora", "boostdiff-lora-dpm++", "boostdiff-bitfit", "boostdiff-bitfit-dpm++"),
-    *("tcd-lora", "pcm-lora", "hyper-sd", "flash-sd"),
+    *("tcd-lora", "pcm-lora", "hyper-sd", "flash-sd", "agd"),
 )
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from diffusers import UNet2DConditionModel
 
+from sunbench.methods.agd.adapter import AgdAdapter, write_agd
 from sunbench.methods.boostdiff.method import TARGETS as ATTENTION
 from sunbench.methods.boostdiff.method import write_biases
 from sunbench.methods.common.fitted import write_tables
@@ -53,6 +54,16 @@ def biases(unet: Any, path: Path, seed: int) -> Path:
     return path
 
 
+def agd(unet: Any, path: Path, seed: int) -> Path:
+    """A random AGD adapter of width 8."""
+    adapter = AgdAdapter(unet, 8, seed)
+    g = torch.Generator().manual_seed(seed)
+    for layer in adapter.layers:
+        layer.out.weight.data.copy_(torch.randn(layer.out.weight.shape, generator=g) / 4)
+    write_agd(path, adapter, {}, torch.float32)
+    return path
+
+
 def tables(folder: Path) -> dict[str, Path]:
     """Fitted numbers for 1 and 4 steps: method -> path."""
     g = torch.Generator().manual_seed(4)
@@ -80,5 +91,6 @@ def write(unet: Any, folder: Path) -> dict[str, Path]:
             name: lora(unet, folder / f"{name}.safetensors", TARGETS, 5 + k)
             for k, name in enumerate(ADAPTERS)
         },
+        "agd": agd(unet, folder / "agd.safetensors", 9),
         **tables(folder),
     }

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from sunbench.methods.agd.train import AgdTraining
 from sunbench.methods.boostdiff.settings import BoostLoraTraining, BoostTraining
 from sunbench.methods.gits.fit import GitsFit
 from sunbench.methods.guided_distill.settings import GuidedTraining
 from sunbench.methods.lcm.settings import LcmLoraTraining, LcmTraining
 from sunbench.methods.ld3.train import Ld3Training
 from sunbench.methods.linear_ag.fit import LinearFit
+from sunbench.methods.pcm.train import PcmTraining
+from sunbench.methods.tcd.train import TcdTraining
 from sunbench.training.settings import TrainingSettings
 
 CLASSES: dict[str, type[TrainingSettings]] = {
@@ -16,6 +19,9 @@ CLASSES: dict[str, type[TrainingSettings]] = {
     "guided-distill": GuidedTraining,
     "boostdiff-lora": BoostLoraTraining,
     "boostdiff-bitfit": BoostTraining,
+    "tcd-lora": TcdTraining,
+    "pcm-lora": PcmTraining,
+    "agd": AgdTraining,
 }
 METHODS = tuple(CLASSES)
 #: What is fitted, by its settings.

@@ -24,6 +24,7 @@ from trainings import CLASSES, FITTED, METHODS
 from sunbench import registry
 from sunbench.cli import main
 from sunbench.errors import UserError
+from sunbench.methods.agd.train import agd_stage
 from sunbench.methods.boostdiff import method as boostdiff
 from sunbench.methods.boostdiff.settings import BoostLoraTraining
 from sunbench.methods.boostdiff.train import bitfit_stage, lora_stage
@@ -46,6 +47,8 @@ from sunbench.methods.guided_distill.train import run as run_guided
 from sunbench.methods.lcm import lora as lcm_lora
 from sunbench.methods.lcm.settings import LcmLoraTraining, LcmTraining
 from sunbench.methods.lcm.train import lcm_lora_stage, lcm_stage
+from sunbench.methods.pcm.train import pcm_stage
+from sunbench.methods.tcd.train import tcd_stage
 from sunbench.models import cards
 from sunbench.models.sources import shipped
 from sunbench.registry import trained_methods, trainer
@@ -85,6 +88,9 @@ def stages(bench: Bench) -> list[Stage]:
         "lcm-lora": lcm_lora_stage,
         "boostdiff-lora": lora_stage,
         "boostdiff-bitfit": bitfit_stage,
+        "tcd-lora": tcd_stage,
+        "pcm-lora": pcm_stage,
+        "agd": agd_stage,
     }
     if bench.method in single:
         return [single[bench.method](bench)]
@@ -198,7 +204,10 @@ def sample(pipe: Any, unet: Any, method: str, steps: int) -> torch.Tensor:
     own.unet = unet
     solver: Any = registry.method(method)
     own.scheduler = solver.solver.build(pipe.scheduler.config)
-    return PipelineSampler(own, SampleSettings(steps, 1.0)).sample(batch(pipe))
+    sampler = PipelineSampler(own, SampleSettings(steps, 1.0))
+    if method == "tcd-lora":
+        sampler.more = {"eta": 0.3}
+    return sampler.sample(batch(pipe))
 
 
 def batch(pipe: Any) -> Any:

@@ -1,0 +1,1 @@
+"""AGD: classifier-free guidance in adapters beside the cross-attentions."""

@@ -1,0 +1,54 @@
+"""AGD as a method: one pass a step, guidance scale an input, no negative prompt."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sunbench.errors import UserError
+from sunbench.methods.agd.adapter import AgdUNet, empty_agd, load_agd
+from sunbench.methods.common.method import DistilledMethod
+from sunbench.methods.common.students import check_guidance
+from sunbench.methods.common.weights import Weights
+from sunbench.methods.dpm_solver import dpm_solver_pp
+from sunbench.models.hashes import file_hash
+from sunbench.sampling import PipelineSampler, SampleSettings
+from sunbench.sampling.pipeline import with_network
+
+WEIGHTS = Weights("agd")
+
+
+@dataclass(frozen=True)
+class AgdMethod(DistilledMethod):
+    """A solver on a U-Net with AGD's adapters."""
+
+    def check(self, pipeline: Any, settings: SampleSettings) -> None:
+        """Guidance above 1, a plain U-Net, and an adapter that fits it."""
+        check_guidance(settings.guidance_scale)
+        if pipeline.unet.config.time_cond_proj_dim is not None:
+            raise UserError("the U-Net takes guidance as an input, expected a plain one")
+        empty_agd(self.used(pipeline, settings), pipeline.unet)
+
+    def describe(self, path: Path) -> dict[str, Any]:
+        """By hash."""
+        return {"sha256": file_hash(path)}
+
+    def content(self, pipeline: Any, settings: SampleSettings) -> dict[str, Any]:
+        """For the cell's key; the scale is an input and there is no negative prompt."""
+        return {**super().content(pipeline, settings), "guidance": "input", "negative": "none"}
+
+    def prepare(self, pipeline: Any, settings: SampleSettings) -> PipelineSampler:
+        """Put the U-Net with its adapter beside the pipeline's."""
+        if (reason := self.skip(pipeline, settings)) is not None:
+            raise UserError(reason)
+        adapter = load_agd(self.used(pipeline, settings), pipeline.unet)
+        unet = AgdUNet(pipeline.unet, adapter, settings.guidance_scale)
+        plain = SampleSettings(settings.steps, 1.0, settings.task, settings.strength)
+        own = with_network(pipeline, unet, self.solver)
+        return PipelineSampler(own, plain, counted=unet.network)
+
+
+def agd() -> AgdMethod:
+    """AGD under DPM-Solver++(2M)."""
+    return AgdMethod("agd", dpm_solver_pp().solver, WEIGHTS)

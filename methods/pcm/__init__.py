@@ -1,0 +1,1 @@
+"""PCM-LoRA's training: consistency within phases of the trajectory."""

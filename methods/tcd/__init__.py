@@ -1,0 +1,1 @@
+"""TCD-LoRA's training: consistency to any point of the trajectory."""
