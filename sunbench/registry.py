@@ -6,6 +6,7 @@ whose entries are callables without arguments that return a ``sunbench.sampling.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from importlib import import_module
@@ -26,6 +27,8 @@ class MethodEntry:
 
     weights: the name of the trained weights that it takes, which methods may share; "" for none.
     trainer: "module:callable" of its ``sunbench train``; "" where it is not trained here.
+    network: whether it is a network on which other methods can stand, alone or in turns.
+    plan: of what other methods it is composed, and how (``composition``); "" for none.
     """
 
     target: str  # "module:callable"
@@ -33,10 +36,14 @@ class MethodEntry:
     summary: str
     weights: str = ""
     trainer: str = ""
+    network: bool = False
+    plan: str = ""
 
 
 #: No identifier: known from an anonymous submission.
 BOOSTDIFF = "unpublished"
+
+SWITCH_TARGET = "sunbench.methods.switch:switch"
 
 METHODS: dict[str, MethodEntry] = {
     "ddim": MethodEntry(
@@ -267,6 +274,101 @@ METHODS: dict[str, MethodEntry] = {
         "BoostDiff: guidance in the biases, DPM-Solver++(2M)",
         "boostdiff-bitfit",
     ),
+    "bk-sdm-base": MethodEntry(
+        "sunbench.methods.bk_sdm.method:bk_sdm_base",
+        "arXiv 2305.15798",
+        "BK-SDM-Base: one layer of every stage pruned, DPM-Solver++(2M)",
+        "bk-sdm-base",
+        "sunbench.methods.bk_sdm.train:train_base",
+        network=True,
+    ),
+    "bk-sdm-small": MethodEntry(
+        "sunbench.methods.bk_sdm.method:bk_sdm_small",
+        "arXiv 2305.15798",
+        "BK-SDM-Small: Base without the mid block, DPM-Solver++(2M)",
+        "bk-sdm-small",
+        "sunbench.methods.bk_sdm.train:train_small",
+        network=True,
+    ),
+    "bk-sdm-tiny": MethodEntry(
+        "sunbench.methods.bk_sdm.method:bk_sdm_tiny",
+        "arXiv 2305.15798",
+        "BK-SDM-Tiny: Small without the innermost stage, DPM-Solver++(2M)",
+        "bk-sdm-tiny",
+        "sunbench.methods.bk_sdm.train:train_tiny",
+        network=True,
+    ),
+    "a-sdm-m1": MethodEntry(
+        "sunbench.methods.a_sdm.method:a_sdm_m1",
+        "arXiv 2312.15516",
+        "A-SDM M1: the outermost stage pruned, trained alone, DPM-Solver++(2M)",
+        "a-sdm-m1",
+        "sunbench.methods.a_sdm.train:train_m1",
+        network=True,
+    ),
+    "a-sdm-m2": MethodEntry(
+        "sunbench.methods.a_sdm.method:a_sdm_m2",
+        "arXiv 2312.15516",
+        "A-SDM M2: the two outermost stages pruned, trained alone, DPM-Solver++(2M)",
+        "a-sdm-m2",
+        "sunbench.methods.a_sdm.train:train_m2",
+        network=True,
+    ),
+    "a-sdm-m3": MethodEntry(
+        "sunbench.methods.a_sdm.method:a_sdm_m3",
+        "arXiv 2312.15516",
+        "A-SDM M3: the three outermost stages pruned, trained alone, DPM-Solver++(2M)",
+        "a-sdm-m3",
+        "sunbench.methods.a_sdm.train:train_m3",
+        network=True,
+    ),
+    "a-sdm-m4": MethodEntry(
+        "sunbench.methods.a_sdm.method:a_sdm_m4",
+        "arXiv 2312.15516",
+        "A-SDM M4: the outermost stage pruned, everything trained, DPM-Solver++(2M)",
+        "a-sdm-m4",
+        "sunbench.methods.a_sdm.train:train_m4",
+        network=True,
+    ),
+    "a-sdm-m5": MethodEntry(
+        "sunbench.methods.a_sdm.method:a_sdm_m5",
+        "arXiv 2312.15516",
+        "A-SDM M5: the two outermost stages pruned, everything trained, DPM-Solver++(2M)",
+        "a-sdm-m5",
+        "sunbench.methods.a_sdm.train:train_m5",
+        network=True,
+    ),
+    "a-sdm-m6": MethodEntry(
+        "sunbench.methods.a_sdm.method:a_sdm_m6",
+        "arXiv 2312.15516",
+        "A-SDM M6: the three outermost stages pruned, everything trained, DPM-Solver++(2M)",
+        "a-sdm-m6",
+        "sunbench.methods.a_sdm.train:train_m6",
+        network=True,
+    ),
+    "switch-s1": MethodEntry(
+        SWITCH_TARGET,
+        "arXiv 2312.15516",
+        "A-SDM S1: 10 steps with BK-SDM-Base, 15 with the model's own U-Net",
+        plan="bk-sdm-base@10,model@15",
+    ),
+    "switch-s2": MethodEntry(
+        SWITCH_TARGET,
+        "arXiv 2312.15516",
+        "A-SDM S2: 15 steps with the model's own U-Net, 10 with BK-SDM-Base",
+        plan="model@15,bk-sdm-base@10",
+    ),
+    "switch-s3": MethodEntry(
+        SWITCH_TARGET,
+        "arXiv 2312.15516",
+        "A-SDM S3: 10 steps with the model's own U-Net, 15 with BK-SDM-Base",
+        plan="model@10,bk-sdm-base@15",
+    ),
+    "gri-attention": MethodEntry(
+        "sunbench.methods.a_sdm.method:gri_attention",
+        "arXiv 2312.15516",
+        "GRI attention, a reconstruction: unspecified in the paper; nothing is trained",
+    ),
 }
 
 
@@ -302,7 +404,10 @@ def chosen(names: Iterable[str]) -> tuple[str, ...]:
 
 
 def method_entry(name: str) -> MethodEntry:
-    """The method's row in the table; ``UserError`` with the nearest match for an unknown name."""
+    """The method's row in the table; ``UserError`` with the nearest match for an unknown name.
+
+    A composed name (``composition``) has a row too.
+    """
     table, (prefix, colon, inner) = methods(), name.partition(":")
     if colon and prefix in WRAPPERS:
         entry = method_entry(inner)
@@ -310,10 +415,68 @@ def method_entry(name: str) -> MethodEntry:
     if prefix == LORA:
         _target("sunbench.methods.adapters.spec:parse")(name)
         return MethodEntry(ADAPTER, "", "a LoRA that its name tells")
+    if name not in table and colon and inner in table:
+        raise unknown("method", name, [f"{p}:{inner}" for p in WRAPPERS])
     if name not in table:
-        known = [f"{p}:{inner}" for p in WRAPPERS] if colon and inner in table else table
-        raise unknown("method", name, known)
+        return _composed(name, table)
     return table[name]
+
+
+# ------------------------------------------------------------------------------ compositions
+
+#: Begins the name of a method whose networks take turns.
+SWITCH = "switch:"
+#: The model's own U-Net among them.
+MODEL = "model"
+_TURN = re.compile(r"([^@,]+)@([0-9]{1,4})")
+
+
+def switch_steps(plan: str) -> tuple[tuple[str, int], ...]:
+    """(network, steps) in order, of a plan ``NET@STEPS,NET@STEPS``; UserError for another form."""
+    turns = [_TURN.fullmatch(part.strip()) for part in plan.split(",")]
+    if not all(turn and int(turn[2]) for turn in turns):
+        raise UserError(
+            f"given the plan {plan!r:.80}, expected NET@STEPS,NET@STEPS such as"
+            " switch:bk-sdm-base@10,model@15"
+        )
+    return tuple((turn[1], int(turn[2])) for turn in turns if turn)
+
+
+def _composed(name: str, table: Mapping[str, MethodEntry]) -> MethodEntry:
+    """A row for ``switch:NET@STEPS,...`` or ``NET+METHOD``; UserError for any other name."""
+    networks = [n for n, e in table.items() if e.network]
+    paper = "arXiv 2312.15516"
+    if name.startswith(SWITCH):
+        plan = name.removeprefix(SWITCH)
+        for part, _ in switch_steps(plan):
+            if part not in (MODEL, *networks):
+                raise unknown("network", part, [MODEL, *networks])
+        return MethodEntry(SWITCH_TARGET, paper, f"networks in turns: {plan}", plan=plan)
+    network, plus, other = name.partition("+")
+    if not plus or network not in networks:
+        raise unknown("method", name, table)
+    if other not in table:
+        raise unknown("method", other, table)
+    target = "sunbench.methods.combined:combined"
+    return MethodEntry(target, table[network].paper, f"{other} on {network}", plan=name)
+
+
+def composition(name: str) -> tuple[str, ...]:
+    """The methods of the table that a name stands for: itself, or those it is composed of."""
+    entry = method_entry(name)
+    if not entry.plan:
+        return (name,)
+    if entry.target != SWITCH_TARGET:
+        return tuple(entry.plan.split("+", 1))
+    return tuple(dict.fromkeys(n for n, _ in switch_steps(entry.plan) if n != MODEL))
+
+
+def weights_of(name: str) -> frozenset[str]:
+    """The names of all trained weights that a method takes."""
+    return frozenset(method_entry(part).weights for part in composition(name)) - {""}
+
+
+# ------------------------------------------------------------------------------ methods
 
 
 def method(
@@ -324,6 +487,7 @@ def method(
 ) -> Method:
     """The method of that name, for a model.
 
+    name: of the table, ``NET+METHOD``, or ``switch:NET@STEPS,...`` with the table's networks.
     weights: explicit weights, METHOD or METHOD@MODEL -> path or hub id, in place of every other;
     those of methods that share their weights count too, the most specific first.
     model: what it will run on, to find the weights that were trained on just this model.
@@ -335,6 +499,10 @@ def method(
         )
         return wrapped
     make = _target(entry.target)
+    if entry.plan:
+        parts = {p: method(p, weights=weights, model=model) for p in composition(name)}
+        composed: Method = make(name, entry.plan, parts)
+        return composed
     ready: Method = make(name) if prefix == LORA else make()
     take = getattr(ready, "with_weights", None)  # methods from outside need not have it
     if take is not None:
@@ -353,7 +521,7 @@ def check_weights(weights: Mapping[str, str], used: Iterable[str]) -> None:
 
     weights: METHOD or METHOD@MODEL -> path or hub id; used: names of methods.
     """
-    families = {method_entry(name).weights for name in used} - {""}
+    families = {family for name in used for family in weights_of(name)}
     for key in weights:
         name = key.partition("@")[0]
         family = method_entry(name).weights

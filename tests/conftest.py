@@ -39,3 +39,16 @@ def weights(
     path = tmp_path_factory.mktemp("sun") / "sun.safetensors"
     write_adapter(SunAdapter.for_unet(pipeline.unet, init="random", alpha0=0.5), path)
     return {"sun": str(path), **{name: str(p) for name, p in distilled.items()}}
+
+
+@pytest.fixture(scope="session")
+def deep(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """A tiny pipeline whose U-Net has Stable Diffusion's layout; tests copy what they patch."""
+    return tiny_sd.pipeline(tmp_path_factory.mktemp("deep"), **tiny_sd.DEEP)
+
+
+@pytest.fixture(scope="session")
+def deep_weights(deep: Any, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """Random weights of every pruned and assembled network for it: method -> path."""
+    made = random_weights.networks(deep.unet, tmp_path_factory.mktemp("networks"))
+    return {name: str(path) for name, path in made.items()}

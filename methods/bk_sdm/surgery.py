@@ -63,7 +63,7 @@ def cut_of(name: str) -> Cut:
     return CUTS[name]
 
 
-def _stages(config: Mapping[str, Any]) -> int:
+def stages_of(config: Mapping[str, Any]) -> int:
     """How many stages a U-Net has; UserError unless it has Stable Diffusion's layout."""
     stages = len(config["block_out_channels"])
     layers = config["layers_per_block"]
@@ -83,7 +83,7 @@ def pruned_config(config: Mapping[str, Any], cut: Cut) -> dict[str, Any]:
 
     Keys that diffusers notes for itself are left out: it would ignore what they name.
     """
-    stages = _stages(config)
+    stages = stages_of(config)
     if cut.stages is not None and cut.stages >= stages:
         raise UserError(f"given a cut of {cut.stages} stages, expected fewer than {stages}")
     out = {k: v for k, v in config.items() if not k.startswith("_")}
@@ -141,7 +141,7 @@ def prune(unet: Any, cut: Cut) -> Any:
     It owns its tensors: training it leaves ``unet`` as it is.
     """
     student = empty_pruned(unet, cut)
-    weights = mapped(unet.state_dict(), student, cut, _stages(unet.config))
+    weights = mapped(unet.state_dict(), student, cut, stages_of(unet.config))
     student.load_state_dict({k: v.clone() for k, v in weights.items()}, assign=True)
     return student
 

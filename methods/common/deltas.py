@@ -14,7 +14,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors.torch import save
@@ -144,9 +143,9 @@ def stored(path: Path, student: Shapes, base: Shapes) -> Shapes:
 
 
 @torch.no_grad()
-def added(path: Path, unet: Any) -> dict[str, Tensor]:
-    """The student's tensors, float32 on the CPU: the U-Net's with the file's differences."""
-    tensors, base, levels = load_tensors(path), unet.state_dict(), _levels(path)
+def added(path: Path, base: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The student's tensors, float32 on the CPU: the base's with the file's differences."""
+    tensors, levels = load_tensors(path), _levels(path)
     check_finite(path, tensors)
     out = {}
     for name, value in tensors.items():

@@ -36,12 +36,12 @@ class Feed:
     """Micro-batches by their numbers; all chance is drawn on the CPU: no device changes it.
 
     Embeddings of captions are not kept: their last bits depend on the batch that they were made
-    in, and a training that was resumed must not.
+    in, and a training that was resumed must not. Without guidance to learn the scales are 1.
     """
 
     pipeline: Any
     pictures: TrainingImages
-    guidance: Guidance
+    guidance: Guidance | None
     batch: int
     seed: int
 
@@ -58,8 +58,9 @@ class Feed:
         pictures, captions = self.pictures.draw(self.batch, g)
         x_0 = encode_images(self.pipeline, pictures, g)
         eps = torch.randn(x_0.shape, generator=g).to(device)
-        texts = encode_texts(self.pipeline, captions)
-        return Drawn(x_0, eps, texts, self.guidance.draw(len(x_0), g), g)
+        texts, n = encode_texts(self.pipeline, captions), len(x_0)
+        scales = torch.ones(n) if self.guidance is None else self.guidance.draw(n, g)
+        return Drawn(x_0, eps, texts, scales, g)
 
 
 class Aim(NamedTuple):

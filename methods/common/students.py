@@ -120,7 +120,7 @@ def load_student(path: Path, unet: Any) -> Any:
     """The student with its weights, on the device and in the dtype of the pipeline's U-Net."""
     student = empty_student(path, unet)
     if is_difference(path):
-        tensors = added(path, unet)
+        tensors = added(path, unet.state_dict())
     else:
         tensors = {key: x for file in weight_files(path) for key, x in load_weights(file).items()}
     own = {key: x.to(unet.device, unet.dtype) for key, x in tensors.items()}

@@ -72,25 +72,33 @@ class Bench:
         return Guided(self.pipeline.unet, encode_texts(self.pipeline, [""]))
 
     @cached_property
-    def guidance(self) -> Guidance:
-        """What the student learns."""
-        found: Guidance = self.settings.guidance(self.loaded.card.guidance_scale)
+    def learned(self) -> Guidance | None:
+        """The scales that the student learns; None for one that is guided as the base is."""
+        found: Guidance | None = self.settings.guidance(self.loaded.card.guidance_scale)
         return found
+
+    @property
+    def guidance(self) -> Guidance:
+        """The same where the method learns some."""
+        assert self.learned is not None
+        return self.learned
 
     @property
     def shown_guidance(self) -> float:
         """The sheet's scale: the one that is learned, the card's, or the nearest to it."""
-        card, g = self.loaded.card.guidance_scale, self.guidance
+        card, g = self.loaded.card.guidance_scale, self.learned
+        if g is None:
+            return card
         return min(max(card, g.low), g.high)
 
     def feed(self, loop: LoopSettings, stage: int = 0) -> Feed:
         """Micro-batches; another stage has others."""
         seed = loop.seed + 7919 * stage
-        return Feed(self.pipeline, self.pictures, self.guidance, loop.batch, seed)
+        return Feed(self.pipeline, self.pictures, self.learned, loop.batch, seed)
 
     def document(self, start: dict[str, str]) -> dict[str, Any]:
         """What shapes the training besides the loop's settings; start: weights begun with."""
-        card = self.loaded.card
+        card, g = self.loaded.card, self.learned
         return {
             "schema_version": 1,
             "method": self.method,
@@ -99,7 +107,7 @@ class Bench:
             "resolution": card.resolution,
             "data": self.pictures.name,
             **self.settings.content(),
-            "learned_guidance": [self.guidance.low, self.guidance.high],
+            "learned_guidance": None if g is None else [g.low, g.high],
             "from": start,
         }
 
@@ -148,7 +156,8 @@ class Stage:
         """The weights as they are now, after a number of steps."""
         dtype = getattr(torch, self.bench.settings.file_dtype)
         document = {**self.document, "loop": asdict(self.bench.settings.loop)}
-        about = about_weights(document, self.bench.guidance.single)
+        learned = self.bench.learned
+        about = about_weights(document, None if learned is None else learned.single)
         self.trainee.write(self.target, {**about, "step": str(step)}, dtype)
 
     def _show(self, step: int, ema: dict[str, Tensor]) -> None:

@@ -39,6 +39,17 @@ def names(text: str) -> tuple[str, ...]:
     return tuple(part.strip() for part in parts if part.strip())
 
 
+def method_names(text: str) -> tuple[str, ...]:
+    """Comma-separated methods; the commas between the turns of a ``switch:`` don't separate."""
+    out: list[str] = []
+    for part in names(text):
+        if out and out[-1].startswith("switch:") and re.search(r"@[0-9]+$", part):
+            out[-1] += f",{part}"
+        else:
+            out.append(part)
+    return tuple(out)
+
+
 def numbers(text: str, what: str) -> tuple[int, ...]:
     """Comma-separated whole numbers; what: their name in the error."""
     parts = names(text)

@@ -122,6 +122,8 @@ def list_() -> None:
 def _state(entry: Entry) -> str:
     if entry.layout == "tasks":
         return "needs tasks beside text2image, and a SUN adapter"
+    if any(r.method.startswith(("bk-sdm", "a-sdm", "switch")) for r in entry.rows):
+        return "needs weights of bk-sdm and a-sdm"
     if any(p.adapter for p in entry.parts):
         return "needs SUN adapters of the ablation"
     return "needs a SUN adapter" if entry.needs_sun else "ready"
@@ -167,6 +169,33 @@ def _show_table(page: Page, folder: Path) -> None:
         _say(f"- {note}")
     for path in write(page, folder):
         _say(f"Table: {path}")
+
+
+def _register_cost(entry: Entry) -> None:
+    def command(
+        models: Models = "",
+        images: Images = None,
+        seeds: Seeds = "",
+        prompts: Prompts = None,
+        run: Run = None,
+        folder: Out = None,
+        device: Device = None,
+        dtype: Dtype = None,
+        batch: Batch = None,
+        weights: WeightsOption = None,
+    ) -> None:
+        from sunbench.paper.cost import make_cost
+
+        options = _options(
+            models, images, seeds, prompts, None, device, dtype, batch, None, weights
+        )
+        place = _place(entry, run)
+        with _watch() as watcher:
+            pages = make_cost(entry, options, place, watcher)
+        for page in pages:
+            _show_table(page, folder or place / "paper")
+
+    _add(entry, command)
 
 
 def _register_figure(entry: Entry) -> None:
@@ -243,6 +272,7 @@ def _add(entry: Entry, command: Callable[..., None]) -> None:
 _REGISTER = {
     "table": _register_table,
     "figure": _register_figure,
+    "cost": _register_cost,
     "timing": _register_timing,
 }
 for _entry in entries().values():

@@ -118,7 +118,7 @@ def run(
 
     request = Request(
         models=o.names(models),
-        methods=chosen(o.names(methods)),
+        methods=chosen(o.method_names(methods)),
         steps=() if nfe else o.numbers(steps, "steps"),
         nfe=o.numbers(nfe, "nfe"),
         images=images,

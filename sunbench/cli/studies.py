@@ -43,7 +43,7 @@ def negatives(
 
     request = NegativesRequest(
         models=o.names(models),
-        methods=o.names(methods),
+        methods=o.method_names(methods),
         steps=o.numbers(steps, "steps"),
         images=images,
         seeds=o.seed_list(seeds),

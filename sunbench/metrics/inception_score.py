@@ -83,3 +83,15 @@ class InceptionScore(Metric):
         x = torch.from_numpy(np.asarray(features.candidate, np.float32))
         p = features.network.probabilities(x).cpu().numpy()
         return resampled_inception_score(p, features.clusters)
+
+
+class ZeroShotInceptionScore(InceptionScore):
+    """The same on the zoo, whose scorer has no classes but can be asked about the zoo's things."""
+
+    name = "zero_shot_inception_score"
+    summary = "Inception score of the zoo scorer's zero-shot probabilities of the zoo's things"
+    protocol = (
+        "softmax over the zoo's things of the scorer's scaled cosines with 'a THING', 10 splits of"
+        " a seeded permutation"
+    )
+    network = "zoo-clip"

@@ -24,6 +24,7 @@ METRICS = {
     "fd": f"{_HERE}.frechet:Fd",
     "kid": f"{_HERE}.kid:Kid",
     "inception_score": f"{_HERE}.inception_score:InceptionScore",
+    "zero_shot_inception_score": f"{_HERE}.inception_score:ZeroShotInceptionScore",
     "clip_score": f"{_HERE}.clip_score:ClipScore",
     "lpips": f"{_HERE}.lpips:Lpips",
     "perceptual": f"{_HERE}.perceptual:Perceptual",

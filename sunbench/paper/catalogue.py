@@ -10,7 +10,7 @@ from typing import Any
 
 from sunbench.errors import unknown
 
-KINDS = {"tables": "table", "timings": "timing", "figures": "figure"}
+KINDS = {"tables": "table", "costs": "cost", "timings": "timing", "figures": "figure"}
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,10 @@ class PaperModel:
 
 @dataclass(frozen=True)
 class Row:
-    """A row of a paper's table, our method for it, and the part of the run that holds it."""
+    """A row of a paper's table, our method for it, and the part of the run that holds it.
+
+    method: "" for a network that is not part of this suite.
+    """
 
     name: str
     method: str
@@ -50,7 +53,8 @@ class Part:
     """One run of a table.
 
     guidance: None is the table's own. against: the part whose reference it is measured by; empty
-    for its own. adapter: file name of a SUN adapter trained with the setting ``train``.
+    for its own. adapter: file name of a SUN adapter trained with the setting ``train``; suffix: the
+    same for other methods, ``METHOD-SUFFIX.safetensors``.
     """
 
     name: str = ""
@@ -58,6 +62,7 @@ class Part:
     against: str = ""
     adapter: str = ""
     train: str = ""
+    suffix: str = ""
 
 
 @dataclass(frozen=True)
@@ -79,6 +84,7 @@ class Entry:
     negatives: tuple[str, ...] = ()
     zoo_negatives: tuple[str, ...] = ()
     needs_sun: bool = False
+    doubt: str = ""  # about every number of the table
 
     @property
     def protocol(self) -> Protocol:
@@ -91,7 +97,7 @@ class Entry:
 
     def methods(self, part: str) -> tuple[str, ...]:
         """Methods of one part, each once."""
-        return tuple(dict.fromkeys(r.method for r in self.rows if r.part == part))
+        return tuple(dict.fromkeys(r.method for r in self.rows if r.part == part and r.method))
 
 
 def _table() -> dict[str, Any]:

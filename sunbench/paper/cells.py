@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +14,12 @@ from sunbench.metrics.registry import find as find_metric
 from sunbench.models import ModelCard
 from sunbench.paper.catalogue import Entry, PaperModel, Row
 from sunbench.paper.numbers import Printed, printed
-from sunbench.paper.plan import ModelMap
-from sunbench.paper.runs import PartRun, label_of
+from sunbench.paper.plan import ModelMap, label_of
+from sunbench.paper.runs import PartRun
 from sunbench.store import CellReader, CellRecord, ResultRow, RunFolder
 
 #: The paper prints cosines, our clip_score is 100 times that.
-SCALE = {"fid": 1.0, "clip": 100.0}
+SCALE = {"fid": 1.0, "clip": 100.0, "inception_score": 1.0}
 
 
 @dataclass(frozen=True)
@@ -52,32 +52,57 @@ def cells(entry: Entry, models: ModelMap, runs: dict[str, PartRun]) -> list[Tabl
     """Every number of the paper's table whose model the table has."""
     rows = {r.name: r for r in entry.rows}
     out = []
-    for number in printed(entry.name):
-        card = models.card(number["model"])
+    for number, model, steps in places(entry):
+        card = models.card(model)
         if card is not None:
-            out.append(_cell(entry, number, rows[number["row"]], card, runs))
+            row = rows.get(number["row"]) or Row(number["row"], "", entry.parts[0].name)
+            out.append(_cell(entry, number, row, card, runs, model, steps))
+    return out
+
+
+def places(entry: Entry) -> list[tuple[Printed, str, int]]:
+    """Each number of a table with its model and steps.
+
+    A table of one model does not name it. Where the paper does not say the number of steps, its
+    number stands beside ours at each of the entry's.
+    """
+    out = []
+    for number in printed(entry.name):
+        own = dict(number.labels)
+        model = own.get("model", entry.models[0].name)
+        doubts = [d for d in (number.doubt, entry.doubt) if d]
+        known = (number.steps,) if "steps" in own else entry.steps
+        out += [(replace(number, doubt="; ".join(doubts)), model, n) for n in known]
     return out
 
 
 def _cell(
-    entry: Entry, number: Printed, row: Row, card: ModelCard, runs: dict[str, PartRun]
+    entry: Entry,
+    number: Printed,
+    row: Row,
+    card: ModelCard,
+    runs: dict[str, PartRun],
+    model: str,
+    steps: int,
 ) -> TableCell:
     run, metric = runs[row.part], number["metric"]
     label = label_of(card, metric)
-    paper_model = next(m for m in entry.models if m.name == number["model"])
+    paper_model = next(m for m in entry.models if m.name == model)
     base: dict[str, Any] = {
         "printed": number,
         "row": row,
-        "model": number["model"],
+        "model": model,
         "card": card.name,
         "metric": metric,
-        "steps": number.steps,
+        "steps": steps,
         "metric_here": label,
         "reasons": reasons(entry, paper_model, card, run, label),
     }
+    if not row.method:
+        return TableCell(**base, missing="not part of this suite")
     if run.absent is not None:
         return TableCell(**base, missing=run.absent)
-    result = row_of(run.rows, card.name, row.method, number.steps, label)
+    result = row_of(run.rows, card.name, row.method, steps, label)
     if result is None:
         return TableCell(**base, missing="not in this run")
     if result.value is None:
@@ -154,9 +179,16 @@ def reasons(
     out = [] if card.name == paper_model.card else [stands_in]
     if label.startswith("clip_score"):
         out.append(f"metric: {label} / 100; which CLIP the paper took is unsaid")
+    elif label.startswith("zero_shot"):
+        out.append(
+            "metric: zero-shot class probabilities of the zoo's scorer over the zoo's own things,"
+            " not Inception's over ImageNet: at most as many as there are things"
+        )
+    elif label == "inception_score":
+        pass
     elif label != "fid":
         out.append(f"metric: {label} is not Inception FID")
-    if entry.reference and not label.startswith("clip_score"):
+    if entry.reference and label.startswith(("fid", "fd[")):
         out.append(
             "reference: the model's own 25-step DPM-Solver++ images; the paper measured to"
             f" {entry.reference}"

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from huggingface_hub import try_to_load_from_cache
 
 from sunbench import zoo
 from sunbench.bench import Request
+from sunbench.bench.planner import default_metrics
 from sunbench.errors import UserError
 from sunbench.models import ModelCard, cards
 from sunbench.models import find as find_card
 from sunbench.paper.catalogue import Entry, PaperModel, Part
 from sunbench.paper.numbers import printed
-from sunbench.registry import check_weights, check_weights_models, method_entry
+from sunbench.registry import check_weights, check_weights_models, method_entry, weights_of
 
 #: Images per row with zoo models: the paper's 10K prompts x 3 seeds in small.
 SMALL_IMAGES = 900
@@ -148,7 +149,6 @@ def request_of(
     usual = SHEET_PROMPTS * len(seeds) if sheet else SMALL_IMAGES if models.small else p.images
     guidance = part.guidance if part.guidance is not None or models.small else p.guidance
     methods = entry.methods(part.name) or entry.methods("")
-    perceptual = "perceptual[zoo-clip]" if models.small else "lpips[alex]"
     return Request(
         models=models.specs,
         methods=methods,
@@ -159,20 +159,38 @@ def request_of(
         negatives="default" if prompts else options.negatives or "none",
         guidance_scale=guidance,
         task=task,
-        metrics=(perceptual, "ssim") if sheet else (),
+        metrics=metrics_of(entry, models),
         resolution=None if models.small else p.resolution,
         dtype=options.dtype or "float32",
         device=options.device,
         batch=options.batch or (SMALL_BATCH if models.small else PAPER_BATCH),
         floor=not sheet and not part.against,
-        timing="none",
+        timing="short" if entry.kind == "cost" else "none",
         weights=_weights(methods, options, adapter),
     )
 
 
+def label_of(card: ModelCard, metric: str) -> str:
+    """What stands for the paper's ``fid``, ``clip`` or ``inception_score`` on this model."""
+    if metric == "inception_score":
+        return "zero_shot_inception_score" if card.extractor == "zoo-clip" else metric
+    stems = {"fid": ("fid", "fd["), "clip": ("clip_score",)}[metric]
+    return next(name for name in default_metrics(card) if name.startswith(stems))
+
+
+def metrics_of(entry: Entry, models: ModelMap) -> tuple[str, ...]:
+    """Paired ones for a figure; the models' own for a table, and what else the paper has."""
+    if entry.kind == "figure":
+        return ("perceptual[zoo-clip]" if models.small else "lpips[alex]", "ssim")
+    if entry.kind == "cost" or all(p["metric"] != "inception_score" for p in printed(entry.name)):
+        return ()
+    card = models.cards[0]
+    return (*default_metrics(card), label_of(card, "inception_score"))
+
+
 def _weights(methods: Sequence[str], options: Options, adapter: Path | None) -> dict[str, str]:
     """The explicit weights that these methods take; a part's own adapter before the user's."""
-    families = {method_entry(name).weights for name in methods}
+    families = {family for name in methods for family in weights_of(name)}
     own = {k: v for k, v in options.weights.items() if _family(k) in families}
     if adapter is None or "sun" not in families:
         return own
@@ -199,6 +217,23 @@ def adapter_of(part: Part, folder: Path | None) -> tuple[Path | None, str | None
     return None, f"no SUN adapter trained with {part.train} yet: {how}"
 
 
+def ablated(
+    part: Part, methods: Sequence[str], folder: Path | None
+) -> tuple[dict[str, str], str | None]:
+    """The part's own weights of each method, ``METHOD-SUFFIX.safetensors``, or why there are none.
+
+    All of them or none: a row must not show the default ones by mistake.
+    """
+    families = sorted({family for name in methods for family in weights_of(name)})
+    places = {f: (folder or zoo.weights()) / f"{f}-{part.suffix}.safetensors" for f in families}
+    lacking = [f for f, file in places.items() if not file.is_file()]
+    if not lacking:
+        return {f: str(file) for f, file in places.items()}, None
+    how = f"`sunbench train {lacking[0]}` with {part.train}; --ablations names the folder of"
+    file = places[lacking[0]].name
+    return {}, f"no {lacking[0]} trained with {part.train} yet: {how} {file}"
+
+
 def jobs(entry: Entry, models: ModelMap, options: Options, run: Path) -> list[Job]:
     """Every part of a table or figure as a run of its own folder."""
     named = [m for p in entry.parts for m in entry.methods(p.name) or entry.methods("")]
@@ -208,5 +243,8 @@ def jobs(entry: Entry, models: ModelMap, options: Options, run: Path) -> list[Jo
     for part in entry.parts:
         adapter, absent = adapter_of(part, options.ablations)
         request = request_of(entry, part, models, options, adapter=adapter)
+        if part.suffix:
+            own, absent = ablated(part, request.methods, options.ablations)
+            request = replace(request, weights={**request.weights, **own})
         out.append(Job(part, run / part.name, request, absent))
     return out

@@ -7,13 +7,12 @@ from functools import cached_property
 from typing import Any
 
 from sunbench.bench import Request
-from sunbench.bench.planner import cards, default_metrics, plan
+from sunbench.bench.planner import cards, plan
 from sunbench.bench.progress import Progress
 from sunbench.bench.run import execute
 from sunbench.errors import UserError
 from sunbench.metrics.registry import find as find_metric
-from sunbench.models import ModelCard
-from sunbench.paper.plan import Job, Options
+from sunbench.paper.plan import Job, Options, label_of
 from sunbench.store import CellReader, ModelRecord, ResultRow, RunDocument, RunFolder, readers
 from sunbench.store.decode import decode
 
@@ -56,12 +55,6 @@ class PartRun:
         cells = self.models[model].cells if model in self.models else ()
         skips = [c.skip for c in cells if c.skip is not None and c.about.method == method]
         return self.absent or next(reversed(skips), "its images are not in this run")
-
-
-def label_of(card: ModelCard, metric: str) -> str:
-    """What stands for the paper's ``fid`` or ``clip`` on this model."""
-    stems = {"fid": ("fid", "fd["), "clip": ("clip_score",)}[metric]
-    return next(name for name in default_metrics(card) if name.startswith(stems))
 
 
 # ------------------------------------------------------------------------------ reuse

@@ -15,7 +15,7 @@ from sunbench.paper.plan import ModelMap
 from sunbench.report.tables import number
 from sunbench.store import ResultRow
 
-METRIC_NAMES = {"fid": "FID ↓", "clip": "CLIP ↑"}
+METRIC_NAMES = {"fid": "FID ↓", "clip": "CLIP ↑", "inception_score": "IS ↑"}
 
 
 @dataclass(frozen=True, order=True)

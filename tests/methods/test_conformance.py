@@ -24,8 +24,10 @@ IMAGES = [ImageId(f"prompt{i // 2}", i % 2) for i in range(5)]
 #: Solvers under classifier-free guidance: two evaluations a step.
 TRAINING_FREE = (
     *("ddim", "ddim-leading", "dpm-solver", "dpm++", "dpm++-karras", "dpm++-sde", "unipc"),
-    *("deis", "sa-solver", "ipndm", "ays"),
+    *("deis", "sa-solver", "ipndm", "ays", "gri-attention"),
 )
+#: On a pruned network, two evaluations a step; they need a U-Net of four stages.
+NETWORKS = tuple(name for name, entry in registry.METHODS.items() if entry.network)
 #: Training-free too, under a rule that guidance of 1 has no use for: two evaluations a step.
 GUIDED_ONLY = ("cfg++",)
 #: Training-free too, with unconditional passes left out: between one and two evaluations a step.
@@ -46,16 +48,25 @@ ONE_PASS = (
 )
 
 
+@pytest.fixture
+def target(request: pytest.FixtureRequest, pipeline: Any, deep: Any) -> Any:
+    """The tiny pipeline, or one of Stable Diffusion's layout for a method that needs it."""
+    return deep if request.node.callspec.params["method"] in NETWORKS else pipeline
+
+
 @pytest.fixture(params=sorted(registry.METHODS))
 def method(
-    request: pytest.FixtureRequest, pipeline: Any, weights: dict[str, str]
+    request: pytest.FixtureRequest,
+    target: Any,
+    weights: dict[str, str],
+    deep_weights: dict[str, str],
 ) -> Iterator[Method]:
-    made = registry.method(request.param, weights=weights)
-    reason = made.skip(pipeline, SETTINGS)
+    made = registry.method(request.param, weights={**weights, **deep_weights})
+    reason = made.skip(target, SETTINGS)
     if reason is not None:
         pytest.skip(reason)
     yield made
-    made.release(pipeline)
+    made.release(target)
 
 
 def batch_of(tiny: ModuleType, which: list[int]) -> SampleBatch:
@@ -76,42 +87,42 @@ def sampled(
     return method.prepare(pipeline, settings).sample(batch_of(tiny, which))
 
 
-def test_interface(method: Method, pipeline: Any):
+def test_interface(method: Method, target: Any):
     assert isinstance(method, Method)
     assert registry.METHODS[method.name].summary
-    content = method.content(pipeline, SETTINGS)
+    content = method.content(target, SETTINGS)
     assert content["method"] == method.name
     assert json.loads(json.dumps(content)) == content
 
 
-def test_shapes_and_determinism(method: Method, pipeline: Any, tiny: ModuleType):
-    first = sampled(method, pipeline, tiny, [0, 1, 2])
+def test_shapes_and_determinism(method: Method, target: Any, tiny: ModuleType):
+    first = sampled(method, target, tiny, [0, 1, 2])
     assert first.shape == (3, 4, 8, 8)
     assert first.dtype == torch.float32
     assert bool(torch.isfinite(first).all())
-    assert torch.equal(sampled(method, pipeline, tiny, [0, 1, 2]), first)
+    assert torch.equal(sampled(method, target, tiny, [0, 1, 2]), first)
     assert not torch.equal(first[0], first[1])  # the same prompt from another seed
 
 
-def test_one_sampler_makes_the_same_batch_twice(method: Method, pipeline: Any, tiny: ModuleType):
+def test_one_sampler_makes_the_same_batch_twice(method: Method, target: Any, tiny: ModuleType):
     """Multistep solvers keep a history, which must not reach the next batch."""
-    sampler = method.prepare(pipeline, SETTINGS)
+    sampler = method.prepare(target, SETTINGS)
     first = sampler.sample(batch_of(tiny, [0, 1]))
     sampler.sample(batch_of(tiny, [2, 3]))
     assert torch.equal(sampler.sample(batch_of(tiny, [0, 1])), first)
 
 
-def test_batches_and_order_do_not_change_an_image(method: Method, pipeline: Any, tiny: ModuleType):
+def test_batches_and_order_do_not_change_an_image(method: Method, target: Any, tiny: ModuleType):
     """Within 1e-5 of the latents' size: matrix products of other shapes round otherwise."""
-    whole = sampled(method, pipeline, tiny, [0, 1, 2, 3, 4])
+    whole = sampled(method, target, tiny, [0, 1, 2, 3, 4])
     size = float(whole.abs().max())
     for which in ([0, 1, 2], [3, 4], [4], [3, 0, 2, 1, 4]):
-        part = sampled(method, pipeline, tiny, which)
+        part = sampled(method, target, tiny, which)
         torch.testing.assert_close(part, whole[which], atol=1e-5 * size, rtol=0)
 
 
-def test_prompts_and_negatives_are_used(method: Method, pipeline: Any, tiny: ModuleType):
-    sampler = method.prepare(pipeline, SETTINGS)
+def test_prompts_and_negatives_are_used(method: Method, target: Any, tiny: ModuleType):
+    sampler = method.prepare(target, SETTINGS)
     plain, swapped = batch_of(tiny, [0]), batch_of(tiny, [0])
     first = sampler.sample(plain)
     other = SampleBatch(
@@ -120,41 +131,39 @@ def test_prompts_and_negatives_are_used(method: Method, pipeline: Any, tiny: Mod
     assert not torch.allclose(sampler.sample(other), first, atol=1e-4)
 
 
-def test_negative_prompts_act_where_a_method_says_so(
-    method: Method, pipeline: Any, tiny: ModuleType
-):
+def test_negative_prompts_act_where_a_method_says_so(method: Method, target: Any, tiny: ModuleType):
     """What the table of a run's needs shows is what the network does."""
-    sampler = method.prepare(pipeline, SETTINGS)
+    sampler = method.prepare(target, SETTINGS)
     plain, other = batch_of(tiny, [0, 1]), batch_of(tiny, [0, 1])
     other = SampleBatch(
         other.prompt_embeds, other.negative_embeds.flip(1), other.latents, other.generators
     )
     same = torch.equal(sampler.sample(plain), sampler.sample(other))
-    assert same is not takes("tiny", method, pipeline).negative_prompts
+    assert same is not takes("tiny", method, target).negative_prompts
 
 
-def test_what_a_method_takes(method: Method, pipeline: Any):
-    found = takes("tiny", method, pipeline)
+def test_what_a_method_takes(method: Method, target: Any):
+    found = takes("tiny", method, target)
     record = json.loads(json.dumps(found.to_json()))
     assert TrainingRequirements.from_json(record, "r") == found
     assert found.method == method.name
     free = method.name in (*TRAINING_FREE, *GUIDED_ONLY, *FIXED_GUIDANCE, *SELECTIVE, *PARTIAL)
     assert (found.training == "none") is free
     assert found.training in ("none", "once a base", "once a model")
-    assert (method.trained_weights(pipeline) is None) is free  # type: ignore[attr-defined]
+    assert (method.trained_weights(target) is None) is free  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize("guidance", [GUIDANCE, 1.0])
 @pytest.mark.parametrize("steps", [1, 4])
 def test_nfe_is_what_the_network_saw(
-    method: Method, pipeline: Any, tiny: ModuleType, steps: int, guidance: float
+    method: Method, target: Any, tiny: ModuleType, steps: int, guidance: float
 ):
     settings = SampleSettings(steps, guidance)
-    if (reason := method.skip(pipeline, settings)) is not None:
+    if (reason := method.skip(target, settings)) is not None:
         pytest.skip(reason)
     seen: list[int] = []
-    sampler = method.prepare(pipeline, settings)
-    unet = sampler.counted  # type: ignore[attr-defined]  # a student replaces the pipeline's
+    sampler = method.prepare(target, settings)
+    unet = sampler.counted  # type: ignore[attr-defined]  # a student replaces the target's
     handle = unet.register_forward_hook(lambda m, args, out: seen.append(len(out[0])))
     try:
         sampler.sample(batch_of(tiny, [0, 1, 2]))
@@ -162,17 +171,17 @@ def test_nfe_is_what_the_network_saw(
         handle.remove()
     if method.name in PARTIAL:
         assert sum(seen) / 3 <= sampler.nfe <= method.evaluations(settings)
-        assert sampler.nfe == pytest.approx(method.expected_nfe(pipeline, settings))  # type: ignore[attr-defined]
+        assert sampler.nfe == pytest.approx(method.expected_nfe(target, settings))  # type: ignore[attr-defined]
         return
     assert sampler.nfe == sum(seen) / 3
     if method.name in SELECTIVE:
         assert steps <= sampler.nfe <= method.evaluations(settings) <= 2 * steps
         assert method.name.startswith("adaptive") or sampler.nfe == method.expected_nfe(
-            pipeline, settings
+            target, settings
         )  # type: ignore[attr-defined]
     else:
         assert sampler.nfe == method.evaluations(settings)
-    if method.name in TRAINING_FREE:
+    if method.name in (*TRAINING_FREE, *NETWORKS):
         assert sampler.nfe == steps * (2 if guidance > 1 else 1)
     if method.name in ONE_PASS:
         assert sampler.nfe == steps
@@ -211,8 +220,8 @@ def test_only_guidance_above_1_is_refused_where_guidance_is_an_input(
     assert "guidance as an input" in reason
 
 
-def test_nfe_is_of_the_last_batch_alone(method: Method, pipeline: Any, tiny: ModuleType):
-    sampler = method.prepare(pipeline, SETTINGS)
+def test_nfe_is_of_the_last_batch_alone(method: Method, target: Any, tiny: ModuleType):
+    sampler = method.prepare(target, SETTINGS)
     counts = []
     for which in ([0, 1, 2], [3]):
         sampler.sample(batch_of(tiny, which))
@@ -223,15 +232,15 @@ def test_nfe_is_of_the_last_batch_alone(method: Method, pipeline: Any, tiny: Mod
         assert counts[0] == counts[1]
 
 
-def test_release_leaves_the_networks_as_they_were(method: Method, pipeline: Any, tiny: ModuleType):
-    before = {k: v.clone() for k, v in pipeline.unet.state_dict().items()}
-    processors = {k: type(v) for k, v in pipeline.unet.attn_processors.items()}
-    sampled(method, pipeline, tiny, [0])
-    method.release(pipeline)
-    after = pipeline.unet.state_dict()
+def test_release_leaves_the_networks_as_they_were(method: Method, target: Any, tiny: ModuleType):
+    before = {k: v.clone() for k, v in target.unet.state_dict().items()}
+    processors = {k: type(v) for k, v in target.unet.attn_processors.items()}
+    sampled(method, target, tiny, [0])
+    method.release(target)
+    after = target.unet.state_dict()
     assert after.keys() == before.keys()
     assert all(torch.equal(after[k], before[k]) for k in before)
-    assert {k: type(v) for k, v in pipeline.unet.attn_processors.items()} == processors
+    assert {k: type(v) for k, v in target.unet.attn_processors.items()} == processors
 
 
 def test_a_method_leaves_no_trace_in_the_next(
@@ -247,8 +256,8 @@ def test_a_method_leaves_no_trace_in_the_next(
             assert torch.equal(sampled(first, pipeline, tiny, [0, 1]), alone)
 
 
-def test_more_steps_than_the_schedule_has(method: Method, pipeline: Any):
-    reason = method.skip(pipeline, SampleSettings(1001, GUIDANCE))
+def test_more_steps_than_the_schedule_has(method: Method, target: Any):
+    reason = method.skip(target, SampleSettings(1001, GUIDANCE))
     assert reason is not None
     assert "1001" in reason
     assert "\n" not in reason

@@ -262,12 +262,12 @@ _CARD = {"SDM-v1.4": "Stable Diffusion v1.4", "SDM-v2.1-base": "Stable Diffusion
 
 def asdm_copied() -> Lines:
     card = {(p["row"], p["metric"]): p.value for p in printed("bk-sdm")}
-    rows = [p for p in printed("asdm-4") if p["row"].startswith(("SDM", "BK"))]
+    rows = [p for p in printed("a-sdm-4") if p["row"].startswith(("SDM", "BK"))]
     gaps = [abs(p.value - card[_CARD.get(p["row"], p["row"]), p["metric"]]) for p in rows]
     equal = sum(g == 0 for g in gaps)
     text = f"{equal} of {len(rows)} equal BK-SDM's card, largest gap {max(gaps):.2g}"
-    own = lookup("asdm-2", row="SD-UNet", metric="fid")
-    taken = lookup("asdm-4", row="SDM-v1.4", metric="fid")
+    own = lookup("a-sdm-2", row="SD-UNet", metric="fid")
+    taken = lookup("a-sdm-4", row="SDM-v1.4", metric="fid")
     return {
         "SDM and BK rows of Table 4": ("own protocol", text, _verdict(equal == 0)),
         "FID of Stable Diffusion, Tables 2 and 4": (f"{own}", f"{taken}", _verdict(own == taken)),
@@ -277,8 +277,8 @@ def asdm_copied() -> Lines:
 def asdm_condconv() -> Lines:
     lines = Lines()
     for name in ("Base", "Small", "Tiny"):
-        before = lookup("asdm-1", row=name, metric="fid")
-        after = lookup("asdm-1", row=f"{name}(with CondConv-e2)", metric="fid")
+        before = lookup("a-sdm-1", row=name, metric="fid")
+        after = lookup("a-sdm-1", row=f"{name}(with CondConv-e2)", metric="fid")
         text = f"{before:g} to {after:g}"
         lines[f"FID of {name}"] = ("improves", text, _verdict(after < before))
     return lines

@@ -6,6 +6,7 @@ import pytest
 
 from sunbench.errors import UserError
 from sunbench.paper.catalogue import entries, find
+from sunbench.paper.cells import places
 from sunbench.paper.numbers import lookup, printed, shipped
 from sunbench.registry import METHODS
 
@@ -46,6 +47,18 @@ def test_the_catalogue_has_the_rows_and_models_of_the_numbers(name: str):
 
 def test_every_method_of_the_catalogue_is_registered():
     assert {r.method for e in entries().values() for r in e.rows} <= METHODS.keys()
+
+
+@pytest.mark.parametrize("name", ["a-sdm-1", "a-sdm-2", "a-sdm-3", "a-sdm-4"])
+def test_rows_of_a_sdm_are_the_papers_and_stand_at_every_step(name: str):
+    entry, places_ = find(name), places(find(name))
+    rows = {p["row"] for p in printed(name)}
+    assert {r.name for r in entry.rows} <= rows
+    assert (name == "a-sdm-4") or {r.name for r in entry.rows} == rows
+    assert len(places_) == len(printed(name)) * len(entry.steps)
+    assert {model for _, model, _ in places_} == {"Stable Diffusion v1.5"}
+    if len(entry.steps) > 1:
+        assert all("number of steps is unsaid" in p.doubt for p, _, _ in places_)
 
 
 def test_copied_cells_carry_their_doubt():

@@ -197,7 +197,7 @@ def test_sun_4_without_any_adapter_samples_nothing(lab):
 MISTAKES = [
     (["sun-5"], "unknown paper table 'sun-5'; did you mean 'sun-4'?"),
     (["boostdif-1"], "did you mean 'boostdiff-1'?"),
-    (["asdm-2"], "unknown paper table 'asdm-2'"),
+    (["asdm-2"], "did you mean 'a-sdm-2'?"),
     (["sun-2", "--models", "emoij-3d"], "did you mean 'emoji-3d'?"),
     (["sun-1", "--models", "emoji,emoji-3d"], "given 2 models, expected at most 1"),
     (["sun-2", "--images", "20"], "given 20 images, expected a multiple of the 3 seeds"),
@@ -226,4 +226,4 @@ def test_list_names_everything(lab):
         "ready",
     ):
         assert word in out
-    assert "asdm" not in out
+    assert "a-sdm-2" in out

@@ -10,6 +10,7 @@ import torch
 from diffusers import UNet2DConditionModel
 
 from sunbench.methods.agd.adapter import AgdAdapter, write_agd
+from sunbench.methods.bk_sdm.student import Layout, PrunedStudent
 from sunbench.methods.boostdiff.method import TARGETS as ATTENTION
 from sunbench.methods.boostdiff.method import write_biases
 from sunbench.methods.common.fitted import write_tables
@@ -75,6 +76,27 @@ def tables(folder: Path) -> dict[str, Path]:
     for name, held in fitted.items():
         write_tables(folder / f"{name}.safetensors", held, {})
     return {name: folder / f"{name}.safetensors" for name in fitted}
+
+
+def pruned(unet: Any, path: Path, seed: int, **layout: Any) -> Path:
+    """A pruned student of random weights near the teacher's, as a file of differences."""
+    trainee = PrunedStudent(unet, Layout(**layout), "difference")
+    g = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for p in trainee.unet.parameters():
+            p.add_(torch.randn(p.shape, generator=g) / 20)
+    trainee.write(path, {"base": "tiny"}, torch.float32)
+    return path
+
+
+def networks(unet: Any, folder: Path) -> dict[str, Path]:
+    """Random weights of every pruned and assembled network for a U-Net of four stages."""
+    cuts = {f"bk-sdm-{cut}": cut for cut in ("base", "small", "tiny")}
+    cuts |= {f"a-sdm-m{i}": f"m{(i - 1) % 3 + 1}" for i in range(1, 7)}
+    return {
+        name: pruned(unet, folder / f"{name}.safetensors", i, cut=cut)
+        for i, (name, cut) in enumerate(cuts.items())
+    }
 
 
 def write(unet: Any, folder: Path) -> dict[str, Path]:

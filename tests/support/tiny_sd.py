@@ -26,6 +26,15 @@ UNET = {
     "attention_head_dim": 4,
     "cross_attention_dim": WIDTH,
 }
+#: Stable Diffusion's layout: four stages of two layers, attention in three and in the mid block.
+DEEP = {
+    "block_out_channels": (8, 16, 16, 16),
+    "norm_num_groups": 4,
+    "layers_per_block": 2,
+    "down_block_types": ("CrossAttnDownBlock2D",) * 3 + ("DownBlock2D",),
+    "up_block_types": ("UpBlock2D",) + ("CrossAttnUpBlock2D",) * 3,
+    "attention_head_dim": 2,
+}
 VAE = {
     "encoder_block_out_channels": (8, 8),
     "decoder_block_out_channels": (8, 8),

@@ -27,7 +27,7 @@ _LPIPS = (f"{_HERE}.lpips:load_lpips", frozenset({"distance"}))
 NETWORKS = {
     "zoo-clip": NetworkEntry(
         f"{_HERE}.zoo_clip:load_zoo_clip",
-        frozenset({"image", "text", "layers"}),
+        frozenset({"image", "text", "layers", "classes"}),
         "the zoo's own small CLIP, 64x64; always available",
     ),
     "inception": NetworkEntry(

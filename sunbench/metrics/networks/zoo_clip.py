@@ -82,6 +82,15 @@ class ZooClip:
         with full_precision():
             return torch.cat([self._embed_text(texts[i : i + self.batch]) for i in starts])
 
+    def probabilities(self, features: Tensor) -> Tensor:
+        """Zero-shot, of the zoo's things (their names in captions): (N, dim) -> (N, things)."""
+        from sunbench.zoo.data import things
+
+        texts = self.embed_text([f"a {name}" for name in dict.fromkeys(t[0] for t in things())])
+        x, y = (v / v.norm(dim=1, keepdim=True) for v in (features.to(texts), texts))
+        scale = self.model.logit_scale.exp()
+        return (scale * x @ y.T).softmax(1)
+
     def layers(self, images: Tensor) -> list[Tensor]:
         """uint8 NCHW -> each transformer block's patch tokens as maps (N, C, H, W)."""
         with full_precision():

@@ -112,7 +112,7 @@ def test_on_another_unet_the_same_differences(pipeline: Any, file: Path):
     with torch.no_grad():
         for p in other.parameters():
             p.add_(0.5)
-    here, there = added(file, pipeline.unet), added(file, other)
+    here, there = added(file, pipeline.unet.state_dict()), added(file, other.state_dict())
     base = pipeline.unet.state_dict()
     for name, x in here.items():
         shift = 0.5 if name in base else 0.0

@@ -1,0 +1,1 @@
+"""A-SDM: U-Nets assembled from pruned and unpruned stages."""

@@ -1,0 +1,105 @@
+"""BK-SDM (Kim et al. 2023, arXiv 2305.15798): a pruned U-Net in place of the model's own.
+
+It samples as the model does, under classifier-free guidance and any solver; DPM-Solver++(2M), the
+reference's, unless another method is put on it (``bk-sdm-base+ddim``).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sunbench.errors import UserError
+from sunbench.methods.bk_sdm.student import check_student, layout_of, load_pruned
+from sunbench.methods.common.deltas import is_difference
+from sunbench.methods.common.method import TrainedMethod
+from sunbench.methods.common.weights import Weights, metadata, weight_files
+from sunbench.methods.dpm_solver import dpm_solver_pp
+from sunbench.models.hashes import files_hash
+from sunbench.sampling import PipelineMethod, PipelineSampler, SampleSettings
+from sunbench.sampling.pipeline import with_network
+
+#: The authors' students; those of segmind (small-sd, tiny-sd) have the layouts of Base and Tiny.
+OF = "Stable Diffusion 1.4's student (Kim et al. 2023)"
+FILE = "unet/diffusion_pytorch_model.safetensors"
+
+
+@dataclass(frozen=True)
+class PrunedMethod(TrainedMethod):
+    """A pruned or assembled U-Net under a solver and classifier-free guidance."""
+
+    cut: str = "base"
+
+    @property
+    def negative_prompts(self) -> bool:
+        """As with the model's own U-Net."""
+        return True
+
+    def check(self, pipeline: Any, settings: SampleSettings) -> None:
+        """A U-Net that can be pruned, and weights of this cut."""
+        if settings.task == "controlnet":
+            raise UserError("the ControlNet is for the unpruned U-Net, whose skips are more")
+        self.empty(pipeline)
+
+    def empty(self, pipeline: Any) -> Any:
+        """The network on the meta device; UserError unless the weights fit it."""
+        return check_student(self.weights.find(pipeline.unet), pipeline.unet, self.cut)[1]
+
+    def network(self, pipeline: Any, settings: SampleSettings) -> Any:
+        """The student, read anew."""
+        return load_pruned(self.weights.find(pipeline.unet), pipeline.unet, self.cut)
+
+    def describe(self, path: Path) -> dict[str, Any]:
+        """By hash; differences also by the model that they were trained from."""
+        layout = layout_of(path, self.cut)
+        about: dict[str, Any] = {"sha256": files_hash(weight_files(path))}
+        if is_difference(path):
+            about["difference_of"] = metadata(path).get("base", "?")
+        if layout.experts:
+            about["experts"] = layout.experts
+        if layout.attention == "gri":
+            about["attention"] = "gri (unspecified in the paper)"
+        return about
+
+    def content(self, pipeline: Any, settings: SampleSettings) -> dict[str, Any]:
+        """For the cell's key."""
+        return {**super().content(pipeline, settings), "guidance": "cfg", "cut": self.cut}
+
+    def skip(self, pipeline: Any, settings: SampleSettings) -> str | None:
+        """As every solver; no weights, or some that do not fit."""
+        reason = PipelineMethod.skip(self, pipeline, settings)
+        return reason or super().skip(pipeline, settings)
+
+    def evaluations(self, settings: SampleSettings) -> int:
+        """Two a step under guidance, one without."""
+        return PipelineMethod.evaluations(self, settings)
+
+    def prepare(self, pipeline: Any, settings: SampleSettings) -> PipelineSampler:
+        """Put the student beside the pipeline's U-Net; UserError where ``skip`` has a reason."""
+        if (reason := self.skip(pipeline, settings)) is not None:
+            raise UserError(reason)
+        own = with_network(pipeline, self.network(pipeline, settings), self.solver)
+        return PipelineSampler(own, self.guided(settings))
+
+
+def pruned_method(name: str, cut: str, published: str = "", of: str = "") -> PrunedMethod:
+    """A pruned network under DPM-Solver++(2M), its weights by its own name."""
+    file = FILE if published else ""
+    weights = Weights(name, published=published, file=file, of=of, folders=True)
+    return PrunedMethod(name, dpm_solver_pp().solver, weights, cut=cut)
+
+
+def bk_sdm_base() -> PrunedMethod:
+    """BK-SDM-Base: one layer of every stage is gone."""
+    return pruned_method("bk-sdm-base", "base", "nota-ai/bk-sdm-base", OF)
+
+
+def bk_sdm_small() -> PrunedMethod:
+    """BK-SDM-Small: Base without the mid block."""
+    return pruned_method("bk-sdm-small", "small", "nota-ai/bk-sdm-small", OF)
+
+
+def bk_sdm_tiny() -> PrunedMethod:
+    """BK-SDM-Tiny: Small without the innermost stage."""
+    return pruned_method("bk-sdm-tiny", "tiny", "nota-ai/bk-sdm-tiny", OF)
