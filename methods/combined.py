@@ -88,6 +88,15 @@ class CombinedMethod:
         """As the method alone."""
         return bool(self.method.nfe_varies)
 
+    @property
+    def fixed_layers(self) -> bool:
+        """As the method alone."""
+        return bool(self.method.fixed_layers)
+
+    def expected_nfe(self, pipeline: Any, settings: SampleSettings) -> float:
+        """As the method alone."""
+        return float(self.method.expected_nfe(pipeline, settings))
+
     def trained_weights(self, pipeline: Any) -> tuple[Path, str] | None:
         """The network's; the method's own are in the content."""
         return self.network.trained_weights(pipeline)

@@ -92,6 +92,7 @@ class SwitchMethod(PipelineMethod):
     plan: tuple[tuple[str, int], ...] = ()
     parts: tuple[tuple[str, PrunedMethod], ...] = ()
     training: ClassVar[str] = "once a base"
+    fixed_layers: ClassVar[bool] = False
 
     @property
     def steps(self) -> int:
