@@ -65,6 +65,10 @@ def selftest(
     model: Annotated[str | None, o.option("Model of the run; by default its first.")] = None,
     images: Annotated[int, o.whole("images", "Images of each cell.", "--images")] = 256,
     device: o.Device = None,
+    sampling: Annotated[
+        bool,
+        o.option("Also sample the method again with one thing wrong.", "--sampling/--no-sampling"),
+    ] = True,
 ) -> None:
     """Plant faults into a run's images and show which metric catches which.
 
@@ -72,7 +76,9 @@ def selftest(
     """
     from sunbench.studies.selftest_run import FILE, selftest_run
 
-    result = selftest_run(folder, model, images=images, device=device or o.best_device())
+    result = selftest_run(
+        folder, model, images=images, device=device or o.best_device(), sample=sampling
+    )
     missed = result.uncaught()
     say(f"Caught by no metric: {', '.join(missed)}." if missed else "Every fault is caught.")
     say(f"Table: {folder / FILE}")

@@ -73,9 +73,12 @@ def selftest(
     extractors: FeatureExtractors,
     *,
     reruns: int = 20,
+    resampled: Sequence[Tensor] = (),
     batch: int = 64,
 ) -> SelfTest:
     """Plant every fault, and `reruns` honest changes, and ask every metric of the extractors.
+
+    resampled: images of the honest cell sampled once more, honest re-runs too.
 
     prompts: the text of each cluster, in order. Metrics of latents or sources are left out: faults
     are planted into finished images.
@@ -83,12 +86,13 @@ def selftest(
     judge = _Judge(material, prompts, extractors, batch)
     planted = {name: plant(material) for name, plant in FAULTS.items()} | material.cells
     alarms = [a for name, images in planted.items() for a in judge.alarms(name, images)]
-    false = [a for k in range(reruns) for a in judge.alarms("", honest_rerun(material, k))]
+    honest = [*resampled, *(honest_rerun(material, k) for k in range(reruns))]
+    false = [a for images in honest for a in judge.alarms("", images)]
     shares = {
         c.label: float(np.mean([a.caught for a in false if a.metric == c.label] or [False]))
         for c in judge.choices
     }
-    return SelfTest(tuple(alarms), shares, reruns)
+    return SelfTest(tuple(alarms), shares, len(honest))
 
 
 class _Judge:

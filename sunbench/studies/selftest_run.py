@@ -2,29 +2,41 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 from torch import Tensor
 
+from sunbench import registry
 from sunbench.bench.feature_extractors import FeatureExtractors
 from sunbench.bench.handles import read_shard
 from sunbench.bench.paired_scores import Side, open_side
+from sunbench.bench.planner import cards, load_model, prompt_set
+from sunbench.bench.repair import recorded_request
 from sunbench.errors import UserError
+from sunbench.report.formats import plain
 from sunbench.store import CellReader, CellRecord, write_atomic
 from sunbench.studies.faults import Material
+from sunbench.studies.sampled_faults import RERUN_BATCH, Asked, sampled_faults
 from sunbench.studies.selftest import SelfTest, selftest
 
 FILE = "selftest.md"
 
 
 def selftest_run(
-    path: Path, model: str | None = None, *, images: int = 256, device: str = "cpu"
+    path: Path,
+    model: str | None = None,
+    *,
+    images: int = 256,
+    device: str = "cpu",
+    sample: bool = True,
 ) -> SelfTest:
     """Faults planted into the run's closest method at most steps; writes ``selftest.md`` into it.
 
-    Further faults are cells of the run: the same method at its fewest steps, and the reference of
-    each other model on the same prompts. images: so many of each cell, whole prompts.
+    Further faults are cells of the run (the same method at its fewest steps, the reference of each
+    other model on the same prompts) and, where sample is set, the method sampled again with one
+    thing wrong (`sampled_faults`). images: so many of each cell, whole prompts.
     UserError for a run without a floor, a candidate, or kept images.
     """
     side = open_side(path)
@@ -34,22 +46,59 @@ def selftest_run(
     if count < 4 * seeds:
         raise UserError(f"given {images} images, expected at least {4 * seeds} (4 prompts)")
     few = min(_of_method(side, honest), key=lambda c: c.about.steps)
-    others = {"too few steps": few} if few.key != honest.key else {}
+    others = {"fewest steps of the run": few} if few.key != honest.key else {}
     others |= {f"images of {c.about.model}": c for c in _others(side, honest)}
+    cells = {fault: _images(side, cell, count) for fault, cell in others.items()}
+    prompts = [r.prompt for r in CellReader(honest, path).rows()[:count:seeds]]
+    resampled: list[Tensor] = []
+    if sample:
+        asked = _asked(path, honest, prompts)
+        resampled = [asked.sampled(RERUN_BATCH)]
+        cells |= sampled_faults(asked)
     material = Material(
         _images(side, _one(side, name, "reference"), count),
         _images(side, honest, count),
         _images(side, _one(side, name, "floor"), count),
-        {fault: _images(side, cell, count) for fault, cell in others.items()},
+        cells,
         np.arange(count) // seeds,
     )
-    prompts = [r.prompt for r in CellReader(honest, path).rows()[:count:seeds]]
     metrics = dict.fromkeys(r.metric for r in side.rows if r.model == name)
-    result = selftest(material, prompts, FeatureExtractors.load(tuple(metrics), device))
-    title = f"# Self-test on {name}, faults planted into {honest.label} ({count} images)\n\n"
-    note = "Numbers are changes in units of the metric's tolerance; bold where it is caught.\n\n"
-    write_atomic(path / FILE, (title + note + result.markdown()).encode())
+    extractors = FeatureExtractors.load(tuple(metrics), device)
+    result = selftest(material, prompts, extractors, resampled=resampled)
+    write_atomic(path / FILE, _page(name, honest, count, result).encode())
     return result
+
+
+def _page(model: str, honest: CellRecord, count: int, result: SelfTest) -> str:
+    return "\n\n".join(
+        [
+            f"# Self-test on {plain(model)}, faults planted into {plain(honest.label)}",
+            f"Every row is a fault in {count} images, every column a"
+            " metric against the reference. A number is the change that the fault makes, in units"
+            " of the metric's tolerance; it is bold where the whole 95 % interval of the change is"
+            " beyond the tolerance, that is, where the metric raises an alarm. The last row is the"
+            " share of alarms over honest re-runs: changes that another batch size or thread count"
+            " makes, which must raise none.",
+            result.markdown(),
+        ]
+    )
+
+
+def _asked(path: Path, honest: CellRecord, prompts: list[str]) -> Asked:
+    """The honest cell on its first prompts; UserError where it cannot be sampled again."""
+    request, about = recorded_request(path), honest.about
+    if about.task != "text2image":
+        raise UserError(f"given task {about.task}, expected text2image (or --no-sampling)")
+    card = next((c for c in cards(request) if c.name == about.model), None)
+    if card is None:
+        raise UserError(f"{path}: its request does not name {about.model}; give --no-sampling")
+    rows = prompt_set(card, request)
+    first = replace(rows, rows=rows.rows[: len(prompts)])
+    if [p.text for p in first.rows] != prompts:
+        raise UserError(f"{path}: its prompts have changed since; give --no-sampling")
+    loaded = load_model(card, request)
+    method = registry.method(about.method, weights=request.weights, model=loaded.context)
+    return Asked(loaded, first, method, about.steps, about.guidance_scale, about.seeds)
 
 
 def _one(side: Side, model: str, role: str) -> CellRecord:
