@@ -34,7 +34,13 @@ def fetch(
     downloads = [look_up(need) for need in _needs(card, methods or [])]
     out.print(table(f"fetch {card.name}", HEAD, [_line(download) for download in downloads]))
     check_room(downloads)
+    if card.source == "hub" and card.revision is None:
+        err.print(
+            f"{card.name}: revision NOT PINNED, its commit may change; see above", markup=False
+        )
+    networks = feature_networks(card)
     if dry_run:
+        out.print(f"feature networks, not counted above: {', '.join(networks)}", markup=False)
         return
     total = sum(len(download.missing) for download in downloads)
     arrived = 0
@@ -46,7 +52,30 @@ def fetch(
             err.print(f"{arrived} of {total}: {repository} {name} ({_size(size)})", markup=False)
 
         bring(download, done)
+    _fetch_networks(networks)
     _fetch_prompts(card)
+
+
+def feature_networks(card: ModelCard) -> list[str]:
+    """The networks of a model's default metrics."""
+    from sunbench.bench.planner import default_metrics
+    from sunbench.metrics.registry import find
+
+    networks = [find(name).net for name in default_metrics(card)]
+    return list(dict.fromkeys(n for n in networks if n is not None))
+
+
+def _fetch_networks(networks: list[str]) -> None:
+    """Load each network once, which keeps its weights for offline runs."""
+    from sunbench.errors import NotAvailable
+    from sunbench.metrics import load_network
+
+    for name in networks:
+        try:
+            load_network(name, "cpu")
+            out.print(f"feature network {name}: here", markup=False)
+        except NotAvailable as error:
+            err.print(f"feature network {name}: {error}", markup=False)
 
 
 HEAD = ["what", "repository", "commit", "license", "files", "size", "to download"]

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from sunbench.cli import options as o
 from sunbench.cli.console import out, print_json, records, table
 from sunbench.errors import unknown
+
+if TYPE_CHECKING:
+    from sunbench.models import ModelCard
 
 #: A table's head and its lines.
 Listing = tuple[list[str], list[list[str]]]
@@ -46,8 +49,16 @@ def _methods() -> Listing:
 def _models() -> Listing:
     from sunbench.models import cards
 
-    head = ["name", "source", "id", "guidance"]
-    return head, [[n, c.source, c.id, f"{c.guidance_scale:g}"] for n, c in cards().items()]
+    head = ["name", "source", "id", "revision", "guidance"]
+    lines = [[n, c.source, c.id, _revision(c), f"{c.guidance_scale:g}"] for n, c in cards().items()]
+    return head, lines
+
+
+def _revision(card: ModelCard) -> str:
+    """The pinned commit of a model of the hub, in short."""
+    if card.source != "hub":
+        return "–"
+    return "NOT PINNED" if card.revision is None else card.revision[:8]
 
 
 def _prompts() -> Listing:

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from sunbench.bench.clock import Clock
+from sunbench.bench.verify import verify_run
 from sunbench.errors import UserError
 from sunbench.metrics import NotAvailable
 from sunbench.sampling import ImageId, image_generator, noise_hash
@@ -462,3 +463,20 @@ def test_whatever_changed_is_looked_at_again(
     forbid_networks(monkeypatch)
     with pytest.raises(AssertionError, match="a sampler was touched"):
         lab.run(**request)
+
+
+def test_a_candidate_equal_to_the_reference_is_sampled_on_its_own(lab: Any):
+    """It shares the reference's key and keeps its own images: what sampling again changes, 0."""
+    lab.run("twin", methods=("ddim", "dpm++"), steps=(5,), images=8)
+    rows = rows_of(lab, "twin")
+    reference = next(r for r in rows if r.role == "reference")
+    own = {r.metric: r for r in rows if r.role == "candidate" and r.method == "dpm++"}
+    assert {r.key for r in own.values()} == {reference.key}
+    assert (lab.out / "twin/cells" / reference.key).is_dir()
+    assert (lab.cache / "reference_sets" / reference.key).is_dir()
+    assert own["ssim"].value == pytest.approx(1)
+    assert own["psnr"].value == 100
+    assert own["perceptual[zoo-clip]"].value == pytest.approx(0, abs=1e-9)
+    assert own["perceptual[zoo-clip]"].relative == pytest.approx(0, abs=1e-9)
+    assert own["fd[zoo-clip]"].value == pytest.approx(0, abs=1e-6)
+    assert verify_run(lab.out / "twin") == (4, [])

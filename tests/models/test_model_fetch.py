@@ -167,11 +167,22 @@ def test_the_command(
     from huggingface_hub import constants
 
     monkeypatch.setenv("COLUMNS", "200")
+    loaded: list[str] = []
+
+    def network(name: str, device: str) -> None:
+        loaded.append(name)
+        if name == "alex":
+            raise NotAvailable("weights not available offline: alex")
+
+    monkeypatch.setattr("sunbench.metrics.load_network", network)
     monkeypatch.setattr(sys, "argv", ["sunbench", "fetch", REPOSITORY, "ddim", "--dry-run"])
     with pytest.raises(SystemExit) as exit_:
         main()
     assert exit_.value.code in (0, None)
-    text = capsys.readouterr().out
+    text, notes = capsys.readouterr()
+    assert "feature networks, not counted above: inception, " in text
+    assert "revision NOT PINNED" in notes
+    assert loaded == []
     assert "artist/style" in text
     assert "creativeml-openrail-m" in text
     assert not list(Path(constants.HF_HUB_CACHE).rglob("*.safetensors"))
@@ -180,3 +191,7 @@ def test_the_command(
         main()
     assert exit_.value.code in (0, None)
     assert [d.missing for d in downloads(find(REPOSITORY))] == [(), ()]
+    assert {"inception", "alex"} <= set(loaded)
+    text, notes = capsys.readouterr()
+    assert "feature network inception: here" in text
+    assert "feature network alex: weights not available offline: alex" in notes
