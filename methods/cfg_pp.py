@@ -8,7 +8,7 @@ w = lambda r / (r - r'), where r = sigma / alpha is the noise level before a ste
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -64,6 +64,8 @@ class ScaledUNet(StandInUNet):
 @dataclass(frozen=True)
 class CfgPlusPlus(PipelineMethod):
     """DDIM under CFG++; lambda follows the guidance_scale."""
+
+    plain_unet: ClassVar[bool] = False
 
     def content(self, pipeline: Any, settings: SampleSettings) -> dict[str, Any]:
         """For the cell's key."""

@@ -10,6 +10,7 @@ NFE: a partial pass counts as its share of a whole pass's operations.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
@@ -23,7 +24,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from sunbench.errors import UserError
 from sunbench.methods.common.guidance import StandInUNet
 from sunbench.methods.dpm_solver import dpm_solver_pp
-from sunbench.sampling import PipelineMethod, PipelineSampler, SampleBatch, SampleSettings
+from sunbench.methods.wrapped import WrappedMethod, plain
+from sunbench.sampling import Method, PipelineMethod, PipelineSampler, SampleBatch, SampleSettings
 from sunbench.sampling.pipeline import with_network
 
 #: Every third step is whole, only the outermost layers run between, as in the authors' examples.
@@ -231,6 +233,7 @@ class DeepCache(PipelineMethod):
     branch: int = BRANCH
     nfe_varies: ClassVar[bool] = True
     fixed_layers: ClassVar[bool] = False
+    plain_unet: ClassVar[bool] = False
 
     def content(self, pipeline: Any, settings: SampleSettings) -> dict[str, Any]:
         """For the cell's key."""
@@ -239,7 +242,11 @@ class DeepCache(PipelineMethod):
 
     def skip(self, pipeline: Any, settings: SampleSettings) -> str | None:
         """As every solver; a U-Net without that skip connection, or with other inputs."""
-        config, connections = pipeline.unet.config, len(up_layers(pipeline.unet))
+        return self.misfit_of(pipeline.unet) or super().skip(pipeline, settings)
+
+    def misfit_of(self, unet: Any) -> str | None:
+        """Why a U-Net cannot be cached so; None when it can."""
+        config, connections = unet.config, len(up_layers(unet))
         if not 0 <= self.branch < connections or self.interval < 1:
             return (
                 f"{self.name}: interval {self.interval}, branch {self.branch}, expected 1 or more"
@@ -247,15 +254,18 @@ class DeepCache(PipelineMethod):
             )
         if unknown := [name for name in _UNKNOWN if config.get(name) is not None]:
             return f"{self.name}: the U-Net has a {unknown[0]}, expected text and time alone"
-        return super().skip(pipeline, settings)
+        return None
 
     def expected_nfe(self, pipeline: Any, settings: SampleSettings) -> float:
         """Whole passes, and partial ones by their share."""
+        return self.passes(pipeline, settings) * self.evaluations(settings) / settings.steps
+
+    def passes(self, pipeline: Any, settings: SampleSettings) -> float:
+        """Passes of an image, a partial one as its share."""
         whole = -(-settings.steps // self.interval)
         side, tokens = pipeline.unet.config.sample_size, pipeline.tokenizer.model_max_length
         share = partial_share(pipeline.unet, self.branch, int(side), int(tokens))
-        passes = whole + share * (settings.steps - whole)
-        return passes * self.evaluations(settings) / settings.steps
+        return whole + share * (settings.steps - whole)
 
     def prepare(self, pipeline: Any, settings: SampleSettings) -> PipelineSampler:
         """Put the cache before the U-Net of a copy of the pipeline, which stays as it is."""
@@ -263,6 +273,62 @@ class DeepCache(PipelineMethod):
             raise UserError(reason)
         unet = CachedUNet(pipeline.unet, self.interval, self.branch)
         return CacheSampler(with_network(pipeline, unet, self.solver), settings, unet)
+
+
+@dataclass(frozen=True)
+class CachedMethod(WrappedMethod):
+    """DeepCache under any method whose pipeline calls a plain U-Net (``deepcache:NAME``)."""
+
+    prefix: ClassVar[str] = "deepcache"
+    nfe_varies: ClassVar[bool] = True  # type: ignore[assignment]
+    fixed_layers: ClassVar[bool] = False  # type: ignore[assignment]
+    plain_unet: ClassVar[bool] = False  # type: ignore[assignment]
+
+    def _cache(self) -> DeepCache:
+        return DeepCache(self.name, self.inner.solver)
+
+    def about(self) -> dict[str, int]:
+        """Interval and branch."""
+        return {"interval": INTERVAL, "branch": BRANCH}
+
+    def unavailable(self, device: torch.device) -> str | None:
+        """Nothing is needed."""
+        return None
+
+    def skip(self, pipeline: Any, settings: SampleSettings) -> str | None:
+        """As the method; something stands in its U-Net, or the U-Net has other inputs."""
+        if not self.inner.plain_unet:
+            return f"{self.name}: {self.inner.name} calls its U-Net in a way of its own"
+        if isinstance(self.inner, WrappedMethod):
+            return f"{self.name}: expected a method, compile and int8 go around it"
+        reason = self.inner.skip(pipeline, settings)
+        return reason or self._cache().misfit_of(pipeline.unet)
+
+    def expected_nfe(self, pipeline: Any, settings: SampleSettings) -> float:
+        """The method's passes, all but every third by their share."""
+        passes = self.inner.evaluations(settings) / settings.steps
+        return self._cache().passes(pipeline, settings) * passes
+
+    def prepare(self, pipeline: Any, settings: SampleSettings) -> PipelineSampler:
+        """The method's sampler with the cache before its U-Net."""
+        if (reason := self.skip(pipeline, settings)) is not None:
+            raise UserError(reason)
+        plain_sampler = self.inner.prepare(pipeline, settings)
+        own = copy.copy(plain_sampler.pipeline)
+        unet = CachedUNet(own.unet, INTERVAL, BRANCH)
+        own.unet = unet
+        sampler = CacheSampler(own, plain_sampler.settings, unet)
+        sampler.more = plain_sampler.more
+        return sampler
+
+    def release(self, pipeline: Any) -> None:
+        """As the method."""
+        self.inner.release(pipeline)
+
+
+def cached(inner: Method) -> CachedMethod:
+    """DeepCache under a method."""
+    return CachedMethod(plain(inner))
 
 
 def deepcache() -> DeepCache:

@@ -54,6 +54,11 @@ class WrappedMethod:
         return self.inner.fixed_layers
 
     @property
+    def plain_unet(self) -> bool:
+        """The method's."""
+        return self.inner.plain_unet
+
+    @property
     def nfe_varies(self) -> bool:
         """The method's."""
         return self.inner.nfe_varies
@@ -199,7 +204,8 @@ class Int8Method(WrappedMethod):
             module.weight = weight
 
 
-def _plain(inner: Method) -> PipelineMethod:
+def plain(inner: Method) -> PipelineMethod:
+    """The method, if a wrapper can work on it; UserError otherwise."""
     if not isinstance(inner, PipelineMethod | WrappedMethod):
         raise UserError(f"given {inner.name} to wrap, expected a method on a diffusers pipeline")
     return inner  # type: ignore[return-value]
@@ -207,9 +213,9 @@ def _plain(inner: Method) -> PipelineMethod:
 
 def compiled(inner: Method) -> CompiledMethod:
     """The method with its U-Net compiled."""
-    return CompiledMethod(_plain(inner))
+    return CompiledMethod(plain(inner))
 
 
 def int8(inner: Method) -> Int8Method:
     """The method with int8 weights."""
-    return Int8Method(_plain(inner))
+    return Int8Method(plain(inner))

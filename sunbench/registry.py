@@ -385,6 +385,7 @@ LORA, ADAPTER = "lora", "sunbench.methods.adapters.method:named"
 
 WRAPPERS = {
     "compile": Wrapper("sunbench.methods.wrapped:compiled", "its U-Net compiled"),
+    "deepcache": Wrapper("sunbench.methods.deepcache:cached", "deep features reused (DeepCache)"),
     "int8": Wrapper("sunbench.methods.wrapped:int8", "its weights in int8 (torchao)"),
 }
 

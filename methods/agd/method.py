@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from sunbench.errors import UserError
 from sunbench.methods.agd.adapter import AgdUNet, empty_agd, load_agd
@@ -22,6 +22,8 @@ WEIGHTS = Weights("agd")
 @dataclass(frozen=True)
 class AgdMethod(DistilledMethod):
     """A solver on a U-Net with AGD's adapters."""
+
+    plain_unet: ClassVar[bool] = False
 
     def check(self, pipeline: Any, settings: SampleSettings) -> None:
         """Guidance above 1, a plain U-Net, and an adapter that fits it."""

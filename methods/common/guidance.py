@@ -117,6 +117,7 @@ class SelectiveMethod(PipelineMethod):
     """
 
     nfe_varies: ClassVar[bool] = True
+    plain_unet: ClassVar[bool] = False
 
     def rule(self, pipeline: Any) -> GuidanceRule:
         """A rule for one sampler."""

@@ -96,6 +96,7 @@ class LinearAG(FittedMethod):
     """DPM-Solver++(2M) under LinearAG."""
 
     what: ClassVar[str] = "a linear rule"
+    plain_unet: ClassVar[bool] = False
 
     def check_table(
         self, path: Path, table: Tensor, settings: SampleSettings, pipeline: Any

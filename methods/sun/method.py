@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from sunbench.errors import UserError
 from sunbench.methods.common.method import TrainedMethod
@@ -34,6 +34,7 @@ class SunMethod(TrainedMethod):
     """
 
     norm: str | None = None
+    plain_unet: ClassVar[bool] = False
 
     def describe(self, path: Path) -> dict[str, Any]:
         """By hash, form and norm."""

@@ -12,6 +12,7 @@ from rich.text import Text
 
 from sunbench import __version__
 from sunbench.cli.baseline import baseline_app
+from sunbench.cli.boards import board, compatibility, retention
 from sunbench.cli.compare import compare, verify
 from sunbench.cli.console import err, literal_help
 from sunbench.cli.doctor import doctor
@@ -40,10 +41,13 @@ for _command, _panel in (
     (score, MEASURE),
     (negatives, MEASURE),
     (selftest, MEASURE),
+    (compatibility, MEASURE),
     (report, READ),
     (pick, READ),
     (compare, READ),
     (verify, READ),
+    (board, READ),
+    (retention, READ),
     (train, MAKE),
     (fetch, LOOK),
     (doctor, LOOK),

@@ -118,6 +118,8 @@ class PipelineMethod:
     nfe_varies: ClassVar[bool] = False
     #: Whether the same layers run at every step.
     fixed_layers: ClassVar[bool] = True
+    #: Whether the pipeline calls a plain U-Net, with nothing before or inside of it.
+    plain_unet: ClassVar[bool] = True
 
     @property
     def negative_prompts(self) -> bool:

@@ -1,0 +1,115 @@
+"""``sunbench board``, ``retention`` and ``compatibility``: methods beside each other."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from sunbench.cli import options as o
+from sunbench.cli.console import say
+from sunbench.errors import UserError
+
+OutFile = Annotated[Path, o.option("The Markdown file to write.", "--out", panel=o.OUTPUT)]
+Metric = Annotated[
+    str | None, o.option("Distance to show; default: the run's first.", metavar="NAME")
+]
+
+
+def _write(path: Path, text: str) -> None:
+    from sunbench.store import write_atomic
+    from sunbench.store.files import make_folder
+
+    make_folder(path.parent)
+    write_atomic(path, text.encode())
+    say(f"Written: {path}")
+
+
+def board(
+    run: o.RunDir,
+    nfe: Annotated[
+        str,
+        o.option(
+            "Budgets of U-Net evaluations to group by; default: the run's.", metavar="NUMBERS"
+        ),
+    ] = "",
+    metric: Metric = None,
+    out: OutFile = Path("board.md"),
+) -> None:
+    """One board of a run: all methods at equal budgets of U-Net evaluations, nearest first."""
+    from sunbench.report.board import board as made
+    from sunbench.report.data import read_run
+    from sunbench.store import RunFolder
+
+    folder = RunFolder(run)
+    budgets = o.numbers(nfe, "nfe") or tuple(folder.read_run().request.get("nfe") or ())
+    if not budgets:
+        raise UserError("given no budgets, expected --nfe: the run was asked for steps")
+    _write(out, made(read_run(folder), budgets, metric))
+
+
+def retention(
+    plugged: Annotated[
+        Path, typer.Argument(metavar="PLUGGED", help="Run with the base's weights on fine-tunes.")
+    ],
+    trained: Annotated[
+        Path, typer.Argument(metavar="TRAINED", help="Run with weights trained on each fine-tune.")
+    ],
+    dose: Annotated[
+        list[str] | None,
+        o.option(
+            "How much of its fine-tuning a model has had, 0 to 1. Repeatable.",
+            metavar="MODEL=SHARE",
+        ),
+    ] = None,
+    metric: Metric = None,
+    out: OutFile = Path("plug-in-audit.md"),
+) -> None:
+    """How much of a method is left on fine-tunes that it never saw: distances of two runs."""
+    from sunbench.report.choice import default_distance
+    from sunbench.report.data import read_run
+    from sunbench.store import RunFolder, write_atomic
+    from sunbench.studies.retention import curve, page, retentions
+
+    rows = read_run(RunFolder(plugged)).rows
+    chosen = metric or default_distance(rows)
+    if chosen is None:
+        raise UserError(f"{plugged}: given no distance, expected a run with one")
+    lines = retentions(rows, read_run(RunFolder(trained)).rows, chosen, _doses(dose or []))
+    image = curve(lines, chosen)
+    text = page(lines, chosen)
+    if image is not None:
+        write_atomic(out.with_suffix(".png"), image)
+        text += f"\n![Distance over the share of the fine-tune's training]({out.stem}.png)\n"
+    _write(out, text)
+
+
+def _doses(texts: list[str]) -> dict[str, float]:
+    doses: dict[str, float] = {}
+    for text in texts:
+        name, equals, share = text.partition("=")
+        if not (name and equals and o.REAL.fullmatch(share) and 0 <= float(share) <= 1):
+            raise UserError(f"given dose {text!r}, expected MODEL=SHARE with a share from 0 to 1")
+        doses[name] = float(share)
+    return doses
+
+
+def compatibility(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="A built-in name, id or path.")],
+    steps: Annotated[int, o.whole("steps", "Number of steps.")] = 8,
+    weights: o.WeightsOption = None,
+    device: o.Device = None,
+    out: OutFile = Path("compatibility.md"),
+) -> None:
+    """Which accelerators can work together on a model: each pair runs, or says why not."""
+    from sunbench.models import find, load
+    from sunbench.sampling import SampleSettings
+    from sunbench.studies.compatibility import page, pairings
+
+    loaded = load(find(model), device=device or o.best_device())
+    settings = SampleSettings(steps, loaded.card.guidance_scale)
+    pairs = pairings(
+        loaded.pipeline, settings, weights=o.weights_table(weights), model=loaded.context
+    )
+    _write(out, page(pairs, loaded.card.name, settings))

@@ -1,0 +1,84 @@
+"""One board of a run: all methods at equal budgets of U-Net evaluations, nearest first."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from sunbench.errors import UserError
+from sunbench.report.choice import Point, complete, default_distance, front, points
+from sunbench.report.data import RunData, models
+from sunbench.report.formats import markdown_table, plain
+from sunbench.report.tables import cell_text
+from sunbench.store import ResultRow
+
+NOTE = (
+    "Rows are sorted by distance to the reference's images; intervals are 95 %. In seed units 0 is"
+    " the reference's image and 1 as far as another seed. NFE is counted, per image. \\* is on the"
+    " front of end-to-end time at batch 1 against distance."
+)
+
+
+def budget_of(nfe: float, budgets: Sequence[int]) -> int | None:
+    """The smallest budget that pays for these evaluations; None above them all."""
+    return min((b for b in budgets if nfe <= b), default=None)
+
+
+def command(row: ResultRow) -> str:
+    """What measures a row again."""
+    return (
+        f'sunbench run --models {row.model} --methods "{row.method}" --steps {row.steps}'
+        f" --images {row.n}"
+    )
+
+
+def _line(point: Point, best: bool) -> list[str]:
+    row = point.row
+    relative = "–" if row.relative is None else f"{row.relative:.2f}"
+    ms = "–" if point.latency_ms is None else f"{point.latency_ms:.1f}"
+    nfe = "–" if row.nfe is None else f"{row.nfe:g}"
+    name = f"`{row.method}`" + (" \\*" if best else "")
+    return [name, str(row.steps), nfe, cell_text(row), relative, ms, f"`{command(row)}`"]
+
+
+def _section(data: RunData, model: str, metric: str, budgets: Sequence[int]) -> list[str]:
+    own = data.of_model(model)
+    every = [p for p in points(own.rows, own.times, model, metric) if p.row.value is not None]
+    best = {id(p) for p in front(complete(every))}
+    head = ["method", "steps", "NFE", metric, "seed units", "ms per image", "command"]
+    parts = [f"## {plain(model)}"]
+    groups: dict[int | None, list[Point]] = {}
+    for point in every:
+        nfe = math.inf if point.row.nfe is None else point.row.nfe
+        groups.setdefault(budget_of(nfe, budgets), []).append(point)
+    for budget in sorted(groups, key=lambda b: math.inf if b is None else b):
+        title = "Above all budgets" if budget is None else f"Up to {budget} NFE"
+        lines = [_line(p, id(p) in best) for p in sorted(groups[budget], key=lambda p: p.loss)]
+        parts += [f"### {title}", markdown_table(head, lines, left=1)]
+    missing = sorted(
+        {
+            (r.method, r.steps, r.reason)
+            for r in own.rows
+            if r.role == "candidate" and r.metric == metric and r.reason is not None
+        }
+    )
+    if missing:
+        listed = [f"- `{name}` at {steps} steps: {plain(why)}" for name, steps, why in missing]
+        parts += ["### Not run", "\n".join(listed)]
+    return parts
+
+
+def board(data: RunData, budgets: Sequence[int], metric: str | None = None) -> str:
+    """The board as Markdown.
+
+    budgets: NFE per image, what its run was asked for or any others. metric: by default the run's
+    first distance.
+    Errors: UserError for a run without a distance, or a metric that it does not have.
+    """
+    chosen = metric or default_distance(data.rows)
+    if chosen is None or chosen not in {r.metric for r in data.rows}:
+        raise UserError(f"given metric {chosen}, expected one that the run has")
+    parts = ["# Board", NOTE]
+    for model in models(data.rows):
+        parts += _section(data, model, chosen, sorted(budgets))
+    return "\n\n".join(parts) + "\n"

@@ -1,0 +1,91 @@
+"""The board: rows in their budgets, nearest first, what was not run with its reason."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from sunbench.errors import UserError
+from sunbench.report.board import board, budget_of, command
+from sunbench.report.data import CellTime, RunData
+from sunbench.store import ResultRow
+
+METRIC = "perceptual[zoo-clip]"
+ROW = ResultRow(
+    model="tiny",
+    method="ddim",
+    role="candidate",
+    steps=4,
+    task="text2image",
+    prompts="mine",
+    metric=METRIC,
+    value=0.4,
+    low=0.3,
+    high=0.5,
+    n=100,
+    nfe=8.0,
+    protocol="p",
+    feature_key="",
+    reason=None,
+    key="k",
+    relative=0.5,
+)
+ROWS = [
+    ROW,
+    replace(ROW, method="sun", steps=8, value=0.1, low=0.05, high=0.2),
+    replace(ROW, method="adaptive-guidance", nfe=7.25, value=0.3, low=0.2, high=0.4),
+    replace(ROW, method="ddim", steps=8, nfe=16.0, value=0.2, low=0.1, high=0.3),
+    replace(ROW, method="ddim", steps=40, nfe=80.0, value=0.01, low=0.01, high=0.01),
+    replace(
+        ROW,
+        method="lcm",
+        nfe=None,
+        value=None,
+        low=None,
+        high=None,
+        relative=None,
+        reason="no weights <x>",
+    ),
+]
+
+
+def test_budgets():
+    assert [budget_of(n, (8, 16)) for n in (1, 7.25, 8, 8.5, 16, 17)] == [8, 8, 8, 16, 16, None]
+
+
+def test_rows_stand_in_their_budget_nearest_first():
+    text = board(RunData(ROWS), (16, 8))
+    parts = text.split("### ")
+    assert [p.splitlines()[0] for p in parts[1:]] == [
+        "Up to 8 NFE",
+        "Up to 16 NFE",
+        "Above all budgets",
+        "Not run",
+    ]
+    names = [line.split("`")[1] for line in parts[1].splitlines() if line.startswith("| `")]
+    assert names == ["sun", "adaptive-guidance", "ddim"]
+    assert "| 7.25 |" in parts[1]
+    assert "- `lcm` at 4 steps: no weights" in parts[4]
+    assert "<x>" not in text
+
+
+def test_each_row_has_its_command():
+    line = 'sunbench run --models tiny --methods "ddim" --steps 4 --images 100'
+    assert command(ROW) == line
+    assert line in board(RunData([ROW]), (8,))
+
+
+def test_the_front_is_of_time_against_distance():
+    times = [
+        CellTime("tiny", r.method, "candidate", r.steps, r.nfe or 0, 0.1, 0.01 * r.steps, 0.0)
+        for r in ROWS[:4]
+    ]
+    text = board(RunData(ROWS[:4], tuple(times)), (8, 16))
+    starred = [line.split("`")[1] for line in text.splitlines() if "\\* |" in line]
+    assert sorted(starred) == ["adaptive-guidance", "sun"]
+
+
+def test_a_metric_that_is_not_there_is_one_line():
+    with pytest.raises(UserError, match="given metric lpips, expected one that the run has"):
+        board(RunData(ROWS), (8,), "lpips")
