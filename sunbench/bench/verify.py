@@ -59,11 +59,11 @@ def verify_run(path: Path) -> tuple[int, list[str]]:
     run = RunFolder(path)
     rows, document = run.read_results(), run.read_run()
     problems = _nonsense(document.models)
-    whole: dict[str, bool] = {}
+    whole: dict[tuple[str, str], bool] = {}
     for model in document.models:
         for record in (c for c in model.all_cells if c.skip is None):
             found = _cell(path, record)
-            whole[record.key] = not found
+            whole[record.role, record.key] = not found
             problems += found
         problems += _pairs(path, model, whole)
     named = {c.key for model in document.models for c in model.cells}
@@ -109,13 +109,13 @@ def _cell(path: Path, record: CellRecord) -> list[str]:
     return verify_store(cell_folder(path, record.role, record.key), record.content)
 
 
-def _pairs(path: Path, model: ModelRecord, whole: dict[str, bool]) -> Iterator[str]:
+def _pairs(path: Path, model: ModelRecord, whole: dict[tuple[str, str], bool]) -> Iterator[str]:
     """A line for each candidate that is not paired with the reference."""
     reference = model.of_role("reference")
-    if reference is None or not whole.get(reference.key):
+    if reference is None or not whole.get((reference.role, reference.key)):
         return
     for record in model.cells:
-        if record.role == "candidate" and whole.get(record.key):
+        if record.role == "candidate" and whole.get((record.role, record.key)):
             try:
                 problem = mispaired(
                     CellReader(record, path).rows(), CellReader(reference, path).rows()
