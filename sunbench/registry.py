@@ -7,18 +7,19 @@ whose entries are callables without arguments that return a ``sunbench.sampling.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from importlib import import_module
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from sunbench.errors import UserError, unknown
 
 if TYPE_CHECKING:
     from sunbench.models import ModelContext
     from sunbench.sampling import Method
+    from sunbench.training.request import TrainRequest
 
 
 @dataclass(frozen=True)
@@ -544,23 +545,8 @@ def check_weights_models(weights: Mapping[str, str], models: Iterable[str]) -> N
             raise unknown("model in weights", model, names)
 
 
-class Trainer(Protocol):
-    """``sunbench train METHOD``."""
-
-    def __call__(
-        self,
-        base: str,
-        out: Path,
-        config: Path | None,
-        data: str | None,
-        device: str,
-        start: str | None = None,
-    ) -> Path:
-        """Train on a base (a card's name, ...), in ``out``; returns the weights.
-
-        config: TOML over the settings; data: a spec of images; start: weights to begin with.
-        """
-        ...
+#: ``sunbench train METHOD``: trains in the request's folder and returns the weights.
+Trainer = Callable[["TrainRequest"], Path]
 
 
 def trained_methods() -> list[str]:

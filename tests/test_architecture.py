@@ -42,11 +42,6 @@ ZOO = (
     *("sunbench.zoo", "sunbench.zoo.data", "sunbench.zoo.text", "sunbench.zoo.world"),
     *(f"sunbench.zoo.world.{name}" for name in ("captions", "images", "sprites", "text")),
 )
-#: Arrows that still go upwards. The list only shrinks.
-KNOWN = {
-    ("sunbench.training.data", "sunbench.zoo.train"),
-}
-
 pytestmark = pytest.mark.skipif(
     not (ROOT / "sunbench").is_dir(), reason="the tests stand outside a checkout"
 )
@@ -100,14 +95,13 @@ def test_every_package_has_a_layer():
 
 def test_no_module_imports_upwards():
     wrong = {(a, b) for a, b in arrows() if LEVEL[package(a)] < LEVEL[package(b)]}
-    assert {f"{a} imports {b}" for a, b in wrong - KNOWN} == set()
-    assert wrong >= KNOWN, "an exception is no longer needed"
+    assert {f"{a} imports {b}" for a, b in wrong} == set()
 
 
 def test_packages_form_no_circle():
     needs: dict[str, set[str]] = defaultdict(set)
     for a, b in arrows():
-        if package(a) != package(b) and (a, b) not in KNOWN:
+        if package(a) != package(b):
             needs[package(a)].add(package(b))
     try:
         list(TopologicalSorter(needs).static_order())

@@ -10,9 +10,10 @@ from sunbench.methods.common.losses import GuidanceLoss
 from sunbench.methods.common.method import MergedMethod
 from sunbench.methods.common.networks import Plain
 from sunbench.methods.common.trainees import BiasStudent, LoraStudent, Trainee
-from sunbench.methods.common.training import Bench, Shown, Stage, open_bench, start_file
+from sunbench.methods.common.training import Preview, Stage, TrainingJob, open_job, start_file
 from sunbench.models.hashes import file_hash
 from sunbench.sampling import SampleSettings
+from sunbench.training.request import TrainRequest
 
 #: The fewer of the paper's numbers of steps: its students do not save any.
 STEPS = 20
@@ -23,63 +24,47 @@ def _begun(start: Path | None) -> dict[str, str]:
 
 
 def _stage(
-    bench: Bench, trainee: Trainee, document: dict[str, object], shown: MergedMethod
+    job: TrainingJob, trainee: Trainee, document: dict[str, object], shown: MergedMethod
 ) -> Stage:
-    s, target = bench.settings, bench.out / f"{bench.method}.safetensors"
+    s, target = job.settings, job.out / f"{job.method}.safetensors"
     method = shown.with_weights(str(target), None)
-    loss = GuidanceLoss(
-        bench.feed(s.loop), bench.schedule, bench.teacher, Plain(trainee.unet), s.weight
-    )
+    loss = GuidanceLoss(job.feed(s.loop), job.schedule, job.teacher, Plain(trainee.unet), s.weight)
     return Stage(
-        bench,
+        job,
         trainee,
         loss,
         s.loop,
-        bench.out,
+        job.out,
         target,
         document,
-        Shown(method, SampleSettings(STEPS, bench.shown_guidance)),
+        Preview(method, SampleSettings(STEPS, job.preview_guidance)),
     )
 
 
-def lora_stage(bench: Bench, start: Path | None = None) -> Stage:
+def lora_stage(job: TrainingJob, start: Path | None = None) -> Stage:
     """LoRA layers on the projections of all attentions."""
-    s, document = bench.settings, bench.begin(_begun(start))
-    unet = bench.pipeline.unet
+    s, document = job.settings, job.begin(_begun(start))
+    unet = job.pipeline.unet
     trainee = LoraStudent(unet, TARGETS, s.rank, s.alpha, s.loop.seed, start)
-    return _stage(bench, trainee, document, boostdiff_lora())
+    return _stage(job, trainee, document, boostdiff_lora())
 
 
-def bitfit_stage(bench: Bench, start: Path | None = None) -> Stage:
+def bitfit_stage(job: TrainingJob, start: Path | None = None) -> Stage:
     """All biases."""
-    document = bench.begin(_begun(start))
-    trainee = BiasStudent(bench.pipeline.unet, start)
-    return _stage(bench, trainee, document, boostdiff_bitfit())
+    document = job.begin(_begun(start))
+    trainee = BiasStudent(job.pipeline.unet, start)
+    return _stage(job, trainee, document, boostdiff_bitfit())
 
 
-def train_lora(
-    base: str,
-    out: Path,
-    config: Path | None,
-    data: str | None,
-    device: str,
-    start: str | None = None,
-) -> Path:
+def train_lora(request: TrainRequest) -> Path:
     """``sunbench train boostdiff-lora``: ``out/boostdiff-lora.safetensors``."""
-    begun = start_file(start, "boostdiff-lora")
-    bench = open_bench("boostdiff-lora", BoostLoraTraining, base, out, config, data, device)
-    return lora_stage(bench, begun).run()
+    begun = start_file(request.start, "boostdiff-lora")
+    job = open_job("boostdiff-lora", BoostLoraTraining, request)
+    return lora_stage(job, begun).run()
 
 
-def train_bitfit(
-    base: str,
-    out: Path,
-    config: Path | None,
-    data: str | None,
-    device: str,
-    start: str | None = None,
-) -> Path:
+def train_bitfit(request: TrainRequest) -> Path:
     """``sunbench train boostdiff-bitfit``: ``out/boostdiff-bitfit.safetensors``."""
-    begun = start_file(start, "boostdiff-bitfit")
-    bench = open_bench("boostdiff-bitfit", BoostTraining, base, out, config, data, device)
-    return bitfit_stage(bench, begun).run()
+    begun = start_file(request.start, "boostdiff-bitfit")
+    job = open_job("boostdiff-bitfit", BoostTraining, request)
+    return bitfit_stage(job, begun).run()

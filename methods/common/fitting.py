@@ -15,7 +15,7 @@ from sunbench.methods.common.fitted import write_tables
 from sunbench.methods.common.settings import Guidance
 from sunbench.methods.common.students import check_guidance
 from sunbench.methods.common.trainees import about_weights
-from sunbench.methods.common.training import Bench
+from sunbench.methods.common.training import TrainingJob
 from sunbench.sampling import ImageId, SampleBatch, latent_shape, make_batch
 from sunbench.training import LoopSettings
 from sunbench.training.encode import encode_texts
@@ -57,35 +57,35 @@ class FittingSettings(TrainingSettings):
         return Guidance(scale, scale)
 
 
-def warm_up(bench: Bench, images: int, name: str = "warm-up") -> Iterator[SampleBatch]:
+def warm_up(job: TrainingJob, images: int, name: str = "warm-up") -> Iterator[SampleBatch]:
     """Batches of captions that the base is trained on, with noise of their own.
 
     name: of the images; other names have other noise and captions.
     """
-    loop, size = bench.settings.loop, bench.loaded.card.resolution
+    loop, size = job.settings.loop, job.loaded.card.resolution
     drawn = torch.Generator().manual_seed(loop.seed * 1_000_003 + sum(name.encode()))
     for first in range(0, images, loop.batch):
         n = min(loop.batch, images - first)
-        texts = encode_texts(bench.pipeline, bench.pictures.draw(n, drawn)[1]).cpu()
+        texts = encode_texts(job.pipeline, job.pictures.draw(n, drawn)[1]).cpu()
         ids = [ImageId(f"{name}-{first + i}", loop.seed) for i in range(n)]
-        empty = bench.teacher.empty.cpu().expand_as(texts)
-        yield make_batch(ids, texts, empty, latent_shape(bench.pipeline, size))
+        empty = job.teacher.empty.cpu().expand_as(texts)
+        yield make_batch(ids, texts, empty, latent_shape(job.pipeline, size))
 
 
-def fit_tables(bench: Bench, fitted: Callable[[], dict[int, Tensor]]) -> Path:
+def fit_tables(job: TrainingJob, fitted: Callable[[], dict[int, Tensor]]) -> Path:
     """Run a fit and write its tables, ``OUT/METHOD.safetensors``, with training.json beside them.
 
     What is written already for the same settings is kept.
     """
-    s, path = bench.settings, bench.out / f"{bench.method}.safetensors"
-    document = bench.begin({})
+    s, path = job.settings, job.out / f"{job.method}.safetensors"
+    document = job.begin({})
     if path.is_file() or not workers().first:
         return path
     began = time.monotonic()
     tables = fitted()
-    write_tables(path, tables, about_weights(document, bench.guidance.low))
+    write_tables(path, tables, about_weights(document, job.guidance.low))
     numbers = sum(x.numel() for x in tables.values())
     cost = Cost(1, s.images, round(time.monotonic() - began, 3), numbers)
-    record_cost(bench.out, cost, s.loop)
-    log.info("%s: %s numbers of steps, %s", bench.method, len(tables), asdict(cost))
+    record_cost(job.out, cost, s.loop)
+    log.info("%s: %s numbers of steps, %s", job.method, len(tables), asdict(cost))
     return path

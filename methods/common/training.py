@@ -25,6 +25,7 @@ from sunbench.training.data import TrainingImages, open_images
 from sunbench.training.diffusion import Schedule
 from sunbench.training.encode import encode_texts, schedule_of
 from sunbench.training.record import Cost, averaged, draw_curves, record_cost, settle
+from sunbench.training.request import TrainRequest
 from sunbench.training.settings import TrainingSettings
 from sunbench.training.workers import workers
 
@@ -32,7 +33,7 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Shown:
+class Preview:
     """What a sheet samples: the method with the weights that were just written."""
 
     method: Method
@@ -40,7 +41,7 @@ class Shown:
 
 
 @dataclass(frozen=True)
-class Bench:
+class TrainingJob:
     """A loaded base, pictures and settings, ready for a method to be trained in ``out``."""
 
     method: str
@@ -84,7 +85,7 @@ class Bench:
         return self.learned
 
     @property
-    def shown_guidance(self) -> float:
+    def preview_guidance(self) -> float:
         """The sheet's scale: the one that is learned, the card's, or the nearest to it."""
         card, g = self.loaded.card.guidance_scale, self.learned
         if g is None:
@@ -125,7 +126,7 @@ class Bench:
             return None
         positive, negative = self.sheet_texts(n)
         size = self.loaded.card.resolution
-        return Sheet(self.pipeline, positive, negative, size, self.shown_guidance)
+        return Sheet(self.pipeline, positive, negative, size, self.preview_guidance)
 
     def sheet_texts(self, n: int) -> tuple[Tensor, Tensor]:
         """Embeddings of n captions and of their negative prompts, here the empty one."""
@@ -138,48 +139,48 @@ class Stage:
     """One run of the loop.
 
     folder: of its checkpoint, log and sheets; target: its weights; part: its name where a
-    training has several; on_begin: see ``fit``; sheet: the bench's, None where none is wanted.
+    training has several; on_begin: see ``fit``; sheet: the job's, None where none is wanted.
     """
 
-    bench: Bench
+    job: TrainingJob
     trainee: Trainee
     loss: Callable[[int], dict[str, Tensor]]
     loop: LoopSettings
     folder: Path
     target: Path
     document: dict[str, Any]
-    shown: Shown
+    preview: Preview
     part: str | None = None
     on_begin: Callable[[dict[str, Tensor]], None] | None = None
 
     def write(self, step: int = 0) -> None:
         """The weights as they are now, after a number of steps."""
-        dtype = getattr(torch, self.bench.settings.file_dtype)
-        document = {**self.document, "loop": asdict(self.bench.settings.loop)}
-        learned = self.bench.learned
+        dtype = getattr(torch, self.job.settings.file_dtype)
+        document = {**self.document, "loop": asdict(self.job.settings.loop)}
+        learned = self.job.learned
         about = about_weights(document, None if learned is None else learned.single)
         self.trainee.write(self.target, {**about, "step": str(step)}, dtype)
 
     def _show(self, step: int, ema: dict[str, Tensor]) -> None:
         with averaged(self.trainee.module, ema):
             self.write(step)
-        sheet = self.bench.sheet
+        sheet = self.job.sheet
         if sheet is not None:
             with self.trainee.aside():
-                images = sheet.sampled(self.shown.method, self.shown.settings)
+                images = sheet.sampled(self.preview.method, self.preview.settings)
             sheet.write(self.folder / f"sheet-{step:06d}.png", images)
         draw_curves(self.folder / "loss.csv", self.folder / "loss.png", "loss")
         self._account()
 
     def _account(self) -> None:
         cost = Cost.of(self.folder, self.loop, parameters_of(self.trainee.module))
-        record_cost(self.bench.out, cost, self.bench.settings.loop, self.part)
+        record_cost(self.job.out, cost, self.job.settings.loop, self.part)
 
     def run(self) -> Path:
         """Train, write the averaged weights, keep them in the trainee; returns the target."""
         count = f"{parameters_of(self.trainee.module):,}"
-        log.info("%s %s: %s parameters", self.bench.method, self.part or "", count)
-        if self.bench.settings.gradient_checkpointing:
+        log.info("%s %s: %s parameters", self.job.method, self.part or "", count)
+        if self.job.settings.gradient_checkpointing:
             self.trainee.unet.enable_gradient_checkpointing()
         module = self.trainee.module
         ema = fit(
@@ -199,21 +200,13 @@ class Stage:
         return self.target
 
 
-def open_bench(
-    method: str,
-    cls: type[TrainingSettings],
-    base: str,
-    out: Path,
-    config: Path | None,
-    data: str | None,
-    device: str,
-) -> Bench:
+def open_job(method: str, cls: type[TrainingSettings], request: TrainRequest) -> TrainingJob:
     """Everything that the user can have wrong is checked before weights load."""
-    card = find(base)
+    card = find(request.base)
     zoo = card.source == "zoo"
-    settings = settings_for(method, cls, config, zoo=zoo)
-    pictures = open_images(data, card.name, card.resolution, zoo=zoo)
-    return Bench(method, load(card, device=device), pictures, settings, out)
+    settings = settings_for(method, cls, request.config, zoo=zoo)
+    pictures = open_images(request.data, card.name, card.resolution, zoo=zoo)
+    return TrainingJob(method, load(card, device=request.device), pictures, settings, request.out)
 
 
 def start_file(spec: str | None, method: str, *, folders: bool = False) -> Path | None:

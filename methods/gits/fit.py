@@ -16,9 +16,10 @@ from torch import Tensor
 
 from sunbench.errors import UserError
 from sunbench.methods.common.fitting import FittingSettings, fit_tables, warm_up
-from sunbench.methods.common.training import Bench, open_bench
+from sunbench.methods.common.training import TrainingJob, open_job
 from sunbench.sampling import SampleBatch
 from sunbench.training.diffusion import ddim_step
+from sunbench.training.request import TrainRequest
 from sunbench.training.settings import within
 
 
@@ -71,16 +72,16 @@ def best_path(costs: Tensor, steps: int, coefficient: float) -> list[int]:
 class Trajectories:
     """The base's guided DDIM on the fine grid of a fit."""
 
-    def __init__(self, bench: Bench) -> None:
-        self.bench, schedule = bench, bench.schedule
-        times = 1 - torch.arange(bench.settings.grid + 1) / bench.settings.grid
+    def __init__(self, job: TrainingJob) -> None:
+        self.job, schedule = job, job.schedule
+        times = 1 - torch.arange(job.settings.grid + 1) / job.settings.grid
         self.timesteps = schedule.index(times)
         self.levels = schedule.sigma[self.timesteps] / schedule.alpha[self.timesteps]
 
     @torch.no_grad()
     def costs(self, batch: SampleBatch) -> Tensor:
         """Costs of single steps on the trajectories of a batch."""
-        b, schedule = self.bench, self.bench.schedule
+        b, schedule = self.job, self.job.schedule
         device = b.pipeline.unet.device
         x, texts = batch.latents.to(device), batch.prompt_embeds.to(device)
         scale = torch.full((len(batch),), b.guidance.low)
@@ -95,26 +96,18 @@ class Trajectories:
         return step_costs(torch.stack(points), torch.stack(noise), self.levels)
 
 
-def fit(bench: Bench) -> dict[int, Tensor]:
+def fit(job: TrainingJob) -> dict[int, Tensor]:
     """Timesteps by their number, from the costs over all warm-up trajectories."""
-    s, ways = bench.settings, Trajectories(bench)
-    total = sum(len(batch) * ways.costs(batch) for batch in warm_up(bench, s.images))
+    s, ways = job.settings, Trajectories(job)
+    total = sum(len(batch) * ways.costs(batch) for batch in warm_up(job, s.images))
     if not bool(torch.isfinite(total[0, 1:]).all()):  # type: ignore[index]
         raise UserError("the warm-up's trajectories are not finite, expected a base that samples")
     paths = {n: best_path(total / s.images, n, s.coefficient) for n in s.steps}  # type: ignore[operator]
     return {n: ways.timesteps[path[:-1]].float() for n, path in paths.items()}
 
 
-def train(
-    base: str,
-    out: Path,
-    config: Path | None,
-    data: str | None,
-    device: str,
-    start: str | None = None,
-) -> Path:
+def train(request: TrainRequest) -> Path:
     """``sunbench train gits``: ``out/gits.safetensors``, for the base's fine-tunes too."""
-    if start is not None:
-        raise UserError(f"given --from {start!r}: gits starts from nothing, expected none")
-    bench = open_bench("gits", GitsFit, base, out, config, data, device)
-    return fit_tables(bench, lambda: fit(bench))
+    request.refuse_start("gits starts from nothing")
+    job = open_job("gits", GitsFit, request)
+    return fit_tables(job, lambda: fit(job))

@@ -25,12 +25,13 @@ from sunbench.methods.common.settings import FORMS
 from sunbench.methods.common.sheet import REFERENCE_STEPS
 from sunbench.methods.common.students import StudentMethod, student_hash
 from sunbench.methods.common.trainees import FILE, WholeStudent, student_file
-from sunbench.methods.common.training import Bench, Shown, Stage, open_bench
+from sunbench.methods.common.training import Preview, Stage, TrainingJob, open_job
 from sunbench.methods.ddim import ddim
 from sunbench.methods.guided_distill.loss import HalvingLoss
 from sunbench.methods.guided_distill.method import WEIGHTS
 from sunbench.methods.guided_distill.settings import GuidedTraining
 from sunbench.sampling import SampleSettings
+from sunbench.training.request import TrainRequest
 
 log = logging.getLogger(__name__)
 
@@ -80,54 +81,54 @@ class Earlier:
         return {name: student_hash(path) for name, path in paths.items() if path is not None}
 
 
-def _shown(bench: Bench, steps: int, target: Path) -> Shown:
+def _preview(job: TrainingJob, steps: int, target: Path) -> Preview:
     """A student at a number of steps, which stage 1's is not tied to."""
     student = StudentMethod(NAME, ddim().solver, WEIGHTS).with_weights(str(target), None)
-    return Shown(student, SampleSettings(steps, bench.shown_guidance))
+    return Preview(student, SampleSettings(steps, job.preview_guidance))
 
 
-def stage1(bench: Bench, document: dict[str, Any], earlier: Earlier) -> Stage:
+def stage1(job: TrainingJob, document: dict[str, Any], earlier: Earlier) -> Stage:
     """Guidance into the student's w-input."""
-    s, out = bench.settings, bench.out
-    trainee = WholeStudent(bench.pipeline.unet, earlier.stage1(), levels=s.levels)
-    student = Conditioned(trainee.unet, bench.pipeline)
-    loss = GuidanceLoss(bench.feed(s.loop), bench.schedule, bench.teacher, student, s.weight)
+    s, out = job.settings, job.out
+    trainee = WholeStudent(job.pipeline.unet, earlier.stage1(), levels=s.levels)
+    student = Conditioned(trainee.unet, job.pipeline)
+    loss = GuidanceLoss(job.feed(s.loop), job.schedule, job.teacher, student, s.weight)
     folder, target = out / "stage1", student_file(out / "stage1", "student", s.form)
-    shown = _shown(bench, REFERENCE_STEPS, target)
-    return Stage(bench, trainee, loss, s.loop, folder, target, document, shown, "stage1")
+    preview = _preview(job, REFERENCE_STEPS, target)
+    return Stage(job, trainee, loss, s.loop, folder, target, document, preview, "stage1")
 
 
 def stage2(
-    bench: Bench, document: dict[str, Any], earlier: Earlier, teacher: Any, steps: int
+    job: TrainingJob, document: dict[str, Any], earlier: Earlier, teacher: Any, steps: int
 ) -> Stage:
     """A round: a student of ``steps`` for a teacher (a U-Net) that takes twice as many."""
-    s, out = bench.settings, bench.out
+    s, out = job.settings, job.out
     start, loop = earlier.round(steps), s.round_loop(steps)
-    trainee = WholeStudent(teacher, start, bench.pipeline.unet, s.levels)
+    trainee = WholeStudent(teacher, start, job.pipeline.unet, s.levels)
     loss = HalvingLoss(
-        bench.feed(loop, steps),
-        bench.schedule,
-        Conditioned(teacher, bench.pipeline),
-        Conditioned(trainee.unet, bench.pipeline),
+        job.feed(loop, steps),
+        job.schedule,
+        Conditioned(teacher, job.pipeline),
+        Conditioned(trainee.unet, job.pipeline),
         s.weight,
         steps,
     )
     folder, target = out / f"steps-{steps}", student_file(out / NAME, str(steps), s.form)
-    shown = _shown(bench, steps, target)
-    return Stage(bench, trainee, loss, loop, folder, target, document, shown, str(steps))
+    preview = _preview(job, steps, target)
+    return Stage(job, trainee, loss, loop, folder, target, document, preview, str(steps))
 
 
-def run(bench: Bench, earlier: Earlier) -> Path:
+def run(job: TrainingJob, earlier: Earlier) -> Path:
     """Stage 1, then every round; returns the folder of the students."""
-    s = bench.settings
-    document = bench.begin(earlier.hashes(s.rounds))
-    first = stage1(bench, document, earlier)
+    s = job.settings
+    document = job.begin(earlier.hashes(s.rounds))
+    first = stage1(job, document, earlier)
     made = first.run()
     any_steps = _frozen(first)
     last = any_steps
     for steps, before in s.teachers().items():
         teacher = any_steps if before is None else last
-        stage = stage2(bench, document, earlier, teacher, steps)
+        stage = stage2(job, document, earlier, teacher, steps)
         made = stage.run().parent
         last = _frozen(stage)
     return made
@@ -138,14 +139,7 @@ def _frozen(stage: Stage) -> Any:
     return stage.trainee.unet.requires_grad_(False)
 
 
-def train(
-    base: str,
-    out: Path,
-    config: Path | None,
-    data: str | None,
-    device: str,
-    start: str | None = None,
-) -> Path:
+def train(request: TrainRequest) -> Path:
     """``sunbench train guided-distill``: ``out/guided-distill``, a student per number of steps."""
-    earlier = Earlier.named(start)
-    return run(open_bench(NAME, GuidedTraining, base, out, config, data, device), earlier)
+    earlier = Earlier.named(request.start)
+    return run(open_job(NAME, GuidedTraining, request), earlier)

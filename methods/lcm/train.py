@@ -16,21 +16,22 @@ from sunbench.methods.common.trainees import (
     average_of,
     student_file,
 )
-from sunbench.methods.common.training import Bench, Shown, Stage, open_bench, start_file
+from sunbench.methods.common.training import Preview, Stage, TrainingJob, open_job, start_file
 from sunbench.methods.lcm.lora import TARGETS, lcm_lora
 from sunbench.methods.lcm.loss import ConsistencyLoss
 from sunbench.methods.lcm.method import lcm
 from sunbench.methods.lcm.settings import LcmLoraTraining, LcmTraining
 from sunbench.models.hashes import file_hash
 from sunbench.sampling import SampleSettings
+from sunbench.training.request import TrainRequest
 
 
-def _loss(bench: Bench, student: Network, target: Network) -> ConsistencyLoss:
-    s = bench.settings
+def _loss(job: TrainingJob, student: Network, target: Network) -> ConsistencyLoss:
+    s = job.settings
     return ConsistencyLoss(
-        bench.feed(s.loop),
-        bench.schedule,
-        bench.teacher,
+        job.feed(s.loop),
+        job.schedule,
+        job.teacher,
         student,
         target,
         s.k,
@@ -38,78 +39,64 @@ def _loss(bench: Bench, student: Network, target: Network) -> ConsistencyLoss:
     )
 
 
-def lcm_stage(bench: Bench, start: Path | None = None) -> Stage:
+def lcm_stage(job: TrainingJob, start: Path | None = None) -> Stage:
     """A student with its w-input, and the average of its weights at the target."""
-    document = bench.begin({} if start is None else {"student": student_hash(start)})
-    trainee = WholeStudent(bench.pipeline.unet, start, levels=bench.settings.levels)
-    student = Conditioned(trainee.unet, bench.pipeline)
+    document = job.begin({} if start is None else {"student": student_hash(start)})
+    trainee = WholeStudent(job.pipeline.unet, start, levels=job.settings.levels)
+    student = Conditioned(trainee.unet, job.pipeline)
     target, on_begin = student, None
-    path = student_file(bench.out, "lcm", bench.settings.form)
-    if bench.settings.target == "ema":
+    path = student_file(job.out, "lcm", job.settings.form)
+    if job.settings.target == "ema":
         average: Any = average_of(trainee)
-        target = Conditioned(average, bench.pipeline)
+        target = Conditioned(average, job.pipeline)
 
         def on_begin(ema: dict[str, Tensor]) -> None:
             average.load_state_dict(ema, assign=True)
 
     return Stage(
-        bench,
+        job,
         trainee,
-        _loss(bench, student, target),
-        bench.settings.loop,
-        bench.out,
+        _loss(job, student, target),
+        job.settings.loop,
+        job.out,
         path,
         document,
-        Shown(lcm().with_weights(str(path), None), SampleSettings(STEPS, bench.shown_guidance)),
+        Preview(lcm().with_weights(str(path), None), SampleSettings(STEPS, job.preview_guidance)),
         on_begin=on_begin,
     )
 
 
-def lcm_lora_stage(bench: Bench, start: Path | None = None) -> Stage:
+def lcm_lora_stage(job: TrainingJob, start: Path | None = None) -> Stage:
     """LoRA layers; the student itself answers at the target."""
-    s, unet = bench.settings, bench.pipeline.unet
-    document = bench.begin({} if start is None else {"lora": file_hash(start)})
+    s, unet = job.settings, job.pipeline.unet
+    document = job.begin({} if start is None else {"lora": file_hash(start)})
     trainee = LoraStudent(unet, TARGETS, s.rank, s.alpha, s.loop.seed, start)
-    student, path = Plain(trainee.unet), bench.out / "lcm-lora.safetensors"
+    student, path = Plain(trainee.unet), job.out / "lcm-lora.safetensors"
     return Stage(
-        bench,
+        job,
         trainee,
-        _loss(bench, student, student),
+        _loss(job, student, student),
         s.loop,
-        bench.out,
+        job.out,
         path,
         document,
-        Shown(
-            lcm_lora().with_weights(str(path), None), SampleSettings(STEPS, bench.shown_guidance)
+        Preview(
+            lcm_lora().with_weights(str(path), None), SampleSettings(STEPS, job.preview_guidance)
         ),
     )
 
 
-def train_lcm(
-    base: str,
-    out: Path,
-    config: Path | None,
-    data: str | None,
-    device: str,
-    start: str | None = None,
-) -> Path:
+def train_lcm(request: TrainRequest) -> Path:
     """``sunbench train lcm``: ``out/lcm`` is a diffusers U-Net with guidance as an input.
 
     With ``form = "difference"`` it is ``out/lcm.safetensors``.
     """
-    begun = start_file(start, "lcm", folders=True)
-    return lcm_stage(open_bench("lcm", LcmTraining, base, out, config, data, device), begun).run()
+    begun = start_file(request.start, "lcm", folders=True)
+    return lcm_stage(open_job("lcm", LcmTraining, request), begun).run()
 
 
-def train_lcm_lora(
-    base: str,
-    out: Path,
-    config: Path | None,
-    data: str | None,
-    device: str,
-    start: str | None = None,
-) -> Path:
+def train_lcm_lora(request: TrainRequest) -> Path:
     """``sunbench train lcm-lora``: ``out/lcm-lora.safetensors``, for the base's fine-tunes too."""
-    begun = start_file(start, "lcm-lora")
-    bench = open_bench("lcm-lora", LcmLoraTraining, base, out, config, data, device)
-    return lcm_lora_stage(bench, begun).run()
+    begun = start_file(request.start, "lcm-lora")
+    job = open_job("lcm-lora", LcmLoraTraining, request)
+    return lcm_lora_stage(job, begun).run()

@@ -19,19 +19,19 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sunbench.errors import UserError
 from sunbench.methods.common.fitted import write_tables
 from sunbench.methods.common.fitting import FittingSettings, warm_up
 from sunbench.methods.common.sheet import REFERENCE_STEPS
 from sunbench.methods.common.timesteps import whole_timesteps
 from sunbench.methods.common.trainees import Trainee
-from sunbench.methods.common.training import Bench, Shown, Stage, open_bench
+from sunbench.methods.common.training import Preview, Stage, TrainingJob, open_job
 from sunbench.methods.dpm_solver import dpm_solver_pp
 from sunbench.methods.ld3.method import ld3
 from sunbench.methods.ld3.solver import Timesteps, half_log_snr, solve
 from sunbench.sampling import SampleBatch, SampleSettings
 from sunbench.training import LoopSettings
 from sunbench.training.diffusion import guided_eps
+from sunbench.training.request import TrainRequest
 from sunbench.training.settings import within
 
 log = logging.getLogger(__name__)
@@ -67,15 +67,15 @@ class Ld3Training(FittingSettings):
 class Pool:
     """Batches with the latents that the reference's solver makes of them."""
 
-    def __init__(self, bench: Bench, images: int, name: str) -> None:
-        self.bench, self.batches = bench, list(warm_up(bench, images, name))
+    def __init__(self, job: TrainingJob, images: int, name: str) -> None:
+        self.job, self.batches = job, list(warm_up(job, images, name))
         self._aims: dict[int, Tensor] = {}
 
     def aim(self, number: int) -> Tensor:
         """Reference latents (B, C, h, w) of a batch, sampled once."""
         if number not in self._aims:
-            own = self.bench.pipeline
-            settings = SampleSettings(REFERENCE_STEPS, self.bench.guidance.low)
+            own = self.job.pipeline
+            settings = SampleSettings(REFERENCE_STEPS, self.job.guidance.low)
             before, method = own.scheduler, dpm_solver_pp()
             try:
                 latents = method.prepare(own, settings).sample(self.batches[number])
@@ -86,7 +86,7 @@ class Pool:
 
     def error(self, timesteps: Tensor, number: int) -> Tensor:
         """Mean squared distance of a batch's latents to the reference's."""
-        latents = sampled(self.bench, self.batches[number], timesteps)
+        latents = sampled(self.job, self.batches[number], timesteps)
         return (latents - self.aim(number)).square().mean()
 
     @torch.no_grad()
@@ -96,9 +96,9 @@ class Pool:
         return sum(errors) / sum(map(len, self.batches))
 
 
-def sampled(bench: Bench, batch: SampleBatch, timesteps: Tensor) -> Tensor:
+def sampled(job: TrainingJob, batch: SampleBatch, timesteps: Tensor) -> Tensor:
     """Latents (B, C, h, w) of a batch on continuous timesteps (N,), with gradients for these."""
-    unet, scale = bench.pipeline.unet, bench.guidance.low
+    unet, scale = job.pipeline.unet, job.guidance.low
     device = unet.device
     texts = torch.cat([batch.prompt_embeds, batch.negative_embeds]).to(device)
 
@@ -112,16 +112,16 @@ def sampled(bench: Bench, batch: SampleBatch, timesteps: Tensor) -> Tensor:
         positive, negative = out.float().chunk(2)
         return guided_eps(positive, negative, scale)
 
-    table = half_log_snr(bench.schedule.alpha.double() ** 2).float().to(device)
+    table = half_log_snr(job.schedule.alpha.double() ** 2).float().to(device)
     return solve(noise, batch.latents.to(device), timesteps.to(device), table)
 
 
 class ScheduleTrainee(Trainee):
     """Timesteps of one number of steps; the file holds those of all that are done."""
 
-    def __init__(self, bench: Bench, steps: int, done: dict[int, Tensor]) -> None:
-        self.unet = bench.pipeline.unet
-        self.times = Timesteps(steps, len(bench.schedule.alpha) - 1).to(self.unet.device)
+    def __init__(self, job: TrainingJob, steps: int, done: dict[int, Tensor]) -> None:
+        self.unet = job.pipeline.unet
+        self.times = Timesteps(steps, len(job.schedule.alpha) - 1).to(self.unet.device)
         self.module, self.done = self.times, done
         self.errors: dict[str, list[float]] = {}
 
@@ -133,31 +133,31 @@ class ScheduleTrainee(Trainee):
 
 
 def _stage(
-    bench: Bench, pool: Pool, steps: int, done: dict[int, Tensor], document: dict[str, Any]
+    job: TrainingJob, pool: Pool, steps: int, done: dict[int, Tensor], document: dict[str, Any]
 ) -> Stage:
-    target = bench.out / "ld3.safetensors"
-    trainee = ScheduleTrainee(bench, steps, done)
+    target = job.out / "ld3.safetensors"
+    trainee = ScheduleTrainee(job, steps, done)
 
     def loss(number: int) -> dict[str, Tensor]:
         return {"loss": pool.error(trainee.times(), number % len(pool.batches))}
 
-    shown = Shown(
-        ld3().with_weights(str(target), None), SampleSettings(steps, bench.shown_guidance)
+    preview = Preview(
+        ld3().with_weights(str(target), None), SampleSettings(steps, job.preview_guidance)
     )
-    folder = bench.out / f"steps-{steps}"
-    loop = bench.settings.loop
-    return Stage(bench, trainee, loss, loop, folder, target, document, shown, str(steps))
+    folder = job.out / f"steps-{steps}"
+    loop = job.settings.loop
+    return Stage(job, trainee, loss, loop, folder, target, document, preview, str(steps))
 
 
-def run(bench: Bench) -> Path:
+def run(job: TrainingJob) -> Path:
     """Every schedule in turn; even timesteps stay where the learned ones are no better."""
-    document, done = bench.begin({}), {}
-    learn = Pool(bench, bench.settings.images, "ld3")
-    choose = Pool(bench, bench.settings.validation, "ld3-validation")
+    document, done = job.begin({}), {}
+    learn = Pool(job, job.settings.images, "ld3")
+    choose = Pool(job, job.settings.validation, "ld3-validation")
     errors: dict[str, list[float]] = {}
-    path = bench.out / "ld3.safetensors"
-    for steps in bench.settings.steps:
-        stage = _stage(bench, learn, steps, done, document)
+    path = job.out / "ld3.safetensors"
+    for steps in job.settings.steps:
+        stage = _stage(job, learn, steps, done, document)
         even = torch.tensor(whole_timesteps(stage.trainee.module().detach()))
         path = stage.run()
         learned = torch.tensor(whole_timesteps(stage.trainee.module().detach()))
@@ -166,19 +166,11 @@ def run(bench: Bench) -> Path:
         errors[str(steps)] = both
         log.info("ld3, %d steps: error %.4g, even timesteps %.4g", steps, both[1], both[0])
         stage.trainee.errors = errors  # type: ignore[attr-defined]
-        stage.write(bench.settings.loop.steps)
+        stage.write(job.settings.loop.steps)
     return path
 
 
-def train(
-    base: str,
-    out: Path,
-    config: Path | None,
-    data: str | None,
-    device: str,
-    start: str | None = None,
-) -> Path:
+def train(request: TrainRequest) -> Path:
     """``sunbench train ld3``: ``out/ld3.safetensors``, for the base's fine-tunes too."""
-    if start is not None:
-        raise UserError(f"given --from {start!r}: ld3 starts at even timesteps, expected none")
-    return run(open_bench("ld3", Ld3Training, base, out, config, data, device))
+    request.refuse_start("ld3 starts at even timesteps")
+    return run(open_job("ld3", Ld3Training, request))

@@ -9,13 +9,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sunbench.errors import UserError
 from sunbench.methods.common.fitting import FittingSettings, fit_tables, warm_up
 from sunbench.methods.common.guidance import StandInUNet
-from sunbench.methods.common.training import Bench, open_bench
+from sunbench.methods.common.training import TrainingJob, open_job
 from sunbench.methods.dpm_solver import dpm_solver_pp
 from sunbench.sampling import PipelineSampler, SampleSettings
 from sunbench.sampling.pipeline import with_network
+from sunbench.training.request import TrainRequest
 
 
 @dataclass(frozen=True)
@@ -64,28 +64,20 @@ class Moments:
         return out
 
 
-def rule_for(bench: Bench, steps: int) -> Tensor:
+def rule_for(job: TrainingJob, steps: int) -> Tensor:
     """The rule (N, 2, N) of the base at a number of steps."""
-    settings = SampleSettings(steps, bench.guidance.low)
+    settings = SampleSettings(steps, job.guidance.low)
     moments = Moments(steps)
-    for batch in warm_up(bench, bench.settings.images):
-        unet = Recorder(bench.pipeline.unet)
-        own = with_network(bench.pipeline, unet, dpm_solver_pp().solver)
+    for batch in warm_up(job, job.settings.images):
+        unet = Recorder(job.pipeline.unet)
+        own = with_network(job.pipeline, unet, dpm_solver_pp().solver)
         PipelineSampler(own, settings).sample(batch)
         moments.add(unet.kept)
     return moments.rule()
 
 
-def train(
-    base: str,
-    out: Path,
-    config: Path | None,
-    data: str | None,
-    device: str,
-    start: str | None = None,
-) -> Path:
+def train(request: TrainRequest) -> Path:
     """``sunbench train linear-ag``: ``out/linear-ag.safetensors``, for fine-tunes too."""
-    if start is not None:
-        raise UserError(f"given --from {start!r}: linear-ag starts from nothing, expected none")
-    bench = open_bench("linear-ag", LinearFit, base, out, config, data, device)
-    return fit_tables(bench, lambda: {n: rule_for(bench, n) for n in bench.settings.steps})
+    request.refuse_start("linear-ag starts from nothing")
+    job = open_job("linear-ag", LinearFit, request)
+    return fit_tables(job, lambda: {n: rule_for(job, n) for n in job.settings.steps})

@@ -13,10 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sunbench.errors import UserError
 from sunbench.methods.common.sheet import STEPS
 from sunbench.methods.common.trainees import Trainee
-from sunbench.methods.common.training import Bench, Shown, Stage
+from sunbench.methods.common.training import Preview, Stage, TrainingJob
 from sunbench.methods.sun.adapter import SunAdapter
 from sunbench.methods.sun.files import write_adapter
 from sunbench.methods.sun.loss import (
@@ -36,6 +35,7 @@ from sunbench.prompts.negatives import Vocabulary
 from sunbench.sampling import SampleSettings
 from sunbench.training.data import TrainingImages, open_images
 from sunbench.training.encode import encode_images, encode_texts, schedule_of
+from sunbench.training.request import TrainRequest
 
 # ------------------------------------------------------------------------------ loss
 
@@ -134,7 +134,7 @@ class AdapterTrainee(Trainee):
             self.binding = self.adapter.bind(self.unet)
 
 
-class SunBench(Bench):
+class SunTrainingJob(TrainingJob):
     """What a SUN training begins with; its sheet has negative prompts of its own."""
 
     @cached_property
@@ -182,35 +182,28 @@ def train_adapter(
     """
     check_pipeline(loaded.pipeline)
     schedule_of(loaded.pipeline)
-    bench = SunBench("sun", loaded, pictures, settings, out)
+    job = SunTrainingJob("sun", loaded, pictures, settings, out)
     target = out / "sun.safetensors"
-    preview = SampleSettings(STEPS, bench.shown_guidance)
-    shown = Shown(sun().with_weights(str(target), None), preview)
-    document, adapter = bench.begin({}), bench.adapter()
-    trainee = AdapterTrainee(bench.pipeline.unet, adapter)
+    preview = Preview(
+        sun().with_weights(str(target), None), SampleSettings(STEPS, job.preview_guidance)
+    )
+    document, adapter = job.begin({}), job.adapter()
+    trainee = AdapterTrainee(job.pipeline.unet, adapter)
     try:
         return Stage(
-            bench, trainee, bench.loss(adapter), settings.loop, out, target, document, shown
+            job, trainee, job.loss(adapter), settings.loop, out, target, document, preview
         ).run()
     finally:
         trainee.binding.release()
 
 
-def train(
-    base: str,
-    out: Path,
-    config: Path | None,
-    data: str | None,
-    device: str,
-    start: str | None = None,
-) -> Path:
+def train(request: TrainRequest) -> Path:
     """``sunbench train sun``: everything the user can have wrong is checked before weights load."""
-    if start is not None:
-        raise UserError(f"given --from {start!r}: sun starts at the base itself, expected none")
-    card = find(base)
+    request.refuse_start("sun starts at the base itself")
+    card = find(request.base)
     zoo = card.source == "zoo"
-    settings = read_settings(config, zoo=zoo)
-    pictures = open_images(data, card.name, card.resolution, zoo=zoo)
+    settings = read_settings(request.config, zoo=zoo)
+    pictures = open_images(request.data, card.name, card.resolution, zoo=zoo)
     if settings.phrases:
         vocabulary(settings.phrases, settings.max_phrases, zoo=False)
-    return train_adapter(load(card, device=device), pictures, settings, out)
+    return train_adapter(load(card, device=request.device), pictures, settings, request.out)

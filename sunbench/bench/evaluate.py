@@ -9,7 +9,7 @@ from typing import Protocol
 from sunbench.bench.feature_extractors import FeatureExtractors
 from sunbench.bench.planner import ModelPlan
 from sunbench.bench.reduce import Reducer, StoredCell, result_row
-from sunbench.bench.takes import takes
+from sunbench.bench.training_requirements import training_requirements
 from sunbench.sampling import Cell
 from sunbench.store import (
     FiniteNRow,
@@ -99,7 +99,9 @@ def add_requirements(model: ModelPlan, outcome: Outcome) -> None:
     assert model.loaded is not None
     methods = {c.method.name: c.method for c in model.cells if c.role == "candidate"}
     for method in methods.values():
-        outcome.requirements.append(takes(model.card.name, method, model.loaded.pipeline))
+        outcome.requirements.append(
+            training_requirements(model.card.name, method, model.loaded.pipeline)
+        )
 
 
 def _black(handle: StoredCell) -> int:

@@ -41,7 +41,7 @@ class Request:
     task: str = "text2image"
     strength: float | None = None  # None: the task's
     mask: str = "centre"  # of inpainting: a name or a picture
-    sources: str | None = None  # folder of source pictures; None: the model's own
+    sources: str | None = None  # folder of source images; None: the model's own
     controlnet: str | None = None  # hub id or folder; None: the zoo's
     metrics: tuple[str, ...] = ()  # empty: the model card's
     resolution: int | None = None

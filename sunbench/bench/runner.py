@@ -24,7 +24,7 @@ from sunbench.bench.writer import PENDING_SHARDS, Encoded, ShardWriter
 from sunbench.errors import CannotSample, UserError
 from sunbench.metrics.unmasked_psnr import unmasked_psnr
 from sunbench.paths import cell_folder
-from sunbench.sampling import Generated, Given, Sampler, TextCache, generate
+from sunbench.sampling import Generated, Sampler, TaskInputs, TextCache, generate
 from sunbench.store import CellStore, ShardRow, mispaired
 
 if TYPE_CHECKING:
@@ -140,8 +140,8 @@ class Runner:
         rest = cell.shard(k)
         while rest:
             part = partial(self._part, handle.planned, sampler, texts, rest)
-            indices, given, g = self.batch.attempt(part)
-            unmasked += self._unmasked(g.images, given)
+            indices, inputs, g = self.batch.attempt(part)
+            unmasked += self._unmasked(g.images, inputs)
             costs += self._costs(g, len(indices))
             images.append(g.images)
             latents.append(g.latents)
@@ -165,25 +165,25 @@ class Runner:
         texts: dict[str, Tensor],
         rest: range,
         size: int,
-    ) -> tuple[range, Given | None, Generated]:
+    ) -> tuple[range, TaskInputs | None, Generated]:
         """The next images of a shard, so many at once."""
         indices, prompts = rest[:size], planned.prompts.rows
-        given = self._given(indices)
-        g = generate(planned.cell, self.loaded.pipeline, sampler, prompts, indices, texts, given)
-        return indices, given, g
+        inputs = self._inputs(indices)
+        g = generate(planned.cell, self.loaded.pipeline, sampler, prompts, indices, texts, inputs)
+        return indices, inputs, g
 
-    def _given(self, indices: range) -> Given | None:
+    def _inputs(self, indices: range) -> TaskInputs | None:
         if self.sources is None:
             return None
         with self.clock.phase("source images"):
-            return Given(self.sources(indices), self.mask)
+            return TaskInputs(self.sources(indices), self.mask)
 
-    def _unmasked(self, images: Tensor, given: Given | None) -> list[float]:
+    def _unmasked(self, images: Tensor, inputs: TaskInputs | None) -> list[float]:
         """How well each image kept what its mask leaves alone; nothing without a mask."""
-        if given is None or given.mask is None:
+        if inputs is None or inputs.mask is None:
             return []
         with self.clock.phase("paired metrics"):
-            return unmasked_psnr(images, given.pictures, given.mask).tolist()
+            return unmasked_psnr(images, inputs.images, inputs.mask).tolist()
 
     def _texts(self, planned: PlannedCell, k: int) -> dict[str, Tensor]:
         prompts, seeds = planned.prompts.rows, len(planned.cell.seeds)

@@ -160,7 +160,7 @@ def _files(folder: Path, prompts: int) -> tuple[Path, ...]:
     found = picture_files(folder)
     if len(found) < prompts:
         raise UserError(
-            f"given {len(found)} source pictures in {folder}, expected one a prompt ({prompts})"
+            f"given {len(found)} source images in {folder}, expected one per prompt ({prompts})"
         )
     return tuple(found[:prompts])
 

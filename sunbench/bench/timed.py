@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from sunbench.bench.planner import ModelPlan
 from sunbench.bench.request import Request
 from sunbench.bench.runner import Runner
-from sunbench.sampling import Given
+from sunbench.sampling import TaskInputs
 from sunbench.store.timings import TimingRow
 from sunbench.timing import TimedMethod, TimingSettings, measure, timed_method
 
@@ -43,6 +43,6 @@ def timed_methods(model: ModelPlan, loaded: LoadedModel) -> list[TimedMethod]:
     ]
 
 
-def _source(runner: Runner) -> Given | None:
+def _source(runner: Runner) -> TaskInputs | None:
     """The first image's source and mask; None for text2image."""
-    return None if runner.sources is None else Given(runner.sources(range(1)), runner.mask)
+    return None if runner.sources is None else TaskInputs(runner.sources(range(1)), runner.mask)

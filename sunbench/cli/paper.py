@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
-from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -49,7 +49,7 @@ Negatives = Annotated[str | None, typer.Option(help="none, default or sampled.")
 Run = Annotated[
     Path | None,
     typer.Option(
-        help="Run whose cells are used and which gets what is missing; default: runs/paper/NAME."
+        help="Run to use, by default runs/paper/NAME; a table adds what it lacks, a figure draws it."
     ),
 ]
 Out = Annotated[
@@ -62,40 +62,6 @@ Ablations = Annotated[
     Path | None,
     typer.Option(help="Folder of SUN adapters of other settings: sun-p0.0.safetensors."),
 ]
-
-
-def _options(
-    models: str,
-    images: int | None,
-    seeds: str,
-    prompts: str | None,
-    negatives: str | None,
-    device: str | None,
-    dtype: str | None,
-    batch: int | None,
-    ablations: Path | None,
-    weights: list[str] | None,
-) -> Options:
-    from sunbench.paper.plan import Options
-
-    return Options(
-        models=names(models),
-        images=images,
-        seeds=seed_list(seeds) if seeds else None,
-        prompts=prompts,
-        negatives=negatives,
-        device=device or best_device(),
-        dtype=dtype,
-        batch=batch,
-        ablations=ablations,
-        weights=weights_table(weights),
-    )
-
-
-def _watch() -> AbstractContextManager[ConsoleProgress]:
-    from sunbench.progress import ConsoleProgress
-
-    return ConsoleProgress(out)
 
 
 def _say(text: str) -> None:
@@ -132,7 +98,7 @@ def _state(entry: Entry) -> str:
 # ------------------------------------------------------------------------------ tables
 
 
-def _register_table(entry: Entry) -> None:
+def _register_made(entry: Entry) -> None:
     def command(
         models: Models = "",
         images: Images = None,
@@ -147,17 +113,78 @@ def _register_table(entry: Entry) -> None:
         ablations: Ablations = None,
         weights: WeightsOption = None,
     ) -> None:
-        from sunbench.paper.make import make_table
+        from sunbench.paper.plan import Options
+        from sunbench.progress import ConsoleProgress
 
-        options = _options(
-            models, images, seeds, prompts, negatives, device, dtype, batch, ablations, weights
+        options = Options(
+            models=names(models),
+            images=images,
+            seeds=seed_list(seeds) if seeds else None,
+            prompts=prompts,
+            negatives=negatives,
+            device=device or best_device(),
+            dtype=dtype,
+            batch=batch,
+            ablations=ablations,
+            weights=weights_table(weights),
         )
-        place = _place(entry, run)
-        with _watch() as watcher:
-            page = make_table(entry, options, place, watcher, reuse=run is not None)
-        _show_table(page, folder or place / "paper")
+        place, make = _place(entry, run), _MAKE[entry.kind]
+        with ConsoleProgress(out) as progress:
+            show = make(entry, options, place, progress, run is not None)
+        show(folder or place / "paper")
 
+    asked = inspect.signature(command, eval_str=True)
+    own = [p for p in asked.parameters.values() if p.name not in _WITHOUT.get(entry.kind, ())]
+    command.__signature__ = asked.replace(parameters=own)  # type: ignore[attr-defined]
     _add(entry, command)
+
+
+def _table(
+    entry: Entry, options: Options, run: Path, progress: ConsoleProgress, reuse: bool
+) -> Callable[[Path], None]:
+    """Make a table; returns what shows it and writes its files into a folder."""
+    from sunbench.paper.make import make_table
+
+    page = make_table(entry, options, run, progress, reuse=reuse)
+    return lambda folder: _show_table(page, folder)
+
+
+def _figure(
+    entry: Entry, options: Options, run: Path, progress: ConsoleProgress, reuse: bool
+) -> Callable[[Path], None]:
+    """Make a figure; returns what names its gaps and writes its files into a folder."""
+    from sunbench.paper.make import make_figure
+    from sunbench.paper.sheets import write
+
+    sheets = make_figure(entry, options, run, progress, reuse=reuse)
+
+    def show(folder: Path) -> None:
+        for line in dict.fromkeys(m for sheet in sheets for m in sheet.missing):
+            _say(f"missing: {line}")
+        for path in write(sheets, folder):
+            _say(f"Figure: {path}")
+
+    return show
+
+
+def _cost(
+    entry: Entry, options: Options, run: Path, progress: ConsoleProgress, reuse: bool
+) -> Callable[[Path], None]:
+    """Measure costs; returns what shows the tables and writes their files into a folder."""
+    from sunbench.paper.cost import make_cost
+
+    pages = make_cost(entry, options, run, progress)
+
+    def show(folder: Path) -> None:
+        for page in pages:
+            _show_table(page, folder)
+
+    return show
+
+
+#: By the kind of entry: what makes it, and the options that it has no use for.
+_MAKE = {"table": _table, "figure": _figure, "cost": _cost}
+_WITHOUT = {"figure": ("negatives",), "cost": ("negatives", "ablations")}
 
 
 def _show_table(page: Page, folder: Path) -> None:
@@ -169,66 +196,6 @@ def _show_table(page: Page, folder: Path) -> None:
         _say(f"- {note}")
     for path in write(page, folder):
         _say(f"Table: {path}")
-
-
-def _register_cost(entry: Entry) -> None:
-    def command(
-        models: Models = "",
-        images: Images = None,
-        seeds: Seeds = "",
-        prompts: Prompts = None,
-        run: Run = None,
-        folder: Out = None,
-        device: Device = None,
-        dtype: Dtype = None,
-        batch: Batch = None,
-        weights: WeightsOption = None,
-    ) -> None:
-        from sunbench.paper.cost import make_cost
-
-        options = _options(
-            models, images, seeds, prompts, None, device, dtype, batch, None, weights
-        )
-        place = _place(entry, run)
-        with _watch() as watcher:
-            pages = make_cost(entry, options, place, watcher)
-        for page in pages:
-            _show_table(page, folder or place / "paper")
-
-    _add(entry, command)
-
-
-def _register_figure(entry: Entry) -> None:
-    def command(
-        models: Models = "",
-        images: Images = None,
-        seeds: Seeds = "",
-        prompts: Prompts = None,
-        run: Annotated[
-            Path | None, typer.Option(help="Finished run to draw from; nothing is sampled.")
-        ] = None,
-        folder: Out = None,
-        device: Device = None,
-        dtype: Dtype = None,
-        batch: Batch = None,
-        ablations: Ablations = None,
-        weights: WeightsOption = None,
-    ) -> None:
-        from sunbench.paper.make import make_figure
-        from sunbench.paper.sheets import write
-
-        options = _options(
-            models, images, seeds, prompts, None, device, dtype, batch, ablations, weights
-        )
-        place = _place(entry, run)
-        with _watch() as watcher:
-            sheets = make_figure(entry, options, place, watcher, reuse=run is not None)
-        for line in dict.fromkeys(m for sheet in sheets for m in sheet.missing):
-            _say(f"missing: {line}")
-        for path in write(sheets, folder or place / "paper"):
-            _say(f"Figure: {path}")
-
-    _add(entry, command)
 
 
 def _register_timing(entry: Entry) -> None:
@@ -270,9 +237,9 @@ def _add(entry: Entry, command: Callable[..., None]) -> None:
 
 
 _REGISTER = {
-    "table": _register_table,
-    "figure": _register_figure,
-    "cost": _register_cost,
+    "table": _register_made,
+    "figure": _register_made,
+    "cost": _register_made,
     "timing": _register_timing,
 }
 for _entry in entries().values():

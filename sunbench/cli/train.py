@@ -64,13 +64,14 @@ def train(
     micro-batches per update (accumulate, under [loop]) a multiple of N.
     """
     from sunbench.registry import trainer
+    from sunbench.training.request import TrainRequest
     from sunbench.training.workers import join, workers
 
     chosen = trainer(method)
     device = join(device or o.best_device())
     first = workers().first
     logging.getLogger("sunbench").setLevel(logging.INFO if first else logging.ERROR)
-    weights = chosen(base, folder, config, data, device, start)
+    weights = chosen(TrainRequest(base, folder, config, data, device, start))
     if first:
         from sunbench.report.weights_card import write_beside
 

@@ -1,9 +1,9 @@
 """Samplers: one interface over every method."""
 
 from sunbench.sampling.batch import (
-    Given,
     ImageId,
     SampleBatch,
+    TaskInputs,
     image_generator,
     make_batch,
     noise_hash,
@@ -29,7 +29,6 @@ __all__ = [
     "VERSION",
     "Cell",
     "Generated",
-    "Given",
     "ImageId",
     "Method",
     "PipelineMethod",
@@ -38,6 +37,7 @@ __all__ = [
     "SampleSettings",
     "Sampler",
     "SolverSpec",
+    "TaskInputs",
     "TextCache",
     "decode",
     "edges",

@@ -1,4 +1,4 @@
-"""What a sampler is given: texts, and the noise that belongs to each image."""
+"""What a sampler works on: texts, and the noise that belongs to each image."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ class ImageId:
 
 
 @dataclass(frozen=True)
-class Given:
+class TaskInputs:
     """What B images start from beside their text.
 
-    pictures: (B, 3, H, W) uint8 sources. mask: (H, W) float 0 or 1, where 1 is to be painted.
+    images: (B, 3, H, W) uint8 sources. mask: (H, W) float 0 or 1, where 1 is to be painted.
     """
 
-    pictures: Tensor
+    images: Tensor
     mask: Tensor | None = None
 
 
@@ -42,15 +42,15 @@ class SampleBatch:
         prompt_embeds: (B, tokens, width) of the positive prompts.
         negative_embeds: (B, tokens, width) of the negative prompts.
         latents: (B, channels, h, w) float32 standard normal noise, on CPU.
-        generators: one a picture, already past the draw of ``latents``.
-        given: source pictures, for tasks that start from some.
+        generators: one per image, already past the draw of ``latents``.
+        inputs: source images, for tasks that start from some.
     """
 
     prompt_embeds: Tensor
     negative_embeds: Tensor
     latents: Tensor
     generators: list[torch.Generator]
-    given: Given | None = None
+    inputs: TaskInputs | None = None
 
     def __len__(self) -> int:
         return len(self.latents)
@@ -61,12 +61,12 @@ def make_batch(
     prompt_embeds: Tensor,
     negative_embeds: Tensor,
     shape: tuple[int, int, int],
-    given: Given | None = None,
+    inputs: TaskInputs | None = None,
 ) -> SampleBatch:
     """Draw each image's initial latent (channels, h, w) from its own generator."""
     generators = [image_generator(image) for image in images]
     latents = torch.stack([torch.randn(shape, generator=g) for g in generators])
-    return SampleBatch(prompt_embeds, negative_embeds, latents, generators, given)
+    return SampleBatch(prompt_embeds, negative_embeds, latents, generators, inputs)
 
 
 def noise_hash(latent: Tensor) -> str:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from sunbench.errors import NotFinite
-from sunbench.sampling.batch import Given, ImageId, make_batch, noise_hash
+from sunbench.sampling.batch import ImageId, TaskInputs, make_batch, noise_hash
 from sunbench.sampling.cell import Cell
 from sunbench.sampling.method import Sampler
 from sunbench.sampling.pipeline import decode, latent_shape
@@ -42,11 +42,11 @@ def generate(
     prompts: Sequence[Any],
     indices: range,
     texts: dict[str, Tensor],
-    given: Given | None = None,
+    inputs: TaskInputs | None = None,
 ) -> Generated:
     """Sample the images of ``indices``; ``prompts`` are the rows of the whole set.
 
-    given: the sources of these images, for tasks that have some.
+    inputs: the sources of these images, for tasks that have some.
     """
     n = len(cell.seeds)
     rows = [prompts[i // n] for i in indices]
@@ -56,7 +56,7 @@ def generate(
         torch.stack([texts[p.text] for p in rows]),
         torch.stack([texts[p.negative] for p in rows]),
         latent_shape(pipeline, cell.resolution),
-        given,
+        inputs,
     )
     device = pipeline.unet.device
     hashes = [noise_hash(z) for z in batch.latents]

@@ -41,7 +41,7 @@ def decode(pipeline: Any, latents: Tensor) -> Tensor:
 
 
 class PipelineSampler:
-    """Runs a diffusers pipeline on prepared embeddings, noise and source pictures."""
+    """Runs a diffusers pipeline on prepared embeddings, noise and source images."""
 
     def __init__(self, pipeline: Any, settings: SampleSettings, counted: Any = None) -> None:
         """counted: the network whose evaluations count, where it is not the pipeline's U-Net."""

@@ -158,16 +158,16 @@ def call_arguments(pipeline: Any, task: str, batch: SampleBatch, strength: float
     noise = batch.latents.to(pipeline.unet.device, pipeline.unet.dtype)
     if task == "text2image":
         return {"latents": noise}
-    if batch.given is None:
-        raise UserError(f"given no source pictures, expected one an image for task {task}")
-    pictures = batch.given.pictures.to(pipeline.unet.device)
+    if batch.inputs is None:
+        raise UserError(f"given no source images, expected one per image for task {task}")
+    images = batch.inputs.images.to(pipeline.unet.device)
     if task == "controlnet":
-        return {"latents": noise, "image": edges(pictures).to(noise.dtype)}
-    x = pictures.float() / 127.5 - 1
+        return {"latents": noise, "image": edges(images).to(noise.dtype)}
+    x = images.float() / 127.5 - 1
     if task == "image2image":
         pipeline.noise = noise
         return {"image": encode(pipeline, x), "strength": strength}
-    return {"latents": noise, "strength": strength, **_paint(pipeline, x, batch.given.mask)}
+    return {"latents": noise, "strength": strength, **_paint(pipeline, x, batch.inputs.mask)}
 
 
 def _paint(pipeline: Any, x: Tensor, mask: Tensor | None) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sunbench.sampling import Given, ImageId, SampleBatch, latent_shape, make_batch
+from sunbench.sampling import ImageId, SampleBatch, TaskInputs, latent_shape, make_batch
 
 #: Used where the caller has no prompts of its own.
 PROMPTS = (("a photograph", "blurry"),)
@@ -25,7 +25,7 @@ class TimingInputs:
     pipeline: Any
     prompts: tuple[tuple[str, str], ...]
     resolution: int
-    source: Given | None = None
+    source: TaskInputs | None = None
 
     @torch.no_grad()
     def encode(self, reads_negative: bool) -> tuple[Tensor, Tensor]:
@@ -60,11 +60,11 @@ class TimingInputs:
         empty = torch.empty(len(images), 0)
         return make_batch(images, empty, empty, shape, self._sources())
 
-    def _sources(self) -> Given | None:
+    def _sources(self) -> TaskInputs | None:
         if self.source is None:
             return None
         count = len(self.prompts)
-        return replace(self.source, pictures=self.source.pictures[:1].expand(count, -1, -1, -1))
+        return replace(self.source, images=self.source.images[:1].expand(count, -1, -1, -1))
 
 
 def cycled(prompts: Sequence[tuple[str, str]], count: int) -> tuple[tuple[str, str], ...]:

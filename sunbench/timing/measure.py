@@ -15,7 +15,7 @@ import torch
 
 from sunbench.errors import UserError, unknown
 from sunbench.models import LoadedModel
-from sunbench.sampling import Given, Method, Sampler, SampleSettings
+from sunbench.sampling import Method, Sampler, SampleSettings, TaskInputs
 from sunbench.store.timings import TimingRow
 from sunbench.timing.inputs import TimingInputs, cycled
 from sunbench.timing.machine import LoadMeter, clocks
@@ -59,7 +59,7 @@ class TimingSettings:
     resolution: int
     batch: int = 1
     prompts: tuple[tuple[str, str], ...] = ()
-    source: Given | None = None
+    source: TaskInputs | None = None
     budget_seconds: float = SHORT_SECONDS
     rounds: int | None = None
     warm_up: int | None = None

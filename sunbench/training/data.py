@@ -263,7 +263,7 @@ class ZooImages:
     def draw(self, n: int, generator: torch.Generator) -> Examples:
         """n scenes of the training captions."""
         from sunbench.zoo.data import scenes
-        from sunbench.zoo.train import captions_of
+        from sunbench.zoo.text import captions_of
 
         pool = scenes()[0]
         rows = torch.randint(len(pool), (n,), generator=generator).tolist()

@@ -22,8 +22,8 @@ from transformers import CLIPTextModel
 from sunbench.sampling.edges import edges
 from sunbench.training import LoopSettings, fit
 from sunbench.zoo.data import Scene, Sprites, recipe
-from sunbench.zoo.text import build_tokenizer
-from sunbench.zoo.train import captions_of, encode_pool, tokenize
+from sunbench.zoo.text import build_tokenizer, captions_of
+from sunbench.zoo.train import encode_pool, tokenize
 from sunbench.zoo.world.controlnet import new_controlnet
 from sunbench.zoo.world.unet import noise_weights, spread_timesteps
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import torch
+from torch import Tensor
 from transformers import CLIPTokenizer
 
-from sunbench.zoo.data import GROUNDS, PLACE_WORDS, PLACES, SIZES, colours, recipe, things
+from sunbench.zoo.data import GROUNDS, PLACE_WORDS, PLACES, SIZES, Scene, colours, recipe, things
 from sunbench.zoo.world.text import tokenizer_of
 
 #: Words beyond the captions' own that negative prompts use.
@@ -22,6 +24,18 @@ def with_style(caption: str, word: str) -> str:
     CLIP reads left to right: only so does the token of the thing know how it is drawn.
     """
     return f"{word} style, {caption}" if word else caption
+
+
+def captions_of(
+    index: Tensor, style: Tensor, generator: torch.Generator, named: float
+) -> list[str]:
+    """Captions of scenes (N, 5); with probability ``named`` one names its style, if it can."""
+    words, chosen = style_words(), torch.rand(len(index), generator=generator) < named
+    out = []
+    for row, s, name_it in zip(index.tolist(), style.tolist(), chosen.tolist(), strict=True):
+        caption = Scene(*row).caption
+        out.append(with_style(caption, words[s] if name_it else ""))
+    return out
 
 
 def vocabulary() -> list[str]:

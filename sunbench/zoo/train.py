@@ -23,7 +23,7 @@ from transformers import (
 
 from sunbench.training import LoopSettings, fit
 from sunbench.zoo.data import Scene, Sprites, batches, recipe, scenes
-from sunbench.zoo.text import build_tokenizer, style_words, with_style
+from sunbench.zoo.text import build_tokenizer, captions_of
 from sunbench.zoo.world.unet import Conditioned, noise_weights, spread_timesteps
 
 log = logging.getLogger(__name__)
@@ -102,18 +102,6 @@ def train_vae(sprites: Sprites, folder: Path, device: str = "cpu") -> Autoencode
 
 
 # ------------------------------------------------------------------------------ CLIP
-
-
-def captions_of(
-    index: Tensor, style: Tensor, generator: torch.Generator, named: float
-) -> list[str]:
-    """Captions of scenes (N, 5); with probability ``named`` one names its style, if it can."""
-    words, chosen = style_words(), torch.rand(len(index), generator=generator) < named
-    out = []
-    for row, s, name_it in zip(index.tolist(), style.tolist(), chosen.tolist(), strict=True):
-        caption = Scene(*row).caption
-        out.append(with_style(caption, words[s] if name_it else ""))
-    return out
 
 
 def tokenize(tokenizer: CLIPTokenizer, texts: list[str]) -> Tensor:

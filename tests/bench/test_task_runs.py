@@ -173,7 +173,7 @@ def test_what_cannot_be_is_told(lab: Any, tmp_path: Path, tiny: Any):
     one = tmp_path / "one"
     one.mkdir()
     Image.new("RGB", (16, 16)).save(one / "a.png")
-    with pytest.raises(UserError, match="given 1 source pictures"):
+    with pytest.raises(UserError, match="given 1 source images"):
         lab.run(**SMALL, task="inpaint", sources=str(one))
     tiny.pipeline(tmp_path / "words", in_channels=9).save_pretrained(tmp_path / "nine")
     card = tmp_path / "nine.toml"

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +25,7 @@ from sunbench.models import find, load
 from sunbench.paper.timing import random_pipeline
 from sunbench.registry import trainer
 from sunbench.sampling import ImageId, SampleSettings, make_batch
+from sunbench.training.request import TrainRequest
 from sunbench.zoo import weights
 
 DEVICE = "cuda"
@@ -105,8 +105,7 @@ def test_a_training_runs(method: str, dtype: str, tmp_path: Path):
         "sheet = 0\n[loop]\nsteps = 4\nbatch = 4\nwarmup = 1\ncheckpoint_every = 2\n"
         f'log_every = 1\ndtype = "{dtype}"\n'
     )
-    train: Callable[..., Path] = trainer(method)
-    file = train("emoji", tmp_path / "out", config, str(data), DEVICE)
+    file = trainer(method)(TrainRequest("emoji", tmp_path / "out", config, str(data), DEVICE))
     told = json.loads((tmp_path / "out" / "training.json").read_text())
     losses = (tmp_path / "out" / "loss.csv").read_text().splitlines()
     assert file.is_file()

@@ -14,7 +14,7 @@ from PIL import Image
 from sunbench.methods.agd.train import AgdTraining, agd_stage
 from sunbench.methods.boostdiff.settings import BoostLoraTraining, BoostTraining
 from sunbench.methods.boostdiff.train import bitfit_stage, lora_stage
-from sunbench.methods.common.training import Bench
+from sunbench.methods.common.training import TrainingJob
 from sunbench.methods.gits.fit import GitsFit
 from sunbench.methods.guided_distill.settings import GuidedTraining
 from sunbench.methods.guided_distill.train import Earlier
@@ -64,10 +64,10 @@ def row(i: int) -> tuple[Any, str]:
     return Image.new("RGB", (16, 16), COLOURS[name]), f"a {name} cat"
 
 
-def trained(bench: Bench) -> Path:
-    """Run a bench's method."""
-    if bench.method == "guided-distill":
-        return run_guided(bench, Earlier(None))
+def trained(job: TrainingJob) -> Path:
+    """Run a job's method."""
+    if job.method == "guided-distill":
+        return run_guided(job, Earlier(None))
     stages = {
         "lcm": lcm_stage,
         "lcm-lora": lcm_lora_stage,
@@ -77,7 +77,7 @@ def trained(bench: Bench) -> Path:
         "pcm-lora": pcm_stage,
         "agd": agd_stage,
     }
-    return stages[bench.method](bench).run()
+    return stages[job.method](job).run()
 
 
 @pytest.fixture
@@ -95,18 +95,18 @@ def loaded(pipe: Any, tmp_path: Path) -> LoadedModel:
 
 
 @pytest.fixture
-def make(loaded: LoadedModel, tmp_path: Path) -> Callable[..., Bench]:
-    """A bench of a method; changes to its settings, ``loop`` ones in a dictionary."""
+def make(loaded: LoadedModel, tmp_path: Path) -> Callable[..., TrainingJob]:
+    """A job of a method; changes to its settings, ``loop`` ones in a dictionary."""
 
     def made(method: str, out: str = "out", loop: dict[str, Any] | None = None, **changes: Any):
         settings = SETTINGS[method]
         settings = replace(settings, loop=replace(settings.loop, **(loop or {})), **changes)
         pictures = Listed("colours", len(COLOURS), 16, row)
-        return Bench(method, loaded, pictures, settings, tmp_path / out)
+        return TrainingJob(method, loaded, pictures, settings, tmp_path / out)
 
     return made
 
 
 @pytest.fixture
-def train() -> Callable[[Bench], Path]:
+def train() -> Callable[[TrainingJob], Path]:
     return trained

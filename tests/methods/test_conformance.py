@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from sunbench import registry
-from sunbench.bench.takes import takes
+from sunbench.bench.training_requirements import training_requirements
 from sunbench.errors import UserError
 from sunbench.sampling import ImageId, Method, SampleBatch, SampleSettings, make_batch
 from sunbench.store import TrainingRequirements
@@ -139,11 +139,11 @@ def test_negative_prompts_act_where_a_method_says_so(method: Method, target: Any
         other.prompt_embeds, other.negative_embeds.flip(1), other.latents, other.generators
     )
     same = torch.equal(sampler.sample(plain), sampler.sample(other))
-    assert same is not takes("tiny", method, target).negative_prompts
+    assert same is not training_requirements("tiny", method, target).negative_prompts
 
 
 def test_what_a_method_takes(method: Method, target: Any):
-    found = takes("tiny", method, target)
+    found = training_requirements("tiny", method, target)
     record = json.loads(json.dumps(found.to_json()))
     assert TrainingRequirements.from_json(record, "r") == found
     assert found.method == method.name

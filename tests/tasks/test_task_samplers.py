@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 from sunbench import registry
 from sunbench.errors import UserError
 from sunbench.sampling import (
-    Given,
     ImageId,
     SampleBatch,
     SampleSettings,
+    TaskInputs,
     decode,
     edges,
     image_generator,
@@ -54,7 +54,7 @@ def texts(tiny: ModuleType) -> tuple[torch.Tensor, torch.Tensor]:
 def batch_of(tiny: ModuleType, which: tuple[int, ...] = (0, 1, 2)) -> SampleBatch:
     chosen = list(which)
     positive, negative = texts(tiny)
-    start = Given(pictures()[chosen], PAINTED)
+    start = TaskInputs(pictures()[chosen], PAINTED)
     images = [IMAGES[i] for i in chosen]
     return make_batch(images, positive[chosen], negative[chosen], (4, 8, 8), start)
 
@@ -178,12 +178,12 @@ def test_sources_and_negatives_are_used(
     try:
         first = sampler.sample(batch_of(tiny))
         plain = batch_of(tiny)
-        other = Given(plain.given.pictures.flip(0), PAINTED)
+        other = TaskInputs(plain.inputs.images.flip(0), PAINTED)
         moved = SampleBatch(
             plain.prompt_embeds, plain.negative_embeds, plain.latents, plain.generators, other
         )
         turned = SampleBatch(
-            plain.prompt_embeds, plain.prompt_embeds, plain.latents, plain.generators, plain.given
+            plain.prompt_embeds, plain.prompt_embeds, plain.latents, plain.generators, plain.inputs
         )
         assert not torch.allclose(sampler.sample(moved), first, atol=1e-4)
         assert not torch.allclose(sampler.sample(turned), first, atol=1e-4)
@@ -239,9 +239,9 @@ def test_no_sources_and_no_mask_are_told(pipe_for: PipeFor, tiny: ModuleType):
         pipe_for("inpaint"), SampleSettings(2, 1.0, "inpaint")
     )
     bare = make_batch(IMAGES, positive, negative, (4, 8, 8))
-    with pytest.raises(UserError, match="given no source pictures"):
+    with pytest.raises(UserError, match="given no source images"):
         sampler.sample(bare)
-    maskless = make_batch(IMAGES, positive, negative, (4, 8, 8), Given(pictures()))
+    maskless = make_batch(IMAGES, positive, negative, (4, 8, 8), TaskInputs(pictures()))
     with pytest.raises(UserError, match="given no mask"):
         sampler.sample(maskless)
 

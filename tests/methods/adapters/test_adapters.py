@@ -16,7 +16,7 @@ from random_weights import lora
 from safetensors.torch import load_file, save_file
 
 from sunbench import registry
-from sunbench.bench.takes import takes
+from sunbench.bench.training_requirements import training_requirements
 from sunbench.cli.options import names
 from sunbench.errors import UserError
 from sunbench.methods.adapters.method import _cards
@@ -105,8 +105,8 @@ def test_every_scheduler_samples(scheduler: str, path: Path, pipeline: Any, tiny
 def test_guidance_on_top_reads_the_negative_prompt(path: Path, pipeline: Any):
     one, two = (registry.method(f"lora:{path}@ddim(guidance={g})") for g in ("none", "cfg"))
     assert (one.evaluations(SETTINGS), two.evaluations(SETTINGS)) == (4, 8)
-    assert not takes("tiny", one, pipeline).negative_prompts
-    assert takes("tiny", two, pipeline).negative_prompts
+    assert not training_requirements("tiny", one, pipeline).negative_prompts
+    assert training_requirements("tiny", two, pipeline).negative_prompts
     reason = two.skip(pipeline, SampleSettings(4, 1.0))
     assert "this LoRA takes two" in str(reason)
 
@@ -207,7 +207,7 @@ def test_a_card_fetches_the_file_for_the_steps(pipeline: Any, hub: Any, tmp_path
     assert hub.downloads() == ["Hyper-SD15-4steps-lora.safetensors"]
     four, eight = (method.content(pipeline, SampleSettings(n, 4.0)) for n in (4, 8))
     assert four["weights"] != eight["weights"]
-    assert takes("tiny", method, pipeline).licence == "not stated"
+    assert training_requirements("tiny", method, pipeline).licence == "not stated"
 
 
 def test_a_name_fetches_what_it_names(pipeline: Any, hub: Any, tmp_path: Path, tiny: ModuleType):

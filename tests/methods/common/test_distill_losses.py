@@ -102,17 +102,17 @@ def test_timesteps_are_the_samplers(make: Callable[..., Any]):
 
 def test_consistency_target_is_the_guided_step_seen_by_the_target(make: Callable[..., Any]):
     """Step by step by diffusers: guidance, DDIM from t to t - 20, denoised by the target network."""
-    bench = make("lcm")
-    loss = lcm_stage(bench).loss
+    job = make("lcm")
+    loss = lcm_stage(job).loss
     assert isinstance(loss, ConsistencyLoss)
     object.__setattr__(loss, "target", loss.student)
     a, d = loss.aim(3), loss.feed.draw(3)
     DDIM.set_timesteps(GRID)
-    unet = bench.pipeline.unet
+    unet = job.pipeline.unet
     for i, t in enumerate(a.timestep.tolist()):
         x = DDIM.add_noise(d.x_0[i : i + 1], d.eps[i : i + 1], torch.tensor([t]))
         torch.testing.assert_close(a.x_t[i : i + 1], x)
-        texts = [d.texts[i : i + 1], encode_texts(bench.pipeline, [""])]
+        texts = [d.texts[i : i + 1], encode_texts(job.pipeline, [""])]
         with torch.no_grad():
             e_p, e_n = (unet(x, t, encoder_hidden_states=c).sample for c in texts)
             eps = e_n + a.guidance[i] * (e_p - e_n)
@@ -244,10 +244,8 @@ def test_a_student_that_says_the_target_has_no_loss_and_walks_the_teachers_path(
         for a, b in ((t, (t + s) / 2), ((t + s) / 2, s)):
             teacher = toy.ddim(teacher, a, b)
     torch.testing.assert_close(student, teacher, atol=1e-9, rtol=1e-9)
-    bench = make("guided-distill")
-    loss = stage2(
-        bench, bench.begin({}), Earlier(None), WholeStudent(bench.pipeline.unet).unet, 2
-    ).loss
+    job = make("guided-distill")
+    loss = stage2(job, job.begin({}), Earlier(None), WholeStudent(job.pipeline.unet).unet, 2).loss
     assert isinstance(loss, HalvingLoss)
     a = loss.aim(0)
     object.__setattr__(loss, "student", lambda *given: a.target)
@@ -255,10 +253,8 @@ def test_a_student_that_says_the_target_has_no_loss_and_walks_the_teachers_path(
 
 
 def test_rounds_begin_at_the_times_of_their_ddim(make: Callable[..., Any]):
-    bench = make("guided-distill")
-    loss = stage2(
-        bench, bench.begin({}), Earlier(None), WholeStudent(bench.pipeline.unet).unet, 8
-    ).loss
+    job = make("guided-distill")
+    loss = stage2(job, job.begin({}), Earlier(None), WholeStudent(job.pipeline.unet).unet, 8).loss
     assert isinstance(loss, HalvingLoss)
     t = loss.times(4000, torch.Generator().manual_seed(0))
     DDIM.set_timesteps(8)
@@ -290,8 +286,8 @@ def test_the_teacher_is_guided_as_the_user_means_in_one_call(pipe: Any):
 
 def test_training_and_sampling_feed_the_same_w(make: Callable[..., Any], train: Callable[..., Any]):
     """guidance_scale 5 is w = 4 in both, so the papers' w = 8 is the user's 9."""
-    bench = make("lcm", sheet=0, loop={"steps": 1})
-    path, pipe = train(bench), bench.pipeline
+    job = make("lcm", sheet=0, loop={"steps": 1})
+    path, pipe = train(job), job.pipeline
     lcm = registry.method("lcm", weights={"lcm": str(path)})
     sampler: Any = lcm.prepare(pipe, SampleSettings(4, 5.0))
     fed: list[torch.Tensor] = []
@@ -337,8 +333,8 @@ def test_at_first_no_w_changes_anything(pipe: Any):
 
 
 def test_stage_1_learns_every_timestep_and_scale(make: Callable[..., Any]):
-    bench = make("guided-distill", loop={"batch": 64})
-    loss: Any = stage1(bench, bench.begin({}), Earlier(None)).loss
+    job = make("guided-distill", loop={"batch": 64})
+    loss: Any = stage1(job, job.begin({}), Earlier(None)).loss
     a = loss.aim(0)
     assert int(a.timestep.min()) < 100
     assert int(a.timestep.max()) > 900

@@ -40,7 +40,7 @@ from sunbench.methods.common.trainees import (
     WholeStudent,
     parameters_of,
 )
-from sunbench.methods.common.training import Bench, Stage, start_file
+from sunbench.methods.common.training import Stage, TrainingJob, start_file
 from sunbench.methods.guided_distill.settings import GuidedTraining
 from sunbench.methods.guided_distill.train import Earlier, stage1, stage2
 from sunbench.methods.guided_distill.train import run as run_guided
@@ -56,8 +56,8 @@ from sunbench.sampling import ImageId, PipelineSampler, SampleSettings, make_bat
 from sunbench.training.encode import encode_texts
 from sunbench.training.settings import recipe
 
-Make = Callable[..., Bench]
-Train = Callable[[Bench], Path]
+Make = Callable[..., TrainingJob]
+Train = Callable[[TrainingJob], Path]
 
 
 def on_meta(architecture: str) -> Any:
@@ -81,7 +81,7 @@ def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
     return a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
 
 
-def stages(bench: Bench) -> list[Stage]:
+def stages(job: TrainingJob) -> list[Stage]:
     """The stages of a method, as they begin."""
     single = {
         "lcm": lcm_stage,
@@ -92,12 +92,12 @@ def stages(bench: Bench) -> list[Stage]:
         "pcm-lora": pcm_stage,
         "agd": agd_stage,
     }
-    if bench.method in single:
-        return [single[bench.method](bench)]
-    document, none = bench.begin({}), Earlier(None)
-    first = stage1(bench, document, none)
-    teacher = WholeStudent(bench.pipeline.unet).unet.requires_grad_(False)
-    return [first, stage2(bench, document, none, teacher, 2)]
+    if job.method in single:
+        return [single[job.method](job)]
+    document, none = job.begin({}), Earlier(None)
+    first = stage1(job, document, none)
+    teacher = WholeStudent(job.pipeline.unet).unet.requires_grad_(False)
+    return [first, stage2(job, document, none, teacher, 2)]
 
 
 # ------------------------------------------------------------------------------ parameters
@@ -124,10 +124,10 @@ def test_a_student_has_the_w_inputs_parameters_more(pipe: Any):
 
 @pytest.mark.parametrize("method", METHODS)
 def test_a_training_writes_what_it_promises(method: str, make: Make, train: Train):
-    bench = make(method, file_dtype="float16")
-    before = {k: v.clone() for k, v in bench.pipeline.unet.state_dict().items()}
-    path = train(bench)
-    out = bench.out
+    job = make(method, file_dtype="float16")
+    before = {k: v.clone() for k, v in job.pipeline.unet.state_dict().items()}
+    path = train(job)
+    out = job.out
     folders = [out]
     if method == "guided-distill":
         assert sorted(p.name for p in path.iterdir()) == ["1", "2", "3"]
@@ -155,20 +155,20 @@ def test_a_training_writes_what_it_promises(method: str, make: Make, train: Trai
         assert sum(p["seconds"] for p in parts.values()) == pytest.approx(said["cost"]["seconds"])
     kinds = {x.dtype for k, x in tensors(path).items() if not k.endswith("alpha")}
     assert kinds == {torch.float32 if method == "boostdiff-bitfit" else torch.float16}
-    after = bench.pipeline.unet.state_dict()
+    after = job.pipeline.unet.state_dict()
     assert before.keys() == after.keys()
     assert all(torch.equal(before[k], after[k]) for k in before)
-    assert not any(p.requires_grad for p in bench.pipeline.unet.parameters())
+    assert not any(p.requires_grad for p in job.pipeline.unet.parameters())
 
 
 def test_students_as_differences(make: Make, train: Train):
     """What is written is what was trained, rounded; another training can begin with it."""
-    bench = make("lcm", form="difference", sheet=0)
-    path = train(bench)
-    assert path == bench.out / "lcm.safetensors"
+    job = make("lcm", form="difference", sheet=0)
+    path = train(job)
+    assert path == job.out / "lcm.safetensors"
     assert is_difference(path)
-    rounded = load_student(path, bench.pipeline.unet).state_dict()
-    begun = WholeStudent(bench.pipeline.unet, path).unet.state_dict()
+    rounded = load_student(path, job.pipeline.unet).state_dict()
+    begun = WholeStudent(job.pipeline.unet, path).unet.state_dict()
     assert all(torch.equal(begun[k], x) for k, x in rounded.items())
     guided = make("guided-distill", "g", form="difference", sheet=0)
     folder = train(guided)
@@ -218,20 +218,20 @@ def batch(pipe: Any) -> Any:
 @pytest.mark.parametrize("method", METHODS)
 def test_files_load_in_the_sampler_and_change_its_images(method: str, make: Make, train: Train):
     """Untrained weights are the base in one pass, to rounding; trained ones are not."""
-    bench, steps = make(method, sheet=0), 2
-    base = sample(bench.pipeline, bench.pipeline.unet, method, steps)
+    job, steps = make(method, sheet=0), 2
+    base = sample(job.pipeline, job.pipeline.unet, method, steps)
     size = float(base.abs().max())
     first = stages(make(method, "first"))[-1]
     first.write()
-    made = {"first": first.target, "trained": train(bench)}
+    made = {"first": first.target, "trained": train(job)}
     if method == "guided-distill":
         made["first"] = first.target.parent
     found = {}
     for name, path in made.items():
         chosen = registry.method(method, weights={method: str(path)})
-        assert chosen.skip(bench.pipeline, SampleSettings(steps, 5.0)) is None
-        found[name] = chosen.prepare(bench.pipeline, SampleSettings(steps, 5.0)).sample(
-            batch(bench.pipeline)
+        assert chosen.skip(job.pipeline, SampleSettings(steps, 5.0)) is None
+        found[name] = chosen.prepare(job.pipeline, SampleSettings(steps, 5.0)).sample(
+            batch(job.pipeline)
         )
     torch.testing.assert_close(found["first"], base, atol=1e-4 * size, rtol=0)
     assert float((found["trained"] - base).abs().max()) > 1e-3 * size
@@ -239,15 +239,15 @@ def test_files_load_in_the_sampler_and_change_its_images(method: str, make: Make
 
 @pytest.mark.parametrize("method", ["lcm-lora", "boostdiff-lora", "boostdiff-bitfit"])
 def test_merged_weights_are_the_network_that_was_trained(method: str, make: Make):
-    bench = make(method, sheet=0)
-    (stage,) = stages(bench)
+    job = make(method, sheet=0)
+    (stage,) = stages(job)
     chosen: Any = registry.method(method, weights={method: str(stage.run())})
-    ours = chosen.network(bench.pipeline, SampleSettings(4, 5.0))
+    ours = chosen.network(job.pipeline, SampleSettings(4, 5.0))
     x, t = (
         torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(0)),
         torch.tensor([9, 900]),
     )
-    c = encode_texts(bench.pipeline, ["a red cat", "a teal egg"])
+    c = encode_texts(job.pipeline, ["a red cat", "a teal egg"])
     with torch.no_grad():
         expected = stage.trainee.unet(x, t, c).sample
         torch.testing.assert_close(ours(x, t, c).sample, expected, atol=1e-5, rtol=1e-4)
@@ -352,7 +352,7 @@ def test_resumed_training_equals_uninterrupted_to_the_bit(
         patch.setattr(Feed, "draw", dies)
         with pytest.raises(Killed):
             train(make(method, "killed", sheet=0))
-    bench = make(method, "killed", sheet=0)
+    job = make(method, "killed", sheet=0)
     drawn: list[int] = []
 
     def counts(self: Feed, k: int) -> Any:
@@ -360,9 +360,9 @@ def test_resumed_training_equals_uninterrupted_to_the_bit(
         return draw(self, k)
 
     monkeypatch.setattr(Feed, "draw", counts)
-    assert same(tensors(train(bench)), whole)
+    assert same(tensors(train(job)), whole)
     assert drawn == ([2, 3, 0, 1, 2, 3] if method == "guided-distill" else [2, 3])
-    said = json.loads((bench.out / "training.json").read_text())["cost"]
+    said = json.loads((job.out / "training.json").read_text())["cost"]
     assert said["images"] == 16 * (4 if method == "guided-distill" else 1)
 
 
@@ -387,14 +387,14 @@ def test_a_fine_tunes_training_begins_at_the_bases_students(make: Make, train: T
     base = make("guided-distill", "base", sheet=0)
     train(base)
     earlier = Earlier.named(str(base.out))
-    bench = make("guided-distill", "fine", sheet=0)
-    document = bench.begin(earlier.hashes((2, 1, 3)))
+    job = make("guided-distill", "fine", sheet=0)
+    document = job.begin(earlier.hashes((2, 1, 3)))
     assert list(document["from"]) == ["stage1", "2", "1", "3"]
-    stage = stage1(bench, document, earlier)
+    stage = stage1(job, document, earlier)
     assert same(stage.trainee.module.state_dict(), tensors(base.out / "stage1/student" / FILE))
-    second = stage2(bench, document, earlier, stage.trainee.unet, 2)
+    second = stage2(job, document, earlier, stage.trainee.unet, 2)
     assert same(second.trainee.module.state_dict(), tensors(base.out / "guided-distill/2" / FILE))
-    third = stage2(bench, document, Earlier(None), stage.trainee.unet, 2)
+    third = stage2(job, document, Earlier(None), stage.trainee.unet, 2)
     assert same(third.trainee.module.state_dict(), stage.trainee.module.state_dict())
     assert Earlier.named(str(base.out / "guided-distill")).round(1) is not None
     run_guided(make("guided-distill", "whole", sheet=0), earlier)
@@ -463,11 +463,11 @@ def test_weights_to_begin_with_that_are_not_there(tmp_path: Path):
 
 
 def test_bases_that_cannot_be_distilled(tiny: ModuleType, make: Make, tmp_path: Path):
-    bench = make("lcm", sheet=0)
-    bench.pipeline.scheduler.register_to_config(prediction_type="v_prediction")
+    job = make("lcm", sheet=0)
+    job.pipeline.scheduler.register_to_config(prediction_type="v_prediction")
     with pytest.raises(UserError, match="predicts 'v_prediction', expected the noise"):
-        lcm_stage(bench)
-    bench.loaded.pipeline.unet = WholeStudent(bench.pipeline.unet).unet
+        lcm_stage(job)
+    job.loaded.pipeline.unet = WholeStudent(job.pipeline.unet).unet
     with pytest.raises(UserError, match="takes guidance as an input, expected a plain one"):
         make("lcm")
 

@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from sunbench import registry
 from sunbench.errors import UserError
 from sunbench.methods.common.fitting import fit_tables
-from sunbench.methods.common.training import Bench
+from sunbench.methods.common.training import TrainingJob
 from sunbench.methods.gits.fit import GitsFit, best_path, fit, step_costs
 from sunbench.sampling import SampleSettings
 
@@ -74,14 +74,14 @@ def test_two_euler_steps_are_best_where_the_path_says():
 
 
 @pytest.fixture
-def bench(make: Callable[..., Bench]) -> Bench:
+def job(make: Callable[..., TrainingJob]) -> TrainingJob:
     return make("gits", steps=(1, 3, 6), images=6, grid=12)
 
 
-def test_a_fit_falls_from_the_first_timestep(bench: Bench):
-    tables = fit(bench)
+def test_a_fit_falls_from_the_first_timestep(job: TrainingJob):
+    tables = fit(job)
     assert sorted(tables) == [1, 3, 6]
-    grid = set(bench.schedule.index(1 - torch.arange(13) / 12).tolist())
+    grid = set(job.schedule.index(1 - torch.arange(13) / 12).tolist())
     for n, times in tables.items():
         assert len(times) == n
         assert times[0] == 999
@@ -89,17 +89,17 @@ def test_a_fit_falls_from_the_first_timestep(bench: Bench):
         assert set(times.tolist()) <= grid
 
 
-def test_batches_of_the_warm_up_do_not_matter(make: Callable[..., Bench]):
+def test_batches_of_the_warm_up_do_not_matter(make: Callable[..., TrainingJob]):
     whole = fit(make("gits", steps=(3,), images=4, grid=10, loop={"batch": 4}))
     again = fit(make("gits", "again", steps=(3,), images=4, grid=10, loop={"batch": 4}))
     assert torch.equal(whole[3], again[3])
 
 
-def test_a_fit_is_sampled_from_and_more_steps_are_refused(bench: Bench):
-    path = fit_tables(bench, lambda: fit(bench))
+def test_a_fit_is_sampled_from_and_more_steps_are_refused(job: TrainingJob):
+    path = fit_tables(job, lambda: fit(job))
     assert load_file(path)["3"].tolist()[0] == 999
     method = registry.method("gits", weights={"gits": str(path)})
-    pipeline = bench.pipeline
+    pipeline = job.pipeline
     assert method.skip(pipeline, SampleSettings(3, 4.0)) is None
     content = method.content(pipeline, SampleSettings(3, 4.0))
     assert content["fitted"] == load_file(path)["3"].tolist()
@@ -107,10 +107,10 @@ def test_a_fit_is_sampled_from_and_more_steps_are_refused(bench: Bench):
     assert reason == "gits: a schedule fitted for 1, 3, 6 steps, 7 asked"
 
 
-def test_a_finished_fit_is_kept(bench: Bench):
-    path = fit_tables(bench, lambda: fit(bench))
+def test_a_finished_fit_is_kept(job: TrainingJob):
+    path = fit_tables(job, lambda: fit(job))
     before = path.stat().st_mtime_ns
-    assert fit_tables(bench, lambda: {}) == path
+    assert fit_tables(job, lambda: {}) == path
     assert path.stat().st_mtime_ns == before
 
 

@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 
 from sunbench import registry
 from sunbench.methods.common.timesteps import whole_timesteps
-from sunbench.methods.common.training import Bench
+from sunbench.methods.common.training import TrainingJob
 from sunbench.methods.ld3.solver import Timesteps, at, half_log_snr, solve
 from sunbench.methods.ld3.train import Pool, run
 from sunbench.sampling import ImageId, SampleSettings, make_batch
@@ -86,9 +86,9 @@ def test_timesteps_are_even_at_first_and_stay_in_order():
     assert whole_timesteps(times().detach()) == [999, 2, 1, 0]
 
 
-def test_a_training_comes_nearer_or_stays(make: Callable[..., Bench]):
-    bench = make("ld3", steps=(2, 3), images=4, validation=4, loop={"batch": 4, "steps": 6})
-    path = run(bench)
+def test_a_training_comes_nearer_or_stays(make: Callable[..., TrainingJob]):
+    job = make("ld3", steps=(2, 3), images=4, validation=4, loop={"batch": 4, "steps": 6})
+    path = run(job)
     tables = load_file(path)
     assert sorted(tables) == ["2", "3"]
     with safe_open(path, "pt") as file:
@@ -96,10 +96,10 @@ def test_a_training_comes_nearer_or_stays(make: Callable[..., Bench]):
     import json
 
     errors = json.loads(about["validation"])
-    choose = Pool(bench, 4, "ld3-validation")
+    choose = Pool(job, 4, "ld3-validation")
     for n, (even, learned) in errors.items():
         assert choose.whole_error(tables[n]) == pytest.approx(min(even, learned), rel=1e-5)
     method = registry.method("ld3", weights={"ld3": str(path)})
-    assert method.skip(bench.pipeline, SampleSettings(3, 5.0)) is None
-    reason = method.skip(bench.pipeline, SampleSettings(4, 5.0))
+    assert method.skip(job.pipeline, SampleSettings(3, 5.0)) is None
+    reason = method.skip(job.pipeline, SampleSettings(4, 5.0))
     assert reason == "ld3: a schedule fitted for 2, 3 steps, 4 asked"

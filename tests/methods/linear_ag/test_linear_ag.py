@@ -11,7 +11,7 @@ import torch
 
 from sunbench import registry
 from sunbench.methods.common.fitted import write_tables
-from sunbench.methods.common.training import Bench
+from sunbench.methods.common.training import TrainingJob
 from sunbench.methods.linear_ag.fit import Moments, rule_for
 from sunbench.methods.linear_ag.method import is_guided
 from sunbench.sampling import ImageId, SampleSettings, make_batch
@@ -60,9 +60,9 @@ def test_a_rule_that_is_right_gives_guidance_itself(pipeline: Any, tiny: ModuleT
     assert sampler.nfe == method.evaluations(settings) == 8
 
 
-def test_a_fit_on_the_tiny_base_predicts_what_it_saw(make: Callable[..., Bench]):
-    bench = make("linear-ag", images=4)
-    rule = rule_for(bench, 4)
+def test_a_fit_on_the_tiny_base_predicts_what_it_saw(make: Callable[..., TrainingJob]):
+    job = make("linear-ag", images=4)
+    rule = rule_for(job, 4)
     assert rule.shape == (4, 2, 4)
     assert bool(torch.isfinite(rule).all())
     assert float(rule[0, 1].abs().max()) == 0

@@ -1,4 +1,4 @@
-"""What a method takes beside a model: a training, what it has cost, negative prompts or none."""
+"""What a method needs beside a model: a training, what it has cost, negative prompts or none."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def training_of(weights: Path, method: str) -> dict[str, Any] | None:
     return None
 
 
-def takes(model: str, method: Any, pipeline: Any) -> TrainingRequirements:
+def training_requirements(model: str, method: Any, pipeline: Any) -> TrainingRequirements:
     """A method's needs on a model's pipeline; None for what is not known.
 
     training: "none", "once a base" or "once a model"; base: the model that its weights were trained

@@ -1,4 +1,4 @@
-"""What a method takes: by the training that its weights belong to."""
+"""What a method needs: by the training that its weights belong to."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from sunbench import registry
-from sunbench.bench.takes import takes, training_of
+from sunbench.bench.training_requirements import training_of, training_requirements
 from sunbench.errors import UserError
 from sunbench.store import TrainingRequirements
 
@@ -34,16 +34,16 @@ def lcm_lora(path: Path) -> Any:
 
 def test_beside_the_weights_or_in_the_trainings_folder(lora: Path, pipeline: Any):
     method = lcm_lora(lora)
-    unknown = takes("tiny", method, pipeline)
+    unknown = training_requirements("tiny", method, pipeline)
     assert (unknown.training, unknown.base, unknown.images) == ("once a base", None, None)
     for name in ("lcm-lora.json", "training.json"):
         document(lora.parent / name, "lcm-lora")
-        found = takes("tiny", method, pipeline)
+        found = training_requirements("tiny", method, pipeline)
         assert (found.base, found.images, found.seconds) == ("tiny", 12, 1.5)
         assert found.parameters == 7
         (lora.parent / name).unlink()
     document(lora.parent / "training.json", "sun")  # another method's, in the same folder
-    assert takes("tiny", method, pipeline).base is None
+    assert training_requirements("tiny", method, pipeline).base is None
 
 
 def test_students_in_folders(distilled: dict[str, Path], pipeline: Any, tmp_path: Path):
@@ -51,7 +51,7 @@ def test_students_in_folders(distilled: dict[str, Path], pipeline: Any, tmp_path
     shutil.copytree(distilled["guided-distill"], folder)
     document(tmp_path / "out" / "training.json", "guided-distill")
     method = registry.method("guided-distill", weights={"guided-distill": str(folder)})
-    found = takes("tiny", method, pipeline)
+    found = training_requirements("tiny", method, pipeline)
     assert (found.training, found.negative_prompts, found.images) == (
         "once a model",
         False,
@@ -61,7 +61,7 @@ def test_students_in_folders(distilled: dict[str, Path], pipeline: Any, tmp_path
 
 def test_a_broken_document_is_one_line_and_ends_no_run(lora: Path, pipeline: Any):
     (lora.parent / "training.json").write_text("{")
-    assert takes("tiny", lcm_lora(lora), pipeline).images is None
+    assert training_requirements("tiny", lcm_lora(lora), pipeline).images is None
     with pytest.raises(UserError, match=r"training\.json"):
         training_of(lora, "lcm-lora")
 
@@ -70,7 +70,7 @@ def test_methods_from_outside_need_not_say(pipeline: Any):
     class Mine:
         name = "mine"
 
-    found = takes("tiny", Mine(), pipeline)
+    found = training_requirements("tiny", Mine(), pipeline)
     assert found == TrainingRequirements("tiny", "mine")
 
 
@@ -94,7 +94,7 @@ def test_a_document_of_other_kinds_is_one_line_and_ends_no_run(
 ):
     file = lora.parent / "training.json"
     file.write_text(json.dumps({"method": "lcm-lora", "base": "tiny", "cost": COST, **change}))
-    found = takes("tiny", lcm_lora(lora), pipeline)
+    found = training_requirements("tiny", lcm_lora(lora), pipeline)
     assert (found.base, found.images, found.document) == (None, None, None)
     (record,) = caplog.records
     name = next(iter(change))
