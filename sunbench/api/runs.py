@@ -45,7 +45,7 @@ class Run:
 
     def times(self) -> pd.DataFrame:
         """A line per method and batch size: latency, throughput and speed-up of the timing pass."""
-        from sunbench.report.tables import timing_frame
+        from sunbench.report.times import timing_frame
 
         return timing_frame(self.data.timing)
 

@@ -49,7 +49,7 @@ Negatives = Annotated[str | None, typer.Option(help="none, default or sampled.")
 Run = Annotated[
     Path | None,
     typer.Option(
-        help="Run to use, by default runs/paper/NAME; a table adds what it lacks, a figure draws it."
+        help="Run to use; a table adds what it lacks, a figure draws it. Default: runs/paper/NAME."
     ),
 ]
 Out = Annotated[

@@ -17,15 +17,10 @@ if TYPE_CHECKING:
 def print_tables(folder: Path) -> None:
     """The tables of a finished run: results and latency, per model."""
     from sunbench.report.data import models, read_run
-    from sunbench.report.tables import (
-        FLOOR,
-        flags,
-        headline,
-        notes,
-        reasons,
-        short_text,
-        time_table,
-    )
+    from sunbench.report.headline import headline
+    from sunbench.report.tables import FLOOR, notes
+    from sunbench.report.texts import reasons, short_text
+    from sunbench.report.times import flags, time_table
     from sunbench.store import RunFolder
 
     data = read_run(RunFolder(folder))

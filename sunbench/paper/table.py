@@ -12,7 +12,7 @@ from sunbench.paper.catalogue import Entry
 from sunbench.paper.cells import TableCell
 from sunbench.paper.page import Marks, Page
 from sunbench.paper.plan import ModelMap
-from sunbench.report.tables import number
+from sunbench.report.texts import number
 from sunbench.store import ResultRow
 
 METRIC_NAMES = {"fid": "FID ↓", "clip": "CLIP ↑", "inception_score": "IS ↑"}

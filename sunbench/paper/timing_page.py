@@ -11,7 +11,7 @@ from sunbench.paper.numbers import Printed, printed
 from sunbench.paper.page import Marks, Page
 from sunbench.paper.timing import ModelTimes
 from sunbench.paper.variants import BASE, VARIANTS
-from sunbench.report.tables import number
+from sunbench.report.texts import number
 from sunbench.store.timings import Spread, TimingRow, spread
 
 MACHINES = (("V100", "fp32"), ("M1Pro", "fp16"))

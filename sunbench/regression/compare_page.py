@@ -7,7 +7,7 @@ from pathlib import Path
 
 from sunbench.regression.compare import Comparison, Verdict
 from sunbench.report.formats import markdown_table
-from sunbench.report.tables import number
+from sunbench.report.texts import number
 from sunbench.store import write_atomic
 
 #: Columns of the verdict table.

@@ -22,9 +22,9 @@ from sunbench.report.choice import (
     tie,
     ties,
 )
-from sunbench.report.data import CellTime, WinRate, models
-from sunbench.report.tables import cell_text, number
-from sunbench.store import ResultRow
+from sunbench.report.data import CellTime, models
+from sunbench.report.texts import cell_text, number
+from sunbench.store import PairRow, ResultRow
 
 #: Ties named one by one before the rest is only counted.
 NAMED_TIES = 6
@@ -96,7 +96,7 @@ def _limit_text(metric: str, limit: float) -> str:
 
 def pick_sentence(
     candidates: Sequence[Point],
-    win_rates: Sequence[WinRate],
+    win_rates: Sequence[PairRow],
     *,
     max_latency_ms: float | None = None,
     max_distance: float | None = None,
@@ -146,7 +146,7 @@ def _missing(candidates: Iterable[Point]) -> list[str]:
 def model_answer(
     rows: Sequence[ResultRow],
     times: Sequence[CellTime],
-    win_rates: Sequence[WinRate],
+    win_rates: Sequence[PairRow],
     model: str,
     metric: str | None = None,
 ) -> list[str]:
@@ -171,7 +171,7 @@ def model_answer(
 def answer(
     rows: Sequence[ResultRow],
     times: Sequence[CellTime],
-    win_rates: Sequence[WinRate],
+    win_rates: Sequence[PairRow],
 ) -> list[str]:
     """The answer of a run: a few sentences per model, each saying its model."""
     return [
@@ -196,7 +196,7 @@ class Pick:
 def picks(
     rows: Sequence[ResultRow],
     times: Sequence[CellTime],
-    win_rates: Sequence[WinRate],
+    win_rates: Sequence[PairRow],
     *,
     max_latency_ms: float | None = None,
     max_distance: float | None = None,

@@ -9,14 +9,8 @@ from itertools import pairwise
 
 from sunbench.errors import UserError
 from sunbench.metrics.registry import find
-from sunbench.report.data import (
-    CellTime,
-    SpeedUp,
-    WinRate,
-    reference_time,
-    speed_up,
-)
-from sunbench.store import ResultRow
+from sunbench.report.data import CellTime, SpeedUp, reference_time, speed_up
+from sunbench.store import PairRow, ResultRow
 
 #: Latencies of one run that differ by less than this share count as equal.
 SAME_TIME = 0.05
@@ -232,7 +226,7 @@ def pick(
 # ------------------------------------------------------------------------------ ties
 
 
-def _win_rate(win_rates: Iterable[WinRate], a: Point, b: Point) -> WinRate | None:
+def _win_rate(win_rates: Iterable[PairRow], a: Point, b: Point) -> PairRow | None:
     """The win rate of two points at equal steps."""
     if a.row.steps != b.row.steps or a.row.method == b.row.method:
         return None
@@ -241,7 +235,7 @@ def _win_rate(win_rates: Iterable[WinRate], a: Point, b: Point) -> WinRate | Non
     return next(own, None)
 
 
-def tie(win_rates: Iterable[WinRate], a: Point, b: Point) -> str | None:
+def tie(win_rates: Iterable[PairRow], a: Point, b: Point) -> str | None:
     """Why the distances of two points are not distinguishable, or None when they are.
 
     By the win rate at equal steps when the run has it, else by their intervals.
@@ -259,7 +253,7 @@ def tie(win_rates: Iterable[WinRate], a: Point, b: Point) -> str | None:
 
 
 def ties(
-    candidates: Iterable[Point], win_rates: Sequence[WinRate]
+    candidates: Iterable[Point], win_rates: Sequence[PairRow]
 ) -> list[tuple[Point, Point, str]]:
     """Pairs not distinguishable: methods at equal steps, and neighbors on the front."""
     valued = [p for p in candidates if p.row.value is not None]

@@ -6,24 +6,15 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields, replace
 
-from sunbench.store import FiniteNRow, ResultRow, RunFolder, SetPairRow
-from sunbench.store import PairRow as WinRate
-from sunbench.store import TrainingRequirements as Requirements
+from sunbench.store import (
+    FiniteNRow,
+    PairRow,
+    ResultRow,
+    RunFolder,
+    SetPairRow,
+    TrainingRequirements,
+)
 from sunbench.store.timings import TimingRow, spread
-
-__all__ = [
-    "CellTime",
-    "Requirements",
-    "RunData",
-    "SpeedUp",
-    "WinRate",
-    "floor_value",
-    "models",
-    "printed_name",
-    "read_run",
-    "reference_time",
-    "speed_up",
-]
 
 #: A speed-up may exceed the ratio of NFE by this share before it is flagged.
 NFE_TOLERANCE = 0.05
@@ -95,8 +86,8 @@ class RunData:
 
     rows: list[ResultRow]
     times: tuple[CellTime, ...] = ()
-    win_rates: tuple[WinRate, ...] = ()
-    requirements: tuple[Requirements, ...] = ()
+    win_rates: tuple[PairRow, ...] = ()
+    requirements: tuple[TrainingRequirements, ...] = ()
     timing: tuple[TimingRow, ...] = ()
     set_pairs: tuple[SetPairRow, ...] = ()
     finite_n: tuple[FiniteNRow, ...] = ()

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from sunbench.report.choice import Point, complete, distances, front, logarithmic, points
 from sunbench.report.data import CellTime, floor_value, models, read_run, reference_time
 from sunbench.report.html.gallery import sample
-from sunbench.report.tables import with_arrow
+from sunbench.report.texts import with_arrow
 from sunbench.store import CellReader, ResultRow, RunFolder, readers, write_atomic
 
 log = logging.getLogger(__name__)

@@ -2,176 +2,29 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, fields
 
 import pandas as pd
 
 from sunbench.metrics.registry import find
-from sunbench.report.choice import default_distance, is_candidate
-from sunbench.report.data import (
-    ROLE_NAMES,
-    CellTime,
-    Requirements,
-    RunData,
-    WinRate,
-    models,
-    printed_name,
-    read_run,
-    reference_time,
-    speed_up,
-)
+from sunbench.report.choice import default_distance
+from sunbench.report.data import ROLE_NAMES, CellTime, RunData, models, printed_name, read_run
 from sunbench.report.formats import Table, csv_text, latex_table, markdown_table, plain
+from sunbench.report.headline import cells_of, headline
 from sunbench.report.ranks import ORDER, finite_n_table, rank_texts, set_pair_table, unordered
-from sunbench.store import ResultRow, RunFolder, SetPairRow, write_atomic
-from sunbench.store.timings import Spread, TimingRow
+from sunbench.report.texts import cell_text, nfe_text, number, with_arrow, yes_no
+from sunbench.report.times import flags, throughput_table, time_table, timing_frame
+from sunbench.store import (
+    PairRow,
+    ResultRow,
+    RunFolder,
+    TrainingRequirements,
+    write_atomic,
+)
 
 #: How the floor is printed.
 FLOOR = ROLE_NAMES["floor"]
-ARROWS = {"lower": "↓", "higher": "↑"}
-RELATIVE = "moves, % of a new seed ↓"
-SPEED_UP = "speed-up"
-RANK = "rank at its steps"
-FLAG = " †"
-
-
-# ------------------------------------------------------------------------------ cells
-
-
-def number(value: float) -> str:
-    """Four significant digits, never in exponent form for everyday sizes."""
-    if value != 0 and abs(value) < 1e-3:
-        return f"{value:.2e}"
-    digits = 3 if value == 0 else max(0, 3 - math.floor(math.log10(abs(value))))
-    return f"{value:.{digits}f}"
-
-
-def cell_text(row: ResultRow | None) -> str:
-    """A value with its interval, or why there is none."""
-    if row is None:
-        return "–"
-    if row.value is None:
-        return str(row.reason)
-    if row.low is None or row.high is None:
-        return number(row.value)
-    return f"{number(row.value)} [{number(row.low)}, {number(row.high)}]"
-
-
-def short_text(row: ResultRow | None) -> str:
-    """A value with half its interval's width below it, for narrow screens; reasons go elsewhere.
-
-    Both have the decimals that the width's first two digits need.
-    """
-    if row is not None and row.reason is not None:
-        return "n/a"
-    if row is None or row.value is None or row.low is None or row.high is None:
-        return cell_text(row)
-    half = (row.high - row.low) / 2
-    if half == 0:
-        return cell_text(row).split(" ")[0]
-    digits = max(0, 1 - math.floor(math.log10(half)))
-    return f"{row.value:.{digits}f}\n±{half:.{digits}f}"
-
-
-def percent_text(row: ResultRow | None) -> str:
-    """A distance relative to the floor's: "38 [36, 40]", 100 being another seed of the prompt."""
-    if row is None or row.relative is None:
-        return "–"
-    if row.relative_low is None or row.relative_high is None:
-        return f"{100 * row.relative:.0f}"
-    ends = f"[{100 * row.relative_low:.0f}, {100 * row.relative_high:.0f}]"
-    return f"{100 * row.relative:.0f} {ends}"
-
-
-def reasons(rows: Iterable[ResultRow]) -> list[str]:
-    """Each distinct reason for a missing value, with what it is missing from."""
-    missing: dict[str, list[str]] = {}
-    for r in rows:
-        if r.reason is not None:
-            missing.setdefault(r.reason, []).append(r.metric)
-    return [f"{', '.join(dict.fromkeys(m))}: {reason}" for reason, m in missing.items()]
-
-
-def with_arrow(metric: str) -> str:
-    """A column's head: the metric and which way is better."""
-    return f"{metric} {ARROWS[find(metric).metric.better]}"
-
-
-def _yes(known: bool | None) -> str:
-    return {True: "yes", False: "no", None: "–"}[known]
-
-
-def _nfe(rows: Iterable[ResultRow]) -> str:
-    return next((f"{r.nfe:g}" for r in rows if r.nfe is not None), "–")
-
-
-# ------------------------------------------------------------------------------ results
-
-
-def headline(
-    rows: Sequence[ResultRow],
-    model: str,
-    text: Callable[[ResultRow | None], str] = cell_text,
-    times: Sequence[CellTime] = (),
-    pairs: Sequence[WinRate] = (),
-    set_pairs: Sequence[SetPairRow] = (),
-) -> Table:
-    """One model's table: a line per method and steps, a column per metric.
-
-    The distance relative to a new seed leads where the run has it; its possible ranks and the
-    end-to-end speed-up stand beside it where comparisons and times are passed. A distance of sets
-    whose order with another method depends on N is marked.
-    """
-    mine = [r for r in rows if r.model == model]
-    main, metrics = default_distance(mine), list(dict.fromkeys(r.metric for r in mine))
-    relative = any(r.relative is not None for r in mine if r.metric == main)
-    gains = _gain_texts(times, model)
-    ranks = rank_texts([p for p in pairs if p.model == model], main)
-    marked = unordered([p for p in set_pairs if p.model == model])
-    head = ["method", "steps", "NFE"] + [RELATIVE] * relative + [RANK] * bool(ranks)
-    head += [SPEED_UP] * bool(gains)
-    lines = []
-    for (role, method, steps), own in _cells(mine).items():
-        place = (role, method, steps)
-        first = next(iter(own.values()))
-        line = [printed_name(first), str(steps), _nfe(own.values())]
-        line += [percent_text(own.get(main or ""))] if relative else []
-        line += [ranks.get(place[1:], "–") if role == "candidate" else "–"] if ranks else []
-        line += [gains.get(place, "–")] if gains else []
-        marks = {m for m in metrics if role == "candidate" and (method, steps, m) in marked}
-        lines.append([*line, *(text(own.get(m)) + ORDER * (m in marks) for m in metrics)])
-    return [*head, *map(with_arrow, metrics)], lines
-
-
-def _cells(rows: Iterable[ResultRow]) -> dict[tuple[str, str, int], dict[str, ResultRow]]:
-    """(role, method, steps) -> metric -> row, candidates first."""
-    cells: dict[tuple[str, str, int], dict[str, ResultRow]] = {}
-    for r in sorted(rows, key=lambda r: not is_candidate(r)):
-        cells.setdefault((r.role, r.method, r.steps), {})[r.metric] = r
-    return cells
-
-
-def _gain_texts(times: Iterable[CellTime], model: str) -> dict[tuple[str, str, int], str]:
-    own = [t for t in times if t.model == model and t.role == "candidate"]
-    gains = {(t.role, t.method, t.steps): speed_up(t, reference_time(times, model)) for t in own}
-    return {
-        place: f"{g.end_to_end:.2f}x{FLAG if g.flag else ''}"
-        for place, g in gains.items()
-        if g is not None
-    }
-
-
-def best_lines(rows: Sequence[ResultRow], model: str) -> dict[str, set[tuple[str, int]]]:
-    """metric -> the (method, steps) of the best candidate value."""
-    out: dict[str, set[tuple[str, int]]] = {}
-    mine = [r for r in rows if r.model == model and is_candidate(r) and r.value is not None]
-    for metric in dict.fromkeys(r.metric for r in mine):
-        own = [r for r in mine if r.metric == metric]
-        choose = min if find(metric).metric.better == "lower" else max
-        best = choose(r.value for r in own if r.value is not None)
-        out[metric] = {(r.method, r.steps) for r in own if r.value == best}
-    return out
 
 
 def results_frame(rows: Sequence[ResultRow]) -> pd.DataFrame:
@@ -180,84 +33,12 @@ def results_frame(rows: Sequence[ResultRow]) -> pd.DataFrame:
     return pd.DataFrame([[getattr(r, n) for n in names] for r in rows], columns=names, dtype=object)
 
 
-# ------------------------------------------------------------------------------ the rest
-
-
-def time_table(times: Sequence[CellTime]) -> Table:
-    """Latency per image at batch 1, and how many times as fast as the reference."""
-    head = ["method", "steps", "NFE", "end to end ms", "U-Net ms", SPEED_UP, "U-Net speed-up"]
-    lines = []
-    for t in times:
-        if t.role in ("floor", "source"):
-            continue
-        gain = speed_up(t, reference_time(times, t.model))
-        mark = FLAG if gain is not None and gain.flag else ""
-        both = (None, None) if gain is None else (gain.end_to_end, gain.unet)
-        ups = ["–" if x is None else f"{x:.2f}x{mark}" for x in both]
-        name = ROLE_NAMES.get(t.role, t.method)
-        ms = [f"{x:.2f}" for x in (t.latency_ms, t.unet_ms)]
-        lines.append([name, str(t.steps), f"{t.nfe:.4g}", *ms, *ups])
-    return head, lines
-
-
-def flags(times: Sequence[CellTime]) -> list[str]:
-    """Each reason to doubt a speed-up, with the methods whose it is."""
-    doubted: dict[str, list[str]] = {}
-    own = [t for t in times if t.role == "candidate"]
-    for t in own:
-        gain = speed_up(t, reference_time(times, t.model))
-        for reason in gain.flag.split("; ") if gain is not None and gain.flag else []:
-            doubted.setdefault(reason, []).append(f"{t.method} at {t.steps} steps")
-    return [
-        f"{'every method' if len(names) == len(own) > 1 else ', '.join(names)}: {reason}"
-        for reason, names in doubted.items()
-    ]
-
-
-def throughput_table(rows: Sequence[TimingRow]) -> Table:
-    """Images per second and peak memory of each method at each batch size that was timed."""
-    head = ["method", "steps", "batch", "ms per batch", "images per second", "peak MB", "rounds"]
-    lines = []
-    for row in rows:
-        ms, speed = row.latency_ms, row.images_per_second
-        peak = "–" if row.peak_bytes is None else f"{row.peak_bytes / 1e6:,.0f}"
-        mark = FLAG if row.flags else ""
-        lines.append(
-            [
-                ROLE_NAMES.get(row.role, row.method),
-                *(str(row.steps), str(row.batch)),
-                f"{ms.median:.2f} [{ms.low:.2f}, {ms.high:.2f}]{mark}",
-                f"{speed.median:.2f}{mark}",
-                *(peak, str(row.rounds)),
-            ]
-        )
-    return head, lines
-
-
-def timing_frame(rows: Sequence[TimingRow]) -> pd.DataFrame:
-    """Every timing row, flat and with full precision: medians and quartiles."""
-    records = []
-    for r in rows:
-        spreads: dict[str, Spread | None] = {"latency_ms": r.latency_ms, "unet_ms": r.unet_ms}
-        spreads |= {"images_per_second": r.images_per_second}
-        spreads |= {"speed_up": r.speed_up, "unet_speed_up": r.unet_speed_up}
-        names = ("model", "method", "role", "steps", "task", "resolution", "batch", "nfe")
-        record = {n: getattr(r, n) for n in (*names, "level", "rounds", "nfe_ratio", "peak_bytes")}
-        for name, values in spreads.items():
-            low, high = (None, None) if values is None else (values.low, values.high)
-            record[name] = None if values is None else values.median
-            record |= {f"{name}_low": low, f"{name}_high": high}
-        machine = {n: getattr(r.machine, n) for n in ("device", "dtype", "threads", "other_cpus")}
-        records.append({**record, **machine, "flags": "; ".join(r.flags)})
-    return pd.DataFrame(records, dtype=object)
-
-
-def requirements_table(needs: Sequence[Requirements]) -> Table:
+def requirements_table(needs: Sequence[TrainingRequirements]) -> Table:
     """What a method needs beside a model; a dash where it is not known or there is none."""
     head = ["method", "training", "negative prompts", "trained on"]
     head += ["parameters", "training images", "training s"]
     lines = [
-        [n.method, n.training or "–", _yes(n.negative_prompts), n.base or "–"]
+        [n.method, n.training or "–", yes_no(n.negative_prompts), n.base or "–"]
         + ["–" if x is None else f"{x:,.0f}" for x in (n.parameters, n.images, n.seconds)]
         for n in needs
     ]
@@ -267,7 +48,7 @@ def requirements_table(needs: Sequence[Requirements]) -> Table:
     return head, lines
 
 
-def win_rate_table(win_rates: Sequence[WinRate]) -> Table:
+def win_rate_table(win_rates: Sequence[PairRow]) -> Table:
     """On what share of prompts A is closer than B, and which differences hold."""
     lines = []
     for w in win_rates:
@@ -277,14 +58,14 @@ def win_rate_table(win_rates: Sequence[WinRate]) -> Table:
     return head, lines
 
 
-def _difference(w: WinRate) -> str:
+def _difference(w: PairRow) -> str:
     if w.difference is None or w.difference_low is None or w.difference_high is None:
         return "–"
     return f"{w.difference:+.3g} [{w.difference_low:+.3g}, {w.difference_high:+.3g}]"
 
 
 def summary(
-    rows: Sequence[ResultRow], times: Sequence[CellTime], needs: Sequence[Requirements]
+    rows: Sequence[ResultRow], times: Sequence[CellTime], needs: Sequence[TrainingRequirements]
 ) -> Table:
     """Everything of every cell in one line: metrics, latency, training requirements.
 
@@ -296,7 +77,7 @@ def summary(
     required = {(n.model, n.method): n for n in needs}
     table = []
     for model in models(rows):
-        for (role, method, steps), own in _cells([r for r in rows if r.model == model]).items():
+        for (role, method, steps), own in cells_of([r for r in rows if r.model == model]).items():
             t = spent.get((model, role, method if role == "candidate" else "", steps))
             values = [own.get(m) for m in metrics]
             texts = [
@@ -305,18 +86,18 @@ def summary(
             ms = ["–", "–"] if t is None else [f"{t.latency_ms:.2f}", f"{t.unet_ms:.2f}"]
             name = printed_name(next(iter(own.values())))
             need = required.get((model, method)) if role == "candidate" else None
-            line = [model, name, str(steps), _nfe(own.values()), *texts, *ms]
+            line = [model, name, str(steps), nfe_text(own.values()), *texts, *ms]
             table.append([*line, *_requirement_cells(need)])
     head = ["model", "method", "steps", "NFE", *map(with_arrow, metrics)]
     head += ["end to end ms", "U-Net ms", "training", "negative prompts"]
     return [*head, "trained parameters", "training images", "training s"], table
 
 
-def _requirement_cells(need: Requirements | None) -> list[str]:
+def _requirement_cells(need: TrainingRequirements | None) -> list[str]:
     if need is None:
         return ["–"] * 5
     cost = (need.parameters, need.images, need.seconds)
-    return [need.training or "–", _yes(need.negative_prompts)] + [
+    return [need.training or "–", yes_no(need.negative_prompts)] + [
         "–" if n is None else f"{n:.0f}" for n in cost
     ]
 

@@ -17,10 +17,10 @@ from huggingface_hub import EvalResult, ModelCardData
 from sunbench import registry
 from sunbench.errors import UserError
 from sunbench.models import cards
-from sunbench.report.data import Requirements, models, read_run
+from sunbench.report.data import models, read_run
 from sunbench.report.formats import markdown_table, plain
-from sunbench.report.tables import headline
-from sunbench.store import ResultRow, RunFolder, write_atomic
+from sunbench.report.headline import headline
+from sunbench.store import ResultRow, RunFolder, TrainingRequirements, write_atomic
 from sunbench.store.files import make_folder
 from sunbench.training.record import check_training, read_training
 
@@ -178,7 +178,7 @@ def write_cards(run: RunFolder) -> list[Path]:
     where no weights say how they were trained.
     """
     data = read_run(run)
-    groups: dict[str, list[Requirements]] = {}
+    groups: dict[str, list[TrainingRequirements]] = {}
     for need in data.requirements:
         if need.document:
             groups.setdefault(json.dumps(need.document, sort_keys=True), []).append(need)

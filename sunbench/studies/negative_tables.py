@@ -16,7 +16,7 @@ from torch import Tensor
 from sunbench.bench.environment import environment
 from sunbench.metrics import Estimate
 from sunbench.report.formats import csv_text, markdown_table, plain
-from sunbench.report.tables import number
+from sunbench.report.texts import number
 from sunbench.store import write_atomic
 from sunbench.studies.negative_data import NegativeRow, Negatives, NegativesRequest
 from sunbench.studies.negative_prompts import CLIP

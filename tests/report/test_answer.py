@@ -23,8 +23,8 @@ from sunbench.report.choice import (
     recommend,
     tie,
 )
-from sunbench.report.data import CellTime, WinRate
-from sunbench.store import ResultRow
+from sunbench.report.data import CellTime
+from sunbench.store import PairRow, ResultRow
 
 ROW = ResultRow(
     model="tiny",
@@ -60,8 +60,8 @@ def time(method: str, steps: int, ms: float, role: str = "candidate") -> CellTim
     return CellTime("tiny", method, role, steps, ms, 0.9 * ms / 1000, 0.95 * ms / 1000, 5e-5 * ms)
 
 
-def share(a: str, b: str, steps: int, low: float, high: float) -> WinRate:
-    return WinRate("tiny", steps, "perceptual[zoo-clip]", a, b, (low + high) / 2, low, high, 100)
+def share(a: str, b: str, steps: int, low: float, high: float) -> PairRow:
+    return PairRow("tiny", steps, "perceptual[zoo-clip]", a, b, (low + high) / 2, low, high, 100)
 
 
 def sentences(*args: Any, **limits: Any) -> list[str]:

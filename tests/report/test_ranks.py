@@ -7,8 +7,10 @@ from typing import Any
 import pytest
 
 from sunbench.report.data import RunData
+from sunbench.report.headline import RANK, headline
 from sunbench.report.ranks import finite_n_table, rank_texts, set_pair_table, unordered
-from sunbench.report.tables import RANK, headline, markdown, notes, short_text
+from sunbench.report.tables import markdown, notes
+from sunbench.report.texts import short_text
 from sunbench.store import FiniteNRow, PairRow, ResultRow, SetPairRow
 
 

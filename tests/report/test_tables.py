@@ -15,28 +15,23 @@ from hypothesis import strategies as st
 from timing_rows import timing_row
 
 from sunbench.errors import UserError
-from sunbench.report.data import CellTime, Requirements, RunData, WinRate, models, read_run
+from sunbench.report.data import CellTime, RunData, models, read_run
 from sunbench.report.formats import csv_text, markdown_table, plain
+from sunbench.report.headline import best_lines, headline
 from sunbench.report.tables import (
     FLOOR,
-    best_lines,
-    cell_text,
-    flags,
-    headline,
     latency_markdown,
     latex,
     markdown,
-    number,
-    reasons,
     requirements_table,
     results_frame,
-    short_text,
     summary,
-    time_table,
     win_rate_table,
     write_tables,
 )
-from sunbench.store import ResultRow, Results, RunFolder
+from sunbench.report.texts import cell_text, number, reasons, short_text
+from sunbench.report.times import flags, time_table
+from sunbench.store import PairRow, ResultRow, Results, RunFolder, TrainingRequirements
 from sunbench.store.timings import Spread
 
 ROW = ResultRow(
@@ -65,7 +60,7 @@ FLOOR_ROW = replace(
     ROW, method="dpm++", role="floor", steps=25, nfe=50, value=3.0, low=2.5, high=3.5
 )
 ROWS = [REFERENCE, FLOOR_ROW, ROW, REASON]
-NEEDS = Requirements(
+NEEDS = TrainingRequirements(
     model="tiny",
     method="lcm",
     training="once a model",
@@ -75,8 +70,8 @@ NEEDS = Requirements(
     images=96_000,
     seconds=2345.6,
 )
-UNKNOWN = Requirements("tiny", "mine")
-PAIR = asdict(WinRate("tiny", 4, "ssim", "ddim", "dpm++", 0.25, 0.125, 0.5, 100))
+UNKNOWN = TrainingRequirements("tiny", "mine")
+PAIR = asdict(PairRow("tiny", 4, "ssim", "ddim", "dpm++", 0.25, 0.125, 0.5, 100))
 HOSTILE = "a|b\n## c & d_e % $f# {g} \\h ~i^ <b>"
 
 
@@ -309,7 +304,7 @@ def test_flags_of_the_timing_pass_are_printed_with_the_number_once_per_reason():
 
 
 def test_win_rates_print_their_interval_and_what_is_not_distinguishable():
-    rate = WinRate("tiny", 4, "ssim", "ddim", "dpm++", 0.25, 0.125, 0.5, 100)
+    rate = PairRow("tiny", 4, "ssim", "ddim", "dpm++", 0.25, 0.125, 0.5, 100)
     assert win_rate_table([rate])[1][0] == [
         *("ssim", "ddim", "dpm++", "4", "0.250 [0.125, 0.500]", "–", "not distinguishable")
     ]

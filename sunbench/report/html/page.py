@@ -33,7 +33,7 @@ from sunbench.report.data import RunData, floor_value, models, read_run, referen
 from sunbench.report.html.gallery import Album, gather, wanted
 from sunbench.report.html.provenance import environment_lines, machine, model_provenance
 from sunbench.report.html.sections import section
-from sunbench.report.tables import ARROWS
+from sunbench.report.texts import ARROWS
 from sunbench.store import ResultRow, RunDocument, RunFolder, write_atomic
 
 _UNSAFE = {"<": "\\u003c", ">": "\\u003e", "&": "\\u0026", "\u2028": "\\u2028", "\u2029": "\\u2029"}

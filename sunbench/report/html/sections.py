@@ -9,20 +9,13 @@ from typing import Any
 
 from sunbench.report.answer import model_answer
 from sunbench.report.choice import Point, Recommendation, default_distance, points, recommend
-from sunbench.report.data import RunData, WinRate, reference_time
+from sunbench.report.data import RunData, reference_time
 from sunbench.report.formats import Table
-from sunbench.report.tables import (
-    best_lines,
-    cell_text,
-    flags,
-    headline,
-    notes,
-    number,
-    percent_text,
-    requirements_table,
-    throughput_table,
-    time_table,
-)
+from sunbench.report.headline import best_lines, headline
+from sunbench.report.tables import notes, requirements_table
+from sunbench.report.texts import cell_text, number, percent_text
+from sunbench.report.times import flags, throughput_table, time_table
+from sunbench.store import PairRow
 
 #: Shades of a heatmap, from 0 (never closer) to this (always closer).
 SHADES = 10
@@ -141,7 +134,7 @@ class Heatmap:
     rows: tuple[tuple[HeatCell, ...], ...]
 
 
-def heatmaps(win_rates: Sequence[WinRate]) -> list[Heatmap]:
+def heatmaps(win_rates: Sequence[PairRow]) -> list[Heatmap]:
     """A heatmap per metric and number of steps, methods with the most wins first."""
     place = lambda w: (w.metric, w.steps)  # noqa: E731
     order = {m: i for i, m in enumerate(dict.fromkeys(w.metric for w in win_rates))}
@@ -149,7 +142,7 @@ def heatmaps(win_rates: Sequence[WinRate]) -> list[Heatmap]:
     return [_heatmap(*key, list(own)) for key, own in groupby(ordered, place)]
 
 
-def _heatmap(metric: str, steps: int, win_rates: list[WinRate]) -> Heatmap:
+def _heatmap(metric: str, steps: int, win_rates: list[PairRow]) -> Heatmap:
     share: dict[tuple[str, str], tuple[float, bool]] = {}
     for w in win_rates:
         share[w.a, w.b] = (w.a_closer, w.distinguishable)
