@@ -24,12 +24,12 @@ ANY = 0
 class AdapterMethod(DistilledMethod):
     """A LoRA by its spec; per_steps: the repository's file for a number of steps, 0 for any.
 
-    licence: what the weights' repository states; "" where nobody looked.
+    license: what the weights' repository states; "" where nobody looked.
     """
 
     spec: AdapterSpec = field(kw_only=True)
     per_steps: tuple[tuple[int, str], ...] = ()
-    licence: str = ""
+    license: str = ""
 
     @property
     def keeps_guidance(self) -> bool:
@@ -127,7 +127,7 @@ def _method(
     spec: AdapterSpec,
     weights: Weights,
     per_steps: tuple[tuple[int, str], ...] = (),
-    licence: str = "",
+    license: str = "",
 ) -> AdapterMethod:
     solver = SolverSpec.of(spec.kind.kind, dict(spec.scheduler_settings()))
     return AdapterMethod(
@@ -137,7 +137,7 @@ def _method(
         spec.kind.grid,
         spec=spec,
         per_steps=per_steps,
-        licence=licence,
+        license=license,
     )
 
 
@@ -162,7 +162,7 @@ def published(name: str) -> AdapterMethod:
     )
     first = dict(per_steps).get(ANY, per_steps[0][1])
     weights = Weights(name, published=card["repository"], file=first)
-    return _method(name, spec, weights, per_steps, card["licence"])
+    return _method(name, spec, weights, per_steps, card["license"])
 
 
 def hyper_sd() -> AdapterMethod:

@@ -46,7 +46,7 @@ def training_requirements(model: str, method: Any, pipeline: Any) -> TrainingReq
         base=(document or {}).get("base"),
         **{name: cost.get(name) for name in COST},
         document=document,
-        licence=getattr(method, "licence", None) or None,
+        license=getattr(method, "license", None) or None,
     )
 
 

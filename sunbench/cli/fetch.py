@@ -125,4 +125,4 @@ def _fetch_prompts(card: ModelCard) -> None:
     except NotAvailable as error:
         err.print(str(error), markup=False)
         return
-    out.print(f"{len(loaded):,} prompts of {card.prompts}, {loaded.licence}", markup=False)
+    out.print(f"{len(loaded):,} prompts of {card.prompts}, {loaded.license}", markup=False)

@@ -48,7 +48,7 @@ class ModelCard:
     scorer: str = "open-clip/ViT-g-14/laion2b_s34b_b88k"
     default_negative: str = ""
     architecture: str = "auto"
-    licence: str = "unknown"
+    license: str = "unknown"
     notes: str = ""
 
     def __post_init__(self) -> None:
@@ -130,7 +130,7 @@ RULES: dict[str, Rule] = {
     "scorer": TEXT,
     "default_negative": ANY_TEXT,
     "architecture": _one_of(ARCHITECTURES),
-    "licence": ANY_TEXT,
+    "license": ANY_TEXT,
     "notes": ANY_TEXT,
 }
 

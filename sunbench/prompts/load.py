@@ -104,7 +104,7 @@ def _zoo(column: str | None) -> PromptSet:
 
     entry = table()["zoo"]
     rows = tuple(Prompt(scene.id, scene.caption) for scene in scenes()[1])
-    return PromptSet("zoo", rows, entry["source"], entry["licence"])
+    return PromptSet("zoo", rows, entry["source"], entry["license"])
 
 
 def _shipped(name: str, column: str, entry: Mapping[str, Any]) -> PromptSet:
@@ -113,7 +113,7 @@ def _shipped(name: str, column: str, entry: Mapping[str, Any]) -> PromptSet:
     with resources.as_file(place) as path:
         table, chosen = files.read(path, column)
     rows = records.prompts(table.records, chosen, ids=True)
-    return PromptSet(name, rows, entry["source"], entry["licence"])
+    return PromptSet(name, rows, entry["source"], entry["license"])
 
 
 def _from_file(path: Path, column: str | None) -> tuple[PromptSet, bool]:
@@ -132,5 +132,5 @@ def _from_hub(
     negative = records.negative_column([c for c in found.columns if c != chosen])
     rows = records.prompts(found.records, chosen, negative=negative)
     source = f"{entry['source']} ({there.name})" if entry else there.name
-    licence = entry.get("licence", "see the data set's page")
-    return PromptSet(name, rows, source, licence), negative is not None
+    license = entry.get("license", "see the data set's page")
+    return PromptSet(name, rows, source, license), negative is not None

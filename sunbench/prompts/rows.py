@@ -23,12 +23,12 @@ class Prompt:
 
 @dataclass(frozen=True)
 class PromptSet:
-    """Ordered prompts, where they are from, and their licence; UserError when there are none."""
+    """Ordered prompts, where they are from, and their license; UserError when there are none."""
 
     name: str
     rows: tuple[Prompt, ...]
     source: str
-    licence: str
+    license: str
 
     def __post_init__(self) -> None:
         if not self.rows:

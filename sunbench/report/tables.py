@@ -42,9 +42,9 @@ def requirements_table(needs: Sequence[TrainingRequirements]) -> Table:
         + ["–" if x is None else f"{x:,.0f}" for x in (n.parameters, n.images, n.seconds)]
         for n in needs
     ]
-    if any(n.licence for n in needs):  # of published weights
-        head = [*head, "licence"]
-        lines = [[*line, n.licence or "–"] for line, n in zip(lines, needs, strict=True)]
+    if any(n.license for n in needs):  # of published weights
+        head = [*head, "license"]
+        lines = [[*line, n.license or "–"] for line, n in zip(lines, needs, strict=True)]
     return head, lines
 
 

@@ -141,7 +141,7 @@ class TrainingRequirements:
 
     training: "none", "once a base" or "once a model". base: the model that its weights were trained
     on. parameters, images, seconds: what the training cost. document: the weights' training.json.
-    licence: what the repository of published weights states.
+    license: what the repository of published weights states.
     """
 
     model: str
@@ -153,7 +153,7 @@ class TrainingRequirements:
     images: float | None = None
     seconds: float | None = None
     document: dict[str, Any] | None = None
-    licence: str | None = None
+    license: str | None = None
 
     def to_json(self) -> dict[str, Any]:
         """The record as a JSON-able object."""

@@ -43,7 +43,7 @@ CARDS = st.builds(
     scorer=TEXT,
     default_negative=st.text(LETTERS, max_size=20),
     architecture=st.sampled_from(ARCHITECTURES),
-    licence=st.text(LETTERS, max_size=20),
+    license=st.text(LETTERS, max_size=20),
     notes=st.text(LETTERS, max_size=20),
 )
 BAD = {
@@ -64,7 +64,7 @@ BAD = {
     "scorer": [""],
     "default_negative": [None, 1],
     "architecture": ["sdxl", None],
-    "licence": [None],
+    "license": [None],
     "notes": [None, "a\udfffb"],
 }
 

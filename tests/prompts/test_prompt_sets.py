@@ -112,7 +112,7 @@ def test_named_sets_say_where_they_are_from() -> None:
         "coco2017-val",
     ]
     for name, entry in table().items():
-        assert {"summary", "rows", "source", "licence"} <= entry.keys()
+        assert {"summary", "rows", "source", "license"} <= entry.keys()
         assert name in ("zoo", "general") or hub.from_table(entry).split
 
 
@@ -160,7 +160,7 @@ def test_named_set_reads_its_column(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setitem(table()["geneval"], "url", str(file))
     found = load("geneval", negatives="sampled")
     assert [r.text for r in found.rows] == ["a photo of a bench"]
-    assert found.licence == "MIT"
+    assert found.license == "MIT"
     assert found.rows[0].negative
     with pytest.raises(UserError, match="given 2 prompts of geneval, expected 1 to 1"):
         load("geneval", limit=2)

@@ -117,7 +117,7 @@ def _model(path: Path, cache: Path, name: str, prompts: int, seeds: Sequence[int
             features = {f"paired-{key(reference)[:12]}-perceptual-zoo-clip-abc": scores}
             write_cell(path / "cells" / key(made), made, features, shift, keep)
             entries.append(("candidate", made))
-    return model_record(name, entries, licence="<s>free</s>")
+    return model_record(name, entries, license="<s>free</s>")
 
 
 def _found(model: str, n: int) -> tuple[list[ResultRow], list[TimingRow]]:

@@ -66,7 +66,7 @@ def test_the_hub_reads_it():
     assert ModelCard(weights_card({**DOCUMENT, "base": "sd1.5"})).data.base_model.count("/") == 1
 
 
-def test_the_hub_reads_licence_base_and_what_was_measured():
+def test_the_hub_reads_license_base_and_what_was_measured():
     card = ModelCard(weights_card({**DOCUMENT, "base": "sd1.5"}, [ROW], [("emoji", "lcm")]))
     assert card.data.license == "creativeml-openrail-m"
     assert ModelCard(weights_card(DOCUMENT)).data.license == "apache-2.0"

@@ -185,7 +185,7 @@ def test_a_lora_of_another_family_says_which(tmp_path: Path):
 @pytest.mark.parametrize("name", sorted(_cards()))
 def test_cards_are_complete(name: str):
     method: Any = registry.method(name)
-    assert method.licence
+    assert method.license
     assert method.weights.published == _cards()[name]["repository"]
     assert registry.METHODS[name].weights == name
 
@@ -207,7 +207,7 @@ def test_a_card_fetches_the_file_for_the_steps(pipeline: Any, hub: Any, tmp_path
     assert hub.downloads() == ["Hyper-SD15-4steps-lora.safetensors"]
     four, eight = (method.content(pipeline, SampleSettings(n, 4.0)) for n in (4, 8))
     assert four["weights"] != eight["weights"]
-    assert training_requirements("tiny", method, pipeline).licence == "not stated"
+    assert training_requirements("tiny", method, pipeline).license == "not stated"
 
 
 def test_a_name_fetches_what_it_names(pipeline: Any, hub: Any, tmp_path: Path, tiny: ModuleType):
