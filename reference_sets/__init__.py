@@ -59,8 +59,8 @@ def recipes() -> dict[str, Recipe]:
 
 def recipe_for(model: str) -> Recipe:
     """The model's recipe; the paper's protocol for a model that has none of its own."""
-    found = recipes().get(model)
-    return found if found is not None else replace(_GENERIC, model=model)
+    recipe = recipes().get(model)
+    return recipe if recipe is not None else replace(_GENERIC, model=model)
 
 
 _GENERIC = Recipe(model="", prompts="coco-30k", images=30_000, seeds=(0, 1, 2))

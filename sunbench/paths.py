@@ -8,9 +8,9 @@ from pathlib import Path
 
 def cache_root() -> Path:
     """``SUNBENCH_CACHE``, or ``sunbench`` in the user's cache folder."""
-    given = os.environ.get("SUNBENCH_CACHE")
-    if given:
-        return Path(given).expanduser()
+    named = os.environ.get("SUNBENCH_CACHE")
+    if named:
+        return Path(named).expanduser()
     base = os.environ.get("XDG_CACHE_HOME")
     return (Path(base) if base else Path.home() / ".cache") / "sunbench"
 

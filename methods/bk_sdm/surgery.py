@@ -123,8 +123,10 @@ def mapped(teacher: Mapping[str, Tensor], student: Any, cut: Cut, stages: int) -
     for name, own in student.state_dict().items():
         source = teacher_name(name, cut, stages)
         if source not in teacher or teacher[source].shape != own.shape:
-            given = tuple(teacher[source].shape) if source in teacher else "nothing"
-            raise UserError(f"cannot map {source} ({given}) to {name}, expected {tuple(own.shape)}")
+            shape_text = tuple(teacher[source].shape) if source in teacher else "nothing"
+            raise UserError(
+                f"cannot map {source} ({shape_text}) to {name}, expected {tuple(own.shape)}"
+            )
         out[name] = teacher[source]
     return out
 

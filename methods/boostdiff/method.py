@@ -43,15 +43,15 @@ def biases(unet: nn.Module) -> dict[str, nn.Parameter]:
 def check_biases(path: Path, unet: nn.Module) -> None:
     """Raise UserError unless the file has exactly the U-Net's biases; reads names and shapes."""
     refuse_pickle(str(path))
-    given = read_header(path)
+    header = read_header(path)
     wanted = {name: tuple(p.shape) for name, p in biases(unet).items()}
-    if given != wanted:
-        wrong = [k for k in given.keys() | wanted.keys() if given.get(k) != wanted.get(k)]
+    if header != wanted:
+        wrong = [k for k in header.keys() | wanted.keys() if header.get(k) != wanted.get(k)]
         raise UserError(
             f"{path}: biases of another architecture, {len(wrong)} differ from the U-Net's"
             f" {len(wanted)}, such as {min(wrong)}"
         )
-    check_floating(path, given)
+    check_floating(path, header)
 
 
 @torch.no_grad()

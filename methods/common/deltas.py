@@ -49,11 +49,11 @@ def is_difference(path: Path) -> bool:
 
 
 def _levels(path: Path) -> int:
-    given = _about(path).get("levels", "")
-    if not (given.isascii() and given.isdecimal() and len(given) < 4):
-        raise UserError(f"{path}: its levels are {given!r}, expected a number")
-    check_levels(int(given))
-    return int(given)
+    levels = _about(path).get("levels", "")
+    if not (levels.isascii() and levels.isdecimal() and len(levels) < 4):
+        raise UserError(f"{path}: its levels are {levels!r}, expected a number")
+    check_levels(int(levels))
+    return int(levels)
 
 
 # ------------------------------------------------------------------------------ digits in words
@@ -93,11 +93,11 @@ def _rounded(rows: Tensor, levels: int) -> tuple[Tensor, Tensor]:
     digits, scales = torch.zeros_like(rows), torch.zeros_like(most)
     for share in torch.linspace(1.0, 0.15, 18):
         scale = (most * share / half).half().float().clamp_min(2**-24)
-        given = (rows / scale[:, None]).round().clamp(-half, half)
-        error = (given * scale[:, None] - rows).square().sum(1)
+        whole = (rows / scale[:, None]).round().clamp(-half, half)
+        error = (whole * scale[:, None] - rows).square().sum(1)
         better = error < best
         best = torch.where(better, error, best)
-        digits = torch.where(better[:, None], given, digits)
+        digits = torch.where(better[:, None], whole, digits)
         scales = torch.where(better, scale, scales)
     return digits.long() + half, scales.half()
 

@@ -25,8 +25,8 @@ def w_embedding(pipeline: Any, guidance_scale: Tensor, dim: int) -> Tensor:
     Raises UserError for a scale of 1 or less: w = 0 is no guidance and w = -1 the negative.
     """
     check_guidance(float(guidance_scale.min()))
-    made: Tensor = pipeline.get_guidance_scale_embedding(guidance_scale - 1, embedding_dim=dim)
-    return made
+    embedding: Tensor = pipeline.get_guidance_scale_embedding(guidance_scale - 1, embedding_dim=dim)
+    return embedding
 
 
 @dataclass(frozen=True)

@@ -68,5 +68,5 @@ SettingsT = TypeVar("SettingsT", bound=TrainingSettings)
 def settings_for(method: str, cls: type[SettingsT], config: Path | None, *, zoo: bool) -> SettingsT:
     """A file's settings over the recipe for a model of the zoo, over the paper's for any other."""
     table = asked(method, config, zoo=zoo)
-    made: SettingsT = from_table(cls, table, f"{method} training setting")
-    return made
+    settings: SettingsT = from_table(cls, table, f"{method} training setting")
+    return settings

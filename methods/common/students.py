@@ -95,9 +95,9 @@ def _shapes(unet: Any) -> Shapes:
     return {key: tuple(x.shape) for key, x in unet.state_dict().items()}
 
 
-def _check_cover(path: Path, given: Shapes, wanted: Mapping[str, tuple[int, ...]]) -> None:
-    missing, extra = wanted.keys() - given.keys(), given.keys() - wanted.keys()
-    wrong = [key for key in wanted.keys() & given.keys() if wanted[key] != given[key]]
+def _check_cover(path: Path, shapes: Shapes, wanted: Mapping[str, tuple[int, ...]]) -> None:
+    missing, extra = wanted.keys() - shapes.keys(), shapes.keys() - wanted.keys()
+    wrong = [key for key in wanted.keys() & shapes.keys() if wanted[key] != shapes[key]]
     for words, keys in (
         ("lacks", missing),
         ("has in excess", extra),

@@ -109,8 +109,8 @@ def student_file(folder: Path, name: str, form: str) -> Path:
 def average_of(student: WholeStudent) -> Any:
     """A U-Net of a student's kind that waits for ``fit``'s average as its weights."""
     with torch.device("meta"):
-        made = UNet2DConditionModel.from_config(student.unet.config)
-    return made.eval().requires_grad_(False)
+        average = UNet2DConditionModel.from_config(student.unet.config)
+    return average.eval().requires_grad_(False)
 
 
 # ------------------------------------------------------------------------------ LoRA
@@ -163,14 +163,14 @@ class LoraStudent(Trainee):
     @torch.no_grad()
     def _load(self, path: Path, unet: Any, scale: float) -> None:
         """Start from a LoRA on the same layers, of the same rank."""
-        given = {layer.module: layer for layer in lora_layers(path, unet)}
-        if given.keys() != self.layers.keys():
-            odd = min(given.keys() ^ self.layers.keys())
+        layers = {layer.module: layer for layer in lora_layers(path, unet)}
+        if layers.keys() != self.layers.keys():
+            odd = min(layers.keys() ^ self.layers.keys())
             raise UserError(
-                f"{path}: LoRA on {len(given)} layers, expected {len(self.layers)}; {odd} differs"
+                f"{path}: LoRA on {len(layers)} layers, expected {len(self.layers)}; {odd} differs"
             )
         tensors = load_weights(path)
-        for name, layer in given.items():
+        for name, layer in layers.items():
             down: Tensor = self.layers[name]["down"].get_parameter("weight")
             up: Tensor = self.layers[name]["up"].get_parameter("weight")
             value = tensors[layer.down]

@@ -93,8 +93,8 @@ def trained_on(path: Path, unet_sha256: str) -> bool:
 
 
 def _student_files(names: Sequence[str]) -> list[str]:
-    found = [name for name in names if STUDENT_FILES.fullmatch(name)]
-    chosen = [name for name in found if "unet/" in name] or found
+    students = [name for name in names if STUDENT_FILES.fullmatch(name)]
+    chosen = [name for name in students if "unet/" in name] or students
     if not any(name.endswith(".safetensors") for name in chosen):
         raise UserError("the repository has no U-Net in .safetensors")
     return chosen

@@ -24,13 +24,13 @@ def students(path: Path) -> dict[int, Path]:
     """Students by their number of steps; UserError for a folder that has none."""
     entries = sorted(path.iterdir()) if path.is_dir() else []
     named = [e for e in entries if e.is_dir() or e.suffix == ".safetensors"]
-    found = {int(e.stem): e for e in named if e.stem.isascii() and e.stem.isdigit()}
-    if not found:
+    by_steps = {int(e.stem): e for e in named if e.stem.isascii() and e.stem.isdigit()}
+    if not by_steps:
         raise UserError(
             f"{path}: holds no students, expected a folder with one per number of steps,"
             " such as 4/ or 4.safetensors"
         )
-    return found
+    return by_steps
 
 
 @dataclass(frozen=True)
@@ -39,11 +39,11 @@ class GuidedDistillMethod(StudentMethod):
 
     def used(self, pipeline: Any, settings: SampleSettings) -> Path:
         """The student whose steps are as long as these: at strength 0.5, that of twice as many."""
-        found = students(self.weights.find(pipeline.unet))
-        if settings.asked not in found:
-            known = ", ".join(map(str, sorted(found)))
+        by_steps = students(self.weights.find(pipeline.unet))
+        if settings.asked not in by_steps:
+            known = ", ".join(map(str, sorted(by_steps)))
             raise NotAvailable(f"no student for {settings.asked} steps, there are some for {known}")
-        return found[settings.asked]
+        return by_steps[settings.asked]
 
 
 def guided_distill() -> GuidedDistillMethod:

@@ -47,13 +47,13 @@ class Earlier:
     @classmethod
     def named(cls, spec: str | None) -> Earlier:
         """By --from: the folder of a training, or of its students."""
-        made = cls(None if spec is None else Path(spec))
-        if spec is not None and not made.found():
+        earlier = cls(None if spec is None else Path(spec))
+        if spec is not None and not earlier.found():
             raise UserError(
                 f"given --from {spec!r}, expected the folder of a {NAME} training, with"
                 f" stage1/student or {NAME}/4"
             )
-        return made
+        return earlier
 
     def stage1(self) -> Path | None:
         """The student for any number of steps."""
@@ -123,15 +123,15 @@ def run(job: TrainingJob, earlier: Earlier) -> Path:
     s = job.settings
     document = job.begin(earlier.hashes(s.rounds))
     first = stage1(job, document, earlier)
-    made = first.run()
+    folder = first.run()
     any_steps = _frozen(first)
     last = any_steps
     for steps, before in s.teachers().items():
         teacher = any_steps if before is None else last
         stage = stage2(job, document, earlier, teacher, steps)
-        made = stage.run().parent
+        folder = stage.run().parent
         last = _frozen(stage)
-    return made
+    return folder
 
 
 def _frozen(stage: Stage) -> Any:

@@ -30,10 +30,10 @@ def cross_attentions(unet: nn.Module) -> dict[str, Any]:
 
 def shapes_of(unet: nn.Module) -> Shapes:
     """(channels, text width) of each cross-attention; UserError where there is none."""
-    found = {n: (a.inner_kv_dim, a.cross_attention_dim) for n, a in cross_attentions(unet).items()}
-    if not found:
+    dims = {n: (a.inner_kv_dim, a.cross_attention_dim) for n, a in cross_attentions(unet).items()}
+    if not dims:
         raise UserError("given a U-Net without cross-attention, which SUN needs")
-    return found
+    return dims
 
 
 def check_plain(unet: Any) -> None:
@@ -108,10 +108,10 @@ class SunAdapter(nn.Module):
         teacher are one network. The states travel as arguments, never as hidden state, so that
         gradient checkpointing computes again what was computed.
         """
-        found = bound(unet)
-        if found is not None and found.adapter is not self:
+        current = bound(unet)
+        if current is not None and current.adapter is not self:
             raise UserError("given a U-Net that has a SUN adapter, expected one without; unload it")
-        binding = found or Binding(self, unet)
+        binding = current or Binding(self, unet)
         binding.users += 1
         return binding
 
@@ -170,8 +170,8 @@ def bound(unet: nn.Module) -> Binding | None:
     """The binding of a U-Net, None where it has no SUN adapter."""
     for attn in cross_attentions(unet).values():
         if isinstance(attn.processor, SunProcessor):
-            found: Binding = attn.processor.binding
-            return found
+            binding: Binding = attn.processor.binding
+            return binding
     return None
 
 
@@ -200,7 +200,7 @@ def _initial(
     adapter: SunAdapter, unet: nn.Module, init: str, alpha: float, seed: int
 ) -> dict[str, Tensor]:
     generator = torch.Generator().manual_seed(seed)
-    made = {}
+    tensors = {}
     for key, empty in adapter.state_dict().items():
         name, _, leaf = key.partition(".to_")
         base = _base_weight(unet.get_submodule(f"{name}.to_{leaf[0]}"))
@@ -213,8 +213,8 @@ def _initial(
         else:
             bound_ = empty.shape[1] ** -0.5
             value = torch.empty(empty.shape).uniform_(-bound_, bound_, generator=generator)
-        made[key] = value.to(base.device, torch.float32)
-    return made
+        tensors[key] = value.to(base.device, torch.float32)
+    return tensors
 
 
 def _base_weight(linear: Any) -> Tensor:

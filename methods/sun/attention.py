@@ -83,10 +83,10 @@ class SunLayer(nn.Module):
         """K', V' of the negative text, then with ``add_pos`` K'', V'' of the positive one."""
         dtype = self.to_k_neg.weight.dtype
         negative, positive = negative.to(dtype), positive.to(dtype)
-        made = [(self.to_k_neg(negative), self.to_v_neg(negative))]
+        pairs = [(self.to_k_neg(negative), self.to_v_neg(negative))]
         if self.add_pos:
-            made.append((self.to_k_extra_pos(positive), self.to_v_extra_pos(positive)))
-        return made
+            pairs.append((self.to_k_extra_pos(positive), self.to_v_extra_pos(positive)))
+        return pairs
 
     def combine(self, zp: Tensor, extra: list[Tensor], norm: str) -> Tensor:
         """Z = Zp - g(Zn) (Eq. 6), with ``add_pos`` + h(Zq); before the output projection."""
@@ -221,8 +221,8 @@ def _keys(attn: Any, x: Tensor) -> Tensor:
 def _mask(attn: Any, mask: Tensor | None, tokens: int, batch: int) -> Tensor | None:
     if mask is None:
         return None
-    made: Tensor = attn.prepare_attention_mask(mask, tokens, batch)
-    return made.view(batch, attn.heads, -1, made.shape[-1])
+    prepared: Tensor = attn.prepare_attention_mask(mask, tokens, batch)
+    return prepared.view(batch, attn.heads, -1, prepared.shape[-1])
 
 
 def _attention(attn: Any, q: Tensor, kv: KeyValue, mask: Tensor | None) -> Tensor:

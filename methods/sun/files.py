@@ -130,17 +130,17 @@ def _described(table: Table) -> str:
     return f"{len(_layers(table))} cross-attentions of text width {', '.join(map(str, widths))}"
 
 
-def _check_cover(path: Path, given: Table, wanted: Table) -> None:
-    if not _layers(given):
-        raise UserError(f"{path}: holds no SUN adapter (first tensor: {min(given, default='')!r})")
-    wrong = [key for key in given.keys() & wanted.keys() if given[key] != wanted[key]]
-    if wrong or _layers(given) != _layers(wanted):
+def _check_cover(path: Path, shapes: Table, wanted: Table) -> None:
+    if not _layers(shapes):
+        raise UserError(f"{path}: holds no SUN adapter (first tensor: {min(shapes, default='')!r})")
+    wrong = [key for key in shapes.keys() & wanted.keys() if shapes[key] != wanted[key]]
+    if wrong or _layers(shapes) != _layers(wanted):
         raise UserError(
-            f"{path}: SUN adapter for another architecture, {_described(given)};"
-            f" expected {_described(wanted)}{_example(wrong, given, wanted)}"
+            f"{path}: SUN adapter for another architecture, {_described(shapes)};"
+            f" expected {_described(wanted)}{_example(wrong, shapes, wanted)}"
         )
-    _check_names(path, "lacks", wanted.keys() - given.keys(), len(wanted))
-    _check_names(path, "has in excess", given.keys() - wanted.keys(), len(wanted))
+    _check_names(path, "lacks", wanted.keys() - shapes.keys(), len(wanted))
+    _check_names(path, "has in excess", shapes.keys() - wanted.keys(), len(wanted))
 
 
 def _check_names(path: Path, words: str, keys: set[str], expected: int) -> None:
@@ -148,6 +148,6 @@ def _check_names(path: Path, words: str, keys: set[str], expected: int) -> None:
         raise UserError(f"{path}: {words} {len(keys)} of {expected} tensors, such as {min(keys)}")
 
 
-def _example(wrong: list[str], given: Table, wanted: Table) -> str:
+def _example(wrong: list[str], shapes: Table, wanted: Table) -> str:
     key = min(wrong, default=None)
-    return "" if key is None else f" ({key} is {given[key]}, expected {wanted[key]})"
+    return "" if key is None else f" ({key} is {shapes[key]}, expected {wanted[key]})"

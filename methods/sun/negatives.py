@@ -25,10 +25,10 @@ def _phrases(path: Path) -> tuple[str, ...]:
     if not path.is_file():
         raise UserError(f"given negative phrases {path}, expected a file with one a line")
     lines = path.read_text("utf-8-sig").splitlines()
-    found = tuple(dict.fromkeys(t for line in lines if (t := line.strip())))
-    if not found:
+    phrases = tuple(dict.fromkeys(t for line in lines if (t := line.strip())))
+    if not phrases:
         raise UserError(f"{path} holds 0 negative phrases, expected at least one")
-    return found
+    return phrases
 
 
 def negative_prompt(rng: random.Random, words: Vocabulary) -> str:

@@ -75,8 +75,8 @@ class _SunPipeline:
     @property
     def cross_attention_kwargs(self) -> dict[str, Any] | None:
         """The caller's, and the negative text."""
-        given, text = self._cross_attention_kwargs, self._sun.text
-        return given if text is None else {**(given or {}), KEYWORD: text}
+        own, text = self._cross_attention_kwargs, self._sun.text
+        return own if text is None else {**(own or {}), KEYWORD: text}
 
     def encode_prompt(
         self,
@@ -122,11 +122,11 @@ def is_loaded(pipe: Any) -> bool:
 
 def adapter_file(spec: str | Path) -> Path:
     """The local file of a path or of ``owner/name[@revision][:file]``, which may be fetched."""
-    found = place(str(spec), "SUN adapter")
-    if found.kind == "file":
-        return Path(found.id)
-    if found.kind == "hub":
-        return fetch_file(found.id, found.revision, found.file or OFFICIAL.partition(":")[2])
+    source = place(str(spec), "SUN adapter")
+    if source.kind == "file":
+        return Path(source.id)
+    if source.kind == "hub":
+        return fetch_file(source.id, source.revision, source.file or OFFICIAL.partition(":")[2])
     raise UserError(f"given SUN adapter {str(spec)!r}, a folder, expected a .safetensors file")
 
 

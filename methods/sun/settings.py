@@ -102,8 +102,8 @@ class SunTraining(TrainingSettings):
     @classmethod
     def from_table(cls, table: dict[str, Any]) -> SunTraining:
         """From a TOML table; an unknown key or a value of another kind is an error."""
-        made: SunTraining = from_table(cls, table, "SUN training setting")
-        return made
+        settings: SunTraining = from_table(cls, table, "SUN training setting")
+        return settings
 
 
 def read_settings(path: Path | None, *, zoo: bool = False) -> SunTraining:

@@ -88,8 +88,8 @@ def score(
     clusters = np.array([texts.get(i, i) for i in candidate.ids])
     work = _Work(candidate, base, order, choices, device)
     work.read()
-    found = [work.score(choice, clusters, texts) for choice in choices]
-    return Scores(len(candidate.ids), len(set(clusters.tolist())), paired, tuple(found))
+    scores = [work.score(choice, clusters, texts) for choice in choices]
+    return Scores(len(candidate.ids), len(set(clusters.tolist())), paired, tuple(scores))
 
 
 def _pairing(candidate: ImageSet, base: ImageSet) -> list[int] | None:

@@ -60,12 +60,12 @@ class FeatureExtractors:
 
     def embedded(self) -> dict[str, Extractor]:
         """Networks whose embeddings are stored, by feature name."""
-        found = {}
+        features = {}
         for choice in self._readers("embeddings"):
             network = self.network(choice)
             if isinstance(network, Extractor):
-                found[self.feature(choice, "")] = network
-        return found
+                features[self.feature(choice, "")] = network
+        return features
 
     def paired_names(self, reference: str) -> dict[str, str]:
         """Metric -> feature name of its scores against the reference cell of this key."""

@@ -150,9 +150,9 @@ def _read_light(side: Side) -> None:
             arrays = {name: held.get_tensor(name) for name in names}
     except (SafetensorError, ValueError) as error:
         raise UserError(f"{file} is broken or cut short ({error})") from error
-    given = about.get("schema_version") if isinstance(about, dict) else about
-    if given != SCHEMA_VERSION:
-        raise UserError(f"{file}: given schema_version {given!r}, expected {SCHEMA_VERSION}")
+    version = about.get("schema_version") if isinstance(about, dict) else about
+    if version != SCHEMA_VERSION:
+        raise UserError(f"{file}: given schema_version {version!r}, expected {SCHEMA_VERSION}")
     for name, array in arrays.items():
         cell, _, metric = name.partition("/")
         side.values[cell, metric] = array

@@ -25,7 +25,15 @@ from sunbench.metrics.metric import Measured
 from sunbench.metrics.networks import ClipExtractor
 from sunbench.metrics.registry import MetricChoice
 from sunbench.sampling import Cell
-from sunbench.store import CellStore, FiniteNRow, PairRow, ResultRow, Role, SetPairRow
+from sunbench.store import (
+    CellStore,
+    FiniteNRow,
+    PairRow,
+    ResultRow,
+    Role,
+    SetPairRow,
+    whole_feature,
+)
 
 
 class StoredCell(Protocol):
@@ -47,18 +55,11 @@ class StoredCell(Protocol):
         ...
 
 
-def gather(made: StoredCell, feature: str) -> np.ndarray:
+def gather(stored: StoredCell, feature: str) -> np.ndarray:
     """A feature of all images of a cell, in order."""
-    parts = [made.store.read_features(k, feature) for k in range(made.cell.shards)]
-    found = [p for p in parts if p is not None]
-    if len(found) != len(parts):
-        raise UserError(f"{made.store.folder}: feature {feature!r} is missing; run again")
-    held = sum(map(len, found))
-    if held != made.cell.images:
-        raise UserError(f"{made.cell.label}: {held} images, expected {made.cell.images}")
-    whole = np.empty((held, *found[0].shape[1:]), found[0].dtype)
-    for k, part in enumerate(found):
-        whole[made.cell.shard(k)] = part
+    whole = whole_feature(stored.store, stored.cell.layout, feature)
+    if whole is None:
+        raise UserError(f"{stored.store.folder}: feature {feature!r} is missing; run again")
     return whole
 
 
@@ -85,22 +86,22 @@ class Reducer:
     _halves: dict[tuple[str, str], FiniteN | None] = field(default_factory=dict)
     _scores: dict[tuple[str, str], Floats] = field(default_factory=dict)
 
-    def rows(self, made: StoredCell) -> list[ResultRow]:
+    def rows(self, stored: StoredCell) -> list[ResultRow]:
         """Result rows of one cell, one per metric; the reference gets what needs no pair."""
         return [
-            self._row(made, choice)
+            self._row(stored, choice)
             for choice in self.extractors.choices
-            if made.role != "reference" or choice.metric.compares not in ("sets", "pairs")
+            if stored.role != "reference" or choice.metric.compares not in ("sets", "pairs")
         ]
 
-    def _row(self, made: StoredCell, choice: MetricChoice) -> ResultRow:
-        nfe, place = nfe_of(made), (made.role, made.cell, made.store.key)
+    def _row(self, stored: StoredCell, choice: MetricChoice) -> ResultRow:
+        nfe, place = nfe_of(stored), (stored.role, stored.cell, stored.store.key)
         reason = self.extractors.reasons.get(choice.label)
         if reason is not None:
             return result_row(place, choice, None, reason, nfe, "")
-        protocol, value = self._protocol(choice), self.measured(made, choice)
+        protocol, value = self._protocol(choice), self.measured(stored, choice)
         relative = None
-        if self.floor is not None and made.role == "candidate":
+        if self.floor is not None and stored.role == "candidate":
             relative = value.relative(self.measured(self.floor, choice))
         estimate = value.value.estimate()
         row = result_row(place, choice, estimate, None, nfe, protocol, relative)
@@ -112,32 +113,32 @@ class Reducer:
 
     # ------------------------------------------------------------------------- metrics
 
-    def features(self, made: StoredCell, choice: MetricChoice) -> CellFeatures:
+    def features(self, stored: StoredCell, choice: MetricChoice) -> CellFeatures:
         """What a metric reads of one cell."""
         metric, name = choice.metric, self.extractors.feature(choice, self.reference.store.key)
-        groups = clusters(made.cell)
+        groups = clusters(stored.cell)
         other = metric.compares in ("sets", "pairs") and metric.reads == "embeddings"
         return CellFeatures(
-            gather(made, name),
+            gather(stored, name),
             groups,
             gather(self.reference, name) if other else None,
             self._text(str(choice.net))[groups] if metric.compares == "text" else None,
             self.extractors.network(choice),
         )
 
-    def measured(self, made: StoredCell, choice: MetricChoice) -> Measured:
+    def measured(self, stored: StoredCell, choice: MetricChoice) -> Measured:
         """One metric of one cell."""
-        place = (made.store.key, choice.label)
+        place = (stored.store.key, choice.label)
         if place not in self._measured:
-            self._measured[place] = choice.metric.measured(self.features(made, choice))
+            self._measured[place] = choice.metric.measured(self.features(stored, choice))
         return self._measured[place]
 
-    def scores(self, made: StoredCell, choice: MetricChoice) -> Floats:
+    def scores(self, stored: StoredCell, choice: MetricChoice) -> Floats:
         """The metric of every image of a cell, for metrics that have one."""
         assert isinstance(choice.metric, PerImageMetric)
-        place = (made.store.key, choice.label)
+        place = (stored.store.key, choice.label)
         if place not in self._scores:
-            self._scores[place] = choice.metric.finite_scores(self.features(made, choice))
+            self._scores[place] = choice.metric.finite_scores(self.features(stored, choice))
         return self._scores[place]
 
     def _text(self, net: str) -> np.ndarray:
@@ -210,26 +211,26 @@ class Reducer:
     def finite_n(self, cells: list[StoredCell], choice: MetricChoice) -> list[FiniteNRow]:
         """What each cell's distance of sets owes to its number of images."""
         out = []
-        for made in cells:
-            if (held := self._finite_n(made, choice)) is not None:
+        for stored in cells:
+            if (held := self._finite_n(stored, choice)) is not None:
                 row = FiniteNRow(
-                    model=made.cell.model,
-                    role=made.role,
-                    method=made.cell.method,
+                    model=stored.cell.model,
+                    role=stored.role,
+                    method=stored.cell.method,
                     metric=choice.label,
-                    steps=made.cell.steps,
-                    n=made.cell.images,
+                    steps=stored.cell.steps,
+                    n=stored.cell.images,
                     **asdict(held),
                 )
                 out.append(row)
         return out
 
-    def _finite_n(self, made: StoredCell, choice: MetricChoice) -> FiniteN | None:
-        place = (made.store.key, choice.label)
+    def _finite_n(self, stored: StoredCell, choice: MetricChoice) -> FiniteN | None:
+        place = (stored.store.key, choice.label)
         if place not in self._halves and isinstance(choice.metric, SetMetric):
             halves = None
-            if made.cell.n_prompts >= 4:
-                halves = choice.metric.finite_n(self.features(made, choice))
+            if stored.cell.n_prompts >= 4:
+                halves = choice.metric.finite_n(self.features(stored, choice))
             self._halves[place] = halves
         return self._halves.get(place)
 

@@ -157,12 +157,12 @@ class FolderSources:
 
 
 def _files(folder: Path, prompts: int) -> tuple[Path, ...]:
-    found = picture_files(folder)
-    if len(found) < prompts:
+    images = picture_files(folder)
+    if len(images) < prompts:
         raise UserError(
-            f"given {len(found)} source images in {folder}, expected one per prompt ({prompts})"
+            f"given {len(images)} source images in {folder}, expected one per prompt ({prompts})"
         )
-    return tuple(found[:prompts])
+    return tuple(images[:prompts])
 
 
 def read_source(file: Path, side: int) -> Tensor:
@@ -176,5 +176,5 @@ def read_source(file: Path, side: int) -> Tensor:
     width, height = (max(side, round(n * scale)) for n in whole.size)
     left, top = (width - side) // 2, (height - side) // 2
     sized = whole.resize((width, height), Image.Resampling.LANCZOS)
-    made = np.array(sized.crop((left, top, left + side, top + side)))
-    return torch.from_numpy(made).permute(2, 0, 1).contiguous()
+    pixels = np.array(sized.crop((left, top, left + side, top + side)))
+    return torch.from_numpy(pixels).permute(2, 0, 1).contiguous()

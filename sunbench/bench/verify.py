@@ -62,9 +62,9 @@ def verify_run(path: Path) -> tuple[int, list[str]]:
     whole: dict[tuple[str, str], bool] = {}
     for model in document.models:
         for record in (c for c in model.all_cells if c.skip is None):
-            found = _cell(path, record)
-            whole[record.role, record.key] = not found
-            problems += found
+            wrong = _cell(path, record)
+            whole[record.role, record.key] = not wrong
+            problems += wrong
         problems += _pairs(path, model, whole)
     named = {c.key for model in document.models for c in model.cells}
     problems += [f"{r.name}: run.json has no cell {r.key}" for r in rows if r.key not in named]

@@ -26,10 +26,10 @@ class PaperGroup(TyperGroup):
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
         """The command of that name; UserError for an unknown one."""
-        found = super().get_command(ctx, cmd_name)
-        if found is None:
+        command = super().get_command(ctx, cmd_name)
+        if command is None:
             raise unknown("paper table", cmd_name, self.commands)
-        return found
+        return command
 
 
 app = typer.Typer(

@@ -33,8 +33,10 @@ def same_length(**arrays: NDArray[Any]) -> int:
     """The one length of all arrays; different N are never compared (UserError)."""
     sizes = {name: len(array) for name, array in arrays.items()}
     if len(set(sizes.values())) > 1:
-        given = ", ".join(f"{size} {name}" for name, size in sizes.items())
-        raise UserError(f"given {given}, expected the same number: different N are never compared")
+        sizes_text = ", ".join(f"{size} {name}" for name, size in sizes.items())
+        raise UserError(
+            f"given {sizes_text}, expected the same number: different N are never compared"
+        )
     n = next(iter(sizes.values()))
     if n == 0:
         raise UserError("given no images, expected at least one")

@@ -185,8 +185,8 @@ def finite(scores: Floats, name: str) -> Floats:
 
 def wrong_network(name: str, network: Network | None) -> UserError:
     """A network that does not offer what a metric needs."""
-    given = "no network" if network is None else f"network {network.name}"
-    return UserError(f"{name}: given {given}, expected one that the metric can use")
+    network_text = "no network" if network is None else f"network {network.name}"
+    return UserError(f"{name}: given {network_text}, expected one that the metric can use")
 
 
 def both(features: CellFeatures) -> tuple[NDArray[Any], NDArray[Any]]:

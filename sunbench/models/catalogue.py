@@ -54,8 +54,8 @@ def place(spec: str, kind: str = "model") -> Place:
 @cache
 def _shipped() -> dict[str, ModelCard]:
     folder = Path(str(files("sunbench.models"))) / "cards"
-    found = (read_card(path) for path in sorted(folder.glob("*.toml")))
-    return {card.name: card for card in found}
+    cards = (read_card(path) for path in sorted(folder.glob("*.toml")))
+    return {card.name: card for card in cards}
 
 
 def cards() -> dict[str, ModelCard]:
@@ -75,8 +75,8 @@ def find(spec: str) -> ModelCard:
         return read_card(Path(os.path.expanduser(spec)))
     if not spec.strip() or not re.search(r"[/\\:]|\.safetensors$", spec):
         return _bare(spec, known)
-    found = place(spec)
-    return {"file": _file_card, "folder": _folder_card, "hub": _hub_card}[found.kind](found)
+    source = place(spec)
+    return {"file": _file_card, "folder": _folder_card, "hub": _hub_card}[source.kind](source)
 
 
 def _bare(spec: str, known: dict[str, ModelCard]) -> ModelCard:
@@ -86,14 +86,14 @@ def _bare(spec: str, known: dict[str, ModelCard]) -> ModelCard:
     raise unknown("model", spec, known)
 
 
-def _file_card(found: Place) -> ModelCard:
-    path = Path(found.id)
+def _file_card(source: Place) -> ModelCard:
+    path = Path(source.id)
     architecture = architecture_of(file_shape(path), path.name)
     return ModelCard(path.stem, "file", str(path), architecture=architecture)
 
 
-def _folder_card(found: Place) -> ModelCard:
-    path = Path(found.id)
+def _folder_card(source: Place) -> ModelCard:
+    path = Path(source.id)
     shape = folder_shape(path)
     architecture = architecture_of(shape, str(path))
     size = folder_config(path, "unet").get("sample_size")
@@ -108,6 +108,6 @@ def _folder_card(found: Place) -> ModelCard:
     )
 
 
-def _hub_card(found: Place) -> ModelCard:
-    name = found.id if found.file is None else f"{found.id}:{found.file}"
-    return ModelCard(name, "hub", name, revision=found.revision)
+def _hub_card(source: Place) -> ModelCard:
+    name = source.id if source.file is None else f"{source.id}:{source.file}"
+    return ModelCard(name, "hub", name, revision=source.revision)

@@ -121,9 +121,9 @@ def pick_weights(
     """
     inside = [name for name in names if str(PurePosixPath(name).parent) == (component or ".")]
     for wanted in (variant, None) if variant else (None,):
-        found = [name for name in inside if _weights_pattern(wanted).fullmatch(_base(name))]
-        if found:
-            return sorted(found)
+        matching = [name for name in inside if _weights_pattern(wanted).fullmatch(_base(name))]
+        if matching:
+            return sorted(matching)
     tensors = [_base(name) for name in inside if name.endswith(".safetensors")]
     if tensors:
         raise UserError(

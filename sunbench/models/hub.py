@@ -136,8 +136,8 @@ def _cached_folder(repo: str, revision: str | None, choose: Choose, why: str) ->
 
 def local_names(folder: Path) -> list[str]:
     """Give the POSIX paths of all files below a folder, sorted."""
-    found = (path for path in folder.rglob("*") if path.is_file())
-    return sorted(path.relative_to(folder).as_posix() for path in found)
+    files = (path for path in folder.rglob("*") if path.is_file())
+    return sorted(path.relative_to(folder).as_posix() for path in files)
 
 
 def _broken_download(repo: str, revision: str | None, error: BaseException) -> UserError:

@@ -167,13 +167,13 @@ def _base(card: ModelCard, spec: str, task: str) -> Source:
 
 
 def _load_controlnet(spec: str, dtype: torch.dtype) -> tuple[Any, str]:
-    found = place(spec, "ControlNet")
-    if found.kind == "file" or found.file is not None:
+    source = place(spec, "ControlNet")
+    if source.kind == "file" or source.file is not None:
         raise UserError(f"given ControlNet {spec!r}, expected a hub id or a diffusers folder")
-    folder = Path(found.id)
-    if found.kind == "hub":
+    folder = Path(source.id)
+    if source.kind == "hub":
         wanted = ["config.json", "diffusion_pytorch_model.safetensors"]
-        folder = fetch_folder(found.id, found.revision, lambda names: wanted)
+        folder = fetch_folder(source.id, source.revision, lambda names: wanted)
     weights = folder / "diffusion_pytorch_model.safetensors"
     read_header(weights)
     with one_line(f"ControlNet {spec!r}"):
@@ -190,9 +190,9 @@ def _check_complete(component: str, paths: list[Path], module: Any, source: Sour
         raise UserError(f"{paths[0]}: the {component} lacks some of its {len(wanted)} tensors")
     if isinstance(source, FolderSource):
         names = [name for path in paths for name in read_header(path)]
-        given = sum(not name.endswith("position_ids") for name in names)
-        if given < len(wanted):
-            raise UserError(f"{paths[0]}: has {given} of the {component}'s {len(wanted)} tensors")
+        count = sum(not name.endswith("position_ids") for name in names)
+        if count < len(wanted):
+            raise UserError(f"{paths[0]}: has {count} of the {component}'s {len(wanted)} tensors")
 
 
 def _check_pipeline(pipeline: Any, base: Source, kept: list[str], card: ModelCard) -> None:

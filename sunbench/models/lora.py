@@ -99,11 +99,11 @@ def read_alphas(path: Path, header: Header) -> dict[str, float]:
 
 def lora_file(spec: str) -> Path:
     """Give the local file of a LoRA named by a path or `owner/name[@revision]:file.safetensors`."""
-    found = place(spec, "LoRA")
-    if found.kind == "hub" and found.file is not None:
-        return fetch_file(found.id, found.revision, found.file)
-    if found.kind == "file":
-        return Path(found.id)
+    source = place(spec, "LoRA")
+    if source.kind == "hub" and source.file is not None:
+        return fetch_file(source.id, source.revision, source.file)
+    if source.kind == "file":
+        return Path(source.id)
     raise UserError(
         f"given LoRA {spec!r}, expected a .safetensors file or owner/name:file.safetensors"
     )

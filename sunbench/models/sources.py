@@ -62,22 +62,22 @@ def open_source(card: ModelCard) -> Source:
         return FolderSource(Path(zoo.folder(card.id)), card.variant)
     if card.source in ("folder", "file"):
         return _local(card)
-    found = place(card.id)
-    revision = card.revision or found.revision
-    if found.kind != "hub":
+    source = place(card.id)
+    revision = card.revision or source.revision
+    if source.kind != "hub":
         raise UserError(f"model card {card.name!r}: given id {card.id!r}, expected a hub id")
-    if found.file is not None:
-        return FileSource(fetch_file(found.id, revision, found.file), card.tokenizer)
-    folder = fetch_folder(found.id, revision, config_names)
-    return FolderSource(folder, card.variant, found.id, revision)
+    if source.file is not None:
+        return FileSource(fetch_file(source.id, revision, source.file), card.tokenizer)
+    folder = fetch_folder(source.id, revision, config_names)
+    return FolderSource(folder, card.variant, source.id, revision)
 
 
 def _local(card: ModelCard) -> Source:
-    found = place(card.id)
-    if found.kind != card.source:
+    source = place(card.id)
+    if source.kind != card.source:
         raise UserError(f"model card {card.name!r}: given id {card.id!r}, expected a {card.source}")
-    path = Path(found.id)
-    if found.kind == "file":
+    path = Path(source.id)
+    if source.kind == "file":
         return FileSource(path, card.tokenizer)
     return FolderSource(path, card.variant)
 

@@ -46,12 +46,12 @@ def load_vae(spec: str, architecture: str, dtype: torch.dtype) -> tuple[Any, str
 
 
 def _local(spec: str) -> Path:
-    found = place(spec, "VAE")
-    if found.kind != "hub":
-        return Path(found.id)
-    if found.file is not None:
-        return fetch_file(found.id, found.revision, found.file)
-    return fetch_folder(found.id, found.revision, lambda names: vae_files(names, spec))
+    source = place(spec, "VAE")
+    if source.kind != "hub":
+        return Path(source.id)
+    if source.file is not None:
+        return fetch_file(source.id, source.revision, source.file)
+    return fetch_folder(source.id, source.revision, lambda names: vae_files(names, spec))
 
 
 def vae_files(names: Sequence[str], where: str) -> list[str]:

@@ -55,10 +55,12 @@ def load(
         raise unknown("vocabulary", vocabulary, VOCABULARIES)
     if limit is not None and limit < 1:
         raise UserError(f"given limit {limit}, expected at least 1")
-    found, own = _find(spec, column, limit)
-    found = found if limit is None else found.take(limit)
-    rows = _with_negatives(found.rows, negatives, own, default_negative, vocabulary or _usual(spec))
-    return replace(found, rows=rows)
+    prompt_set, own = _find(spec, column, limit)
+    prompt_set = prompt_set if limit is None else prompt_set.take(limit)
+    rows = _with_negatives(
+        prompt_set.rows, negatives, own, default_negative, vocabulary or _usual(spec)
+    )
+    return replace(prompt_set, rows=rows)
 
 
 def _usual(spec: str) -> str:

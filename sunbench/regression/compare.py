@@ -109,9 +109,9 @@ class Comparison:
             more = f" (and {len(self.problems) - 1} more)" if len(self.problems) > 1 else ""
             return f"The run cannot be compared: {self.problems[0]}{more}."
         for verdict, words in (("worse", "Worse"), ("not comparable", "Not comparable")):
-            if found := self.of(verdict):
-                first = f"{found[0].row.name} ({found[0].told})"
-                return f"{words}: {len(found)} of {len(self.verdicts)} rows, first {first}."
+            if verdicts := self.of(verdict):
+                first = f"{verdicts[0].row.name} ({verdicts[0].told})"
+                return f"{words}: {len(verdicts)} of {len(self.verdicts)} rows, first {first}."
         counts = ", ".join(f"{len(self.of(v))} {v}" for v in VERDICTS[2:] if self.of(v))
         return f"No row is worse than the baseline: {counts}."
 
@@ -255,7 +255,7 @@ def _flat(content: Any, name: str = "") -> Iterator[tuple[str, str]]:
 
 def _changes(partners: list[tuple[Known | None, Known | None]]) -> Iterator[str]:
     """Settings, weights and counted NFE that are not the same, each with its cells."""
-    found: dict[str, dict[str, None]] = {}
+    cells_by_change: dict[str, dict[str, None]] = {}
     for a, b in partners:
         if a is None or b is None:
             continue
@@ -267,8 +267,8 @@ def _changes(partners: list[tuple[Known | None, Known | None]]) -> Iterator[str]
             x, y = mine.get(name, "none"), theirs.get(name, "none")
             if x != y:
                 where = f"{a.row.model} · {a.row.method} · {a.row.steps} steps"
-                found.setdefault(f"{name}: {x} -> {y}", {})[where] = None
-    for text, cells in found.items():
+                cells_by_change.setdefault(f"{name}: {x} -> {y}", {})[where] = None
+    for text, cells in cells_by_change.items():
         yield f"{text} ({'; '.join(cells)})"
 
 

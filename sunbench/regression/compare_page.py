@@ -18,11 +18,11 @@ def _line(v: Verdict) -> list[str]:
     r = v.row
     what = f"{r.model} · {r.method} · {r.steps} steps"
     base = "–" if v.verdict == "new" or r.value is None else number(r.value)
-    found = "–" if v.value is None else number(v.value)
+    value = "–" if v.value is None else number(v.value)
     if v.change is None:
-        return [v.verdict, what, r.metric, base, found, "–", "–", v.why]
+        return [v.verdict, what, r.metric, base, value, "–", "–", v.why]
     change = f"{v.change.value:+.3g} [{v.change.low:+.3g}, {v.change.high:+.3g}]"
-    return [v.verdict, what, r.metric, base, found, change, f"{v.limit:.3g}", v.why]
+    return [v.verdict, what, r.metric, base, value, change, f"{v.limit:.3g}", v.why]
 
 
 def table(comparison: Comparison) -> list[list[str]]:

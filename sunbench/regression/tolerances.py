@@ -20,13 +20,13 @@ def load_tolerances(path: Path | None = None) -> dict[str, Tolerance]:
     The TOML has a table per metric ("fd") or column ("fd[zoo-clip]", which goes before), each with
     absolute, relative and, if wanted, moved (`metrics.Tolerance`).
     """
-    found = {name: metric.tolerance for name, metric in metrics().items()}
+    tolerances = {name: metric.tolerance for name, metric in metrics().items()}
     if path is not None:
         try:
-            found |= _tolerances(path.read_text("utf-8"), str(path))
+            tolerances |= _tolerances(path.read_text("utf-8"), str(path))
         except OSError as error:
             raise UserError(f"cannot read {path}: {error.strerror}") from error
-    return found
+    return tolerances
 
 
 def _tolerances(text: str, name: str) -> dict[str, Tolerance]:

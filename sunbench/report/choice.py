@@ -88,8 +88,8 @@ def distances(rows: Iterable[ResultRow]) -> list[str]:
 
 def is_image_distance(metric: str) -> bool:
     """Whether a metric is a distance of image pairs by a network: LPIPS or its like."""
-    found = find(metric).metric
-    return found.reads == "images" and found.better == "lower"
+    measure = find(metric).metric
+    return measure.reads == "images" and measure.better == "lower"
 
 
 def default_distance(rows: Sequence[ResultRow]) -> str | None:

@@ -25,5 +25,5 @@ def edges(images: Tensor) -> Tensor:
     across = torch.tensor([[-1.0, 0.0, 1.0], [-2.0, 0.0, 2.0], [-1.0, 0.0, 1.0]]) / 4
     kernels = torch.stack([across, across.T])[:, None].to(y)
     gradient = F.conv2d(F.pad(y, (1, 1, 1, 1), mode="replicate"), kernels)
-    found = gradient.square().sum(1, keepdim=True) > THRESHOLD**2
-    return found.float().expand(-1, 3, -1, -1).contiguous()
+    strong = gradient.square().sum(1, keepdim=True) > THRESHOLD**2
+    return strong.float().expand(-1, 3, -1, -1).contiguous()

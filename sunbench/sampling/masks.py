@@ -33,17 +33,17 @@ def mask(spec: str, side: int) -> Tensor:
     A picture is resized without smoothing; what is brighter than half is painted.
     """
     check(spec)
-    made = _box(spec, side) if spec in NAMED else _picture(Path(spec), side)
-    if not 0 < float(made.mean()) < 1:
+    painted = _box(spec, side) if spec in NAMED else _picture(Path(spec), side)
+    if not 0 < float(painted.mean()) < 1:
         raise UserError(f"given mask {spec!r}, which paints all or nothing, expected a part")
-    return made
+    return painted
 
 
 def _box(name: str, side: int) -> Tensor:
-    made = torch.zeros(side, side)
+    box = torch.zeros(side, side)
     rows, columns = (slice(round(a * side), round(b * side)) for a, b in NAMED[name])
-    made[rows, columns] = 1
-    return made
+    box[rows, columns] = 1
+    return box
 
 
 def _picture(path: Path, side: int) -> Tensor:

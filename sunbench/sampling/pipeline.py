@@ -57,7 +57,7 @@ class PipelineSampler:
         pipe, s = self.pipeline, self.settings
         dtype, device = pipe.unet.dtype, pipe.unet.device
         negative = None if s.guidance_scale <= 1 else batch.negative_embeds.to(device, dtype)
-        given = call_arguments(pipe, s.task, batch, s.strength)
+        arguments = call_arguments(pipe, s.task, batch, s.strength)
         with UNetCounter(self.counted) as counter:
             out = pipe(
                 prompt_embeds=batch.prompt_embeds.to(device, dtype),
@@ -67,7 +67,7 @@ class PipelineSampler:
                 guidance_scale=s.guidance_scale,
                 output_type="latent",
                 return_dict=False,
-                **given,
+                **arguments,
                 **self.more,
             )[0]
         self._nfe = counter.rows / len(batch)

@@ -66,8 +66,8 @@ def encode(pipeline: Any, pictures: Tensor) -> Tensor:
     Of a VAE that gives a distribution its mode, so that reference and candidate share one latent.
     """
     vae = pipeline.vae
-    made = vae.encode(pictures.to(vae.device, vae.dtype))
-    z = made.latents if hasattr(made, "latents") else made.latent_dist.mode()
+    encoded = vae.encode(pictures.to(vae.device, vae.dtype))
+    z = encoded.latents if hasattr(encoded, "latents") else encoded.latent_dist.mode()
     shift = getattr(vae.config, "shift_factor", None) or 0.0
     return (z - shift) * vae.config.scaling_factor
 
@@ -145,9 +145,9 @@ def task_pipeline(pipeline: Any, task: str) -> Any:
 def text_pipeline(pipeline: Any) -> Any:
     """The text2image pipeline of a task's networks, for pictures that start from text alone."""
     parts = {name: part for name, part in pipeline.components.items() if name != "controlnet"}
-    made = diffusers.StableDiffusionPipeline(**parts, requires_safety_checker=False)
-    made.set_progress_bar_config(disable=True)
-    return made
+    own = diffusers.StableDiffusionPipeline(**parts, requires_safety_checker=False)
+    own.set_progress_bar_config(disable=True)
+    return own
 
 
 # ------------------------------------------------------------------------------ arguments

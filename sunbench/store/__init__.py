@@ -19,7 +19,7 @@ from sunbench.store.files import ensure_space, key, make_folder, sha256_file, wr
 from sunbench.store.locks import Holder
 from sunbench.store.pairing import mispaired
 from sunbench.store.pictures import decode_picture, encode_png, picture_files, read_folder
-from sunbench.store.reader import CellReader, readers
+from sunbench.store.reader import CellReader, readers, whole_feature
 from sunbench.store.results import ResultRow, Role
 from sunbench.store.rows import ShardRow
 from sunbench.store.runs import RunFolder
@@ -54,5 +54,6 @@ __all__ = [
     "read_folder",
     "readers",
     "sha256_file",
+    "whole_feature",
     "write_atomic",
 ]

@@ -103,9 +103,9 @@ class CellStore:
         return False
 
     def _compare(self, held: dict[str, Any]) -> None:
-        file, given = self.folder / "cell.json", held.get("schema_version")
-        if given != SCHEMA_VERSION:
-            raise UserError(f"{file}: given schema_version {given!r}, expected {SCHEMA_VERSION}")
+        file, version = self.folder / "cell.json", held.get("schema_version")
+        if version != SCHEMA_VERSION:
+            raise UserError(f"{file}: given schema_version {version!r}, expected {SCHEMA_VERSION}")
         if held.get("key") != self.key or _key(held.get("content")) != self.key:
             names = differences(held.get("content"), self.content)
             raise UserError(
@@ -179,8 +179,8 @@ class CellStore:
 
     def shards(self) -> list[int]:
         """Numbers of the shards that were committed, in order; their files are not checked."""
-        found = (re.fullmatch(r"shard-(\d+)\.json", f.name) for f in self.folder.glob("shard-*"))
-        return sorted(int(m[1]) for m in found if m)
+        matches = (re.fullmatch(r"shard-(\d+)\.json", f.name) for f in self.folder.glob("shard-*"))
+        return sorted(int(m[1]) for m in matches if m)
 
     def has_shard(self, index: int) -> bool:
         """Whether a shard is there with every checksum right; a broken one is moved aside."""
@@ -294,8 +294,8 @@ def _check_rows(rows: Sequence[ShardRow]) -> int:
     """Index of the first row; ValueError unless every two neighbors are one distance apart."""
     if not rows:
         raise ValueError("given 0 rows, expected at least one")
-    given = [r.index for r in rows]
-    first, step = given[0], given[1] - given[0] if len(given) > 1 else 1
-    if step < 1 or given != list(range(first, first + step * len(rows), step)):
-        raise ValueError(f"given image numbers {given}, expected numbers at one distance")
+    numbers = [r.index for r in rows]
+    first, step = numbers[0], numbers[1] - numbers[0] if len(numbers) > 1 else 1
+    if step < 1 or numbers != list(range(first, first + step * len(rows), step)):
+        raise ValueError(f"given image numbers {numbers}, expected numbers at one distance")
     return first

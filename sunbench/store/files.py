@@ -201,9 +201,9 @@ def read_versioned(path: Path, version: int, made_by: str) -> dict[str, Any]:
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}") from error
     document = parse_json(data, str(path))
-    given = document.get("schema_version")
-    if type(given) is not int or given != version:
-        older = type(given) is int and 0 < given < version
+    stated = document.get("schema_version")
+    if type(stated) is not int or stated != version:
+        older = type(stated) is int and 0 < stated < version
         why = f"; an earlier version of sunbench wrote it: use {made_by} again" if older else ""
-        raise UserError(f"{path}: given schema_version {given!r}, expected {version}{why}")
+        raise UserError(f"{path}: given schema_version {stated!r}, expected {version}{why}")
     return document

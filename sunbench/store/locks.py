@@ -56,8 +56,8 @@ class Holder:
 
 def holder(lock: Path) -> Holder | None:
     """The living process that holds a lock, or None when it is free or stale."""
-    found = _parse(_read(lock))
-    return found if found is not None and found.alive() else None
+    by = _parse(_read(lock))
+    return by if by is not None and by.alive() else None
 
 
 def seconds_since_boot(process: psutil.Process) -> float:

@@ -43,16 +43,16 @@ def unseal(data: bytes, name: str, cell: str, index: int) -> dict[str, Any]:
     manifest = parse_json(data, name)
     if manifest.pop("check", None) != key(manifest):
         raise UserError(f"{name} does not match its own checksum")
-    given = manifest.get("schema_version"), manifest.get("cell"), manifest.get("index")
+    place = manifest.get("schema_version"), manifest.get("cell"), manifest.get("index")
     expected = SCHEMA_VERSION, cell, index
-    if given != expected:
-        raise UserError(f"{name}: given version, cell, shard {given}, expected {expected}")
+    if place != expected:
+        raise UserError(f"{name}: given version, cell, shard {place}, expected {expected}")
     return manifest
 
 
-def differences(given: Any, expected: Mapping[str, Any]) -> str:
+def differences(held: Any, expected: Mapping[str, Any]) -> str:
     """Names of the top-level settings in which two cells differ."""
-    if not isinstance(given, dict):
+    if not isinstance(held, dict):
         return "everything"
-    names = sorted(given.keys() | expected.keys())
-    return ", ".join(n for n in names if given.get(n) != expected.get(n)) or "their spelling"
+    names = sorted(held.keys() | expected.keys())
+    return ", ".join(n for n in names if held.get(n) != expected.get(n)) or "their spelling"

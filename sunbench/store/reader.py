@@ -113,14 +113,7 @@ class CellReader:
 
     def feature(self, name: str) -> NDArray[Any] | None:
         """A feature of all images in order, or None where a shard lacks it."""
-        parts = [self.store.read_features(k, name) for k in self.shards]
-        arrays = [p for p in parts if p is not None]
-        if len(arrays) != len(parts):
-            return None
-        whole = np.empty((self.images, *arrays[0].shape[1:]), arrays[0].dtype)
-        for k, array in enumerate(arrays):
-            whole[self.layout.shard(k)] = array
-        return whole
+        return whole_feature(self.store, self.layout, name)
 
     # -------------------------------------------------------------------------- what is there
 
@@ -179,3 +172,21 @@ def readers(run: Path, model: ModelRecord) -> list[CellReader]:
     """Readers of a model's sampled cells: its reference, then its candidates."""
     sampled = [c for c in model.cells if c.skip is None and c.role in ("reference", "candidate")]
     return [CellReader(c, run) for c in sorted(sampled, key=lambda c: c.role != "reference")]
+
+
+def whole_feature(store: CellStore, layout: Layout, name: str) -> NDArray[Any] | None:
+    """A feature (images, ...) of a cell in the order of images; None where a shard lacks it.
+
+    Errors: UserError for a shard that is missing, broken or of another number of images.
+    """
+    parts = [store.read_features(k, name) for k in range(layout.shards)]
+    arrays = [p for p in parts if p is not None]
+    if len(arrays) != len(parts):
+        return None
+    whole = np.empty((layout.images, *arrays[0].shape[1:]), arrays[0].dtype)
+    for k, array in enumerate(arrays):
+        if len(array) != len(layout.shard(k)):
+            expected = len(layout.shard(k))
+            raise UserError(f"{store.folder}: shard {k}: {len(array)} images, expected {expected}")
+        whole[layout.shard(k)] = array
+    return whole

@@ -59,8 +59,8 @@ def cases_for(card: ModelCard, spec: str | None, column: str | None, n: int) -> 
             f"{card.name}: given no prompts, expected a file with a prompt and the concept to"
             " remove in a column negative_prompt: --prompts FILE"
         )
-    found = prompts.load(spec, column=column, negatives="default", limit=n)
-    return file_cases(found.rows, found.name)
+    prompt_set = prompts.load(spec, column=column, negatives="default", limit=n)
+    return file_cases(prompt_set.rows, prompt_set.name)
 
 
 def file_cases(rows: tuple[Prompt, ...], name: str) -> Cases:

@@ -45,8 +45,8 @@ def sampled_images(
     )
     if planned.skip is not None:
         raise UserError(f"{planned.cell.label}: {planned.skip}")
-    given = None if sources is None else lambda indices: sources[list(indices)]
-    runner = Runner(loaded, cache_root() / "studies" / loaded.card.name, sources=given)
+    source_images = None if sources is None else lambda indices: sources[list(indices)]
+    runner = Runner(loaded, cache_root() / "studies" / loaded.card.name, sources=source_images)
     (handle,) = runner.run([planned])
     return torch.cat([handle.images(k) for k in range(handle.cell.shards)])
 

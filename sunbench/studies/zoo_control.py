@@ -74,12 +74,12 @@ def check_control(n: int) -> list[Probe]:
 
 def control_sheet(name: str, n: int = 8) -> Image.Image:
     """A source, its edges, and the brief caption without and with them."""
-    found = follow(name, n, seed=3)
-    lines = (edges(found.source) * 255).to(torch.uint8)
+    followed = follow(name, n, seed=3)
+    lines = (edges(followed.source) * 255).to(torch.uint8)
     rows = [
-        ("whole caption", found.source),
+        ("whole caption", followed.source),
         ("its edges", lines),
-        ("brief caption, other noise", found.alone),
-        ("the same with the edges", found.steered),
+        ("brief caption, other noise", followed.alone),
+        ("the same with the edges", followed.steered),
     ]
-    return sheet(rows, [brief(s) for s in found.scenes])
+    return sheet(rows, [brief(s) for s in followed.scenes])

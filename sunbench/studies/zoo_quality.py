@@ -151,8 +151,8 @@ def check_model(name: str, n: int, sprites: Sprites | None) -> list[Probe]:
         ),
     ]
     if sprites is not None:
-        found = nearest_style(x, chosen, sprites, loaded.pipeline.vae)
-        share = (found == torch.tensor(style)).float().mean()
+        styles = nearest_style(x, chosen, sprites, loaded.pipeline.vae)
+        share = (styles == torch.tensor(style)).float().mean()
         probes.insert(2, Probe(f"{name}: style right", float(share), ">= 0.90", n))
     return probes
 

@@ -21,10 +21,10 @@ def _now(device: torch.device) -> float:
 def _forward_seconds(pipeline: Any, rows: int, side: int, repeats: int) -> float:
     """Fastest of ``repeats`` U-Net forwards of ``rows`` rows, after one untimed."""
     unet = pipeline.unet
-    made = {"device": unet.device, "dtype": unet.dtype}
-    x = torch.zeros(rows, unet.config.in_channels, side, side, **made)
+    placement = {"device": unet.device, "dtype": unet.dtype}
+    x = torch.zeros(rows, unet.config.in_channels, side, side, **placement)
     tokens = pipeline.tokenizer.model_max_length
-    context = torch.zeros(rows, tokens, unet.config.cross_attention_dim, **made)
+    context = torch.zeros(rows, tokens, unet.config.cross_attention_dim, **placement)
     times = []
     for _ in range(repeats + 1):
         began = _now(unet.device)

@@ -69,5 +69,5 @@ class TimingInputs:
 
 def cycled(prompts: Sequence[tuple[str, str]], count: int) -> tuple[tuple[str, str], ...]:
     """So many prompts, from the start again where there are too few."""
-    given = tuple(prompts) or PROMPTS
-    return tuple(given[i % len(given)] for i in range(count))
+    texts = tuple(prompts) or PROMPTS
+    return tuple(texts[i % len(texts)] for i in range(count))

@@ -72,8 +72,8 @@ def flat(image: Image.Image) -> Image.Image:
 
 def squared(image: Image.Image, size: int) -> Tensor:
     """Shortest side resized to ``size``, then its centre (section 4.1): (3, size, size), -1..1."""
-    made = ImageOps.fit(flat(image), (size, size), Image.Resampling.BICUBIC)
-    values = torch.from_numpy(np.asarray(made, np.float32).copy())
+    fitted = ImageOps.fit(flat(image), (size, size), Image.Resampling.BICUBIC)
+    values = torch.from_numpy(np.asarray(fitted, np.float32).copy())
     return values.permute(2, 0, 1) / 127.5 - 1
 
 
@@ -106,8 +106,8 @@ class Listed:
         """n rows, with replacement."""
         rows = torch.randint(self.count, (n,), generator=generator).tolist()
         with ThreadPoolExecutor(8) as pool:
-            made = list(pool.map(self._row, rows))
-        return torch.stack([image for image, _ in made]), [caption for _, caption in made]
+            images = list(pool.map(self._row, rows))
+        return torch.stack([image for image, _ in images]), [caption for _, caption in images]
 
     def _row(self, row: int) -> tuple[Tensor, str]:
         source, caption = self.get(row)
@@ -188,11 +188,11 @@ def from_folder(folder: Path, size: int) -> Listed:
 
 
 def _image_column(name: str, columns: Sequence[str]) -> str:
-    found = next((c for c in IMAGE_COLUMNS if c in columns), None)
-    if found is None:
+    column = next((c for c in IMAGE_COLUMNS if c in columns), None)
+    if column is None:
         expected = ", ".join(IMAGE_COLUMNS)
         raise UserError(f"{name}: given columns {', '.join(columns)}; expected one of {expected}")
-    return found
+    return column
 
 
 def _load(name: str, path: str, split: str, **where: Any) -> Any:
@@ -304,7 +304,7 @@ def open_images(spec: str | None, model: str, size: int, *, zoo: bool) -> Traini
         return from_folder(path, size)
     if path.suffix == ".parquet" and path.is_file():
         return from_parquet(path, size)
-    found = hub.parse(str(spec))
-    if found is None or path.suffix in (".parquet", ".safetensors"):
+    hub_set = hub.parse(str(spec))
+    if hub_set is None or path.suffix in (".parquet", ".safetensors"):
         raise UserError(f"given --data {spec!r}, expected a folder, a .parquet file or owner/name")
-    return from_hub(found, size)
+    return from_hub(hub_set, size)

@@ -40,8 +40,12 @@ def encode_images(pipeline: Any, images: Tensor, generator: torch.Generator) -> 
     vae = pipeline.vae
     images = images.contiguous(memory_format=torch.channels_last)  # 1.4 times as fast on a CPU
     with _full_precision(vae.device):
-        made = vae.encode(images.to(vae.device, vae.dtype))
-        z = made.latents if hasattr(made, "latents") else made.latent_dist.sample(generator)
+        encoded = vae.encode(images.to(vae.device, vae.dtype))
+        z = (
+            encoded.latents
+            if hasattr(encoded, "latents")
+            else encoded.latent_dist.sample(generator)
+        )
     shift = getattr(vae.config, "shift_factor", None) or 0.0
     return (z.float() - shift) * vae.config.scaling_factor
 

@@ -127,13 +127,13 @@ def record_cost(folder: Path, cost: Cost, loop: LoopSettings, part: str | None =
     """
     path = folder / "training.json"
     document = parse_json(path.read_bytes(), str(path))
-    found = asdict(cost)
+    total = asdict(cost)
     if part is not None:
-        parts = {**document.get("cost", {}).get("parts", {}), part: found}
+        parts = {**document.get("cost", {}).get("parts", {}), part: total}
         names = ("steps", "images", "seconds")
         sums = {name: sum(p[name] for p in parts.values()) for name in names}
-        found = {**found, **sums, "parts": parts}
-    write_atomic(path, to_json({**document, "loop": asdict(loop), "cost": found}))
+        total = {**total, **sums, "parts": parts}
+    write_atomic(path, to_json({**document, "loop": asdict(loop), "cost": total}))
 
 
 # ------------------------------------------------------------------------------ curves

@@ -68,9 +68,9 @@ def _loop(default: LoopSettings, given: object) -> LoopSettings:
         raise UserError(f"given loop = {given!r}, expected a table [loop]")
     kinds = _kinds(LoopSettings)
     known = {k: _checked(k, v, kinds[k]) if k in kinds else v for k, v in given.items()}
-    made = LoopSettings.from_table(asdict(default) | known)
-    one_of("dtype", made.dtype, LOOP_DTYPES)
-    return made
+    loop = LoopSettings.from_table(asdict(default) | known)
+    one_of("dtype", loop.dtype, LOOP_DTYPES)
+    return loop
 
 
 def from_table(cls: Any, table: Table, what: str) -> Any:
