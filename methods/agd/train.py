@@ -21,10 +21,11 @@ from sunbench.methods.common.losses import Drawn, Feed
 from sunbench.methods.common.networks import Network
 from sunbench.methods.common.settings import Guidance, check_range
 from sunbench.methods.common.trainees import Trainee
-from sunbench.methods.common.training import Bench, Shown, Stage, open_bench
+from sunbench.methods.common.training import Preview, Stage, TrainingJob, open_job
 from sunbench.sampling import SampleSettings
 from sunbench.training import LoopSettings
 from sunbench.training.diffusion import Schedule, ddim_step
+from sunbench.training.request import TrainRequest
 from sunbench.training.settings import TrainingSettings, within
 
 STEPS = 20
@@ -127,29 +128,21 @@ class AgdTrainee(Trainee):
         write_agd(path, self.adapter, about, dtype)
 
 
-def agd_stage(bench: Bench) -> Stage:
+def agd_stage(job: TrainingJob) -> Stage:
     """The one stage of the training."""
-    s, document = bench.settings, bench.begin({})
-    adapter = AgdAdapter(bench.pipeline.unet, s.width, s.loop.seed)
-    trainee = AgdTrainee(bench.pipeline.unet, adapter, bench.shown_guidance)
-    target = bench.out / "agd.safetensors"
-    feed = TrajectoryFeed(bench.feed(s.loop), bench.schedule, bench.teacher, s.points)
-    shown = Shown(
-        agd().with_weights(str(target), None), SampleSettings(STEPS, bench.shown_guidance)
+    s, document = job.settings, job.begin({})
+    adapter = AgdAdapter(job.pipeline.unet, s.width, s.loop.seed)
+    trainee = AgdTrainee(job.pipeline.unet, adapter, job.preview_guidance)
+    target = job.out / "agd.safetensors"
+    feed = TrajectoryFeed(job.feed(s.loop), job.schedule, job.teacher, s.points)
+    shown = Preview(
+        agd().with_weights(str(target), None), SampleSettings(STEPS, job.preview_guidance)
     )
     loss = AgdLoss(feed, trainee.student)
-    return Stage(bench, trainee, loss, s.loop, bench.out, target, document, shown)
+    return Stage(job, trainee, loss, s.loop, job.out, target, document, shown)
 
 
-def train(
-    base: str,
-    out: Path,
-    config: Path | None,
-    data: str | None,
-    device: str,
-    start: str | None = None,
-) -> Path:
+def train(request: TrainRequest) -> Path:
     """``sunbench train agd``: ``out/agd.safetensors``, for the base's fine-tunes too."""
-    if start is not None:
-        raise UserError(f"given --from {start!r}: agd starts at the base itself, expected none")
-    return agd_stage(open_bench("agd", AgdTraining, base, out, config, data, device)).run()
+    request.refuse_start("agd starts at the base itself")
+    return agd_stage(open_job("agd", AgdTraining, request)).run()

@@ -17,7 +17,7 @@ from torch import Tensor
 from sunbench.methods.common.losses import Feed
 from sunbench.methods.common.networks import Network, Plain
 from sunbench.methods.common.trainees import LoraStudent
-from sunbench.methods.common.training import Bench, Shown, Stage
+from sunbench.methods.common.training import Preview, Stage, TrainingJob
 from sunbench.methods.lcm.lora import TARGETS
 from sunbench.methods.lcm.loss import pseudo_huber
 from sunbench.models.hashes import file_hash
@@ -75,26 +75,26 @@ class TrajectoryLoss:
 
 
 def lora_stage(
-    bench: Bench,
+    job: TrainingJob,
     ends: Ends,
     lower: Callable[[Tensor], Tensor] | None = None,
     start: Path | None = None,
 ) -> Stage:
     """LoRA layers on the published targets, trained for consistency at ``ends``."""
-    s, unet = bench.settings, bench.pipeline.unet
-    document = bench.begin({} if start is None else {"lora": file_hash(start)})
+    s, unet = job.settings, job.pipeline.unet
+    document = job.begin({} if start is None else {"lora": file_hash(start)})
     trainee = LoraStudent(unet, TARGETS, s.rank, s.alpha, s.loop.seed, start)
-    student, path = Plain(trainee.unet), bench.out / f"{bench.method}.safetensors"
+    student, path = Plain(trainee.unet), job.out / f"{job.method}.safetensors"
     loss = TrajectoryLoss(
-        bench.feed(s.loop),
-        bench.schedule,
-        bench.teacher,
+        job.feed(s.loop),
+        job.schedule,
+        job.teacher,
         student,
         s.k,
         ends,
         lower,
         s.huber_c if s.loss == "huber" else None,
     )
-    shown = method(bench.method, weights={bench.method: str(path)})
-    settings = SampleSettings(SHEET_STEPS, bench.shown_guidance)
-    return Stage(bench, trainee, loss, s.loop, bench.out, path, document, Shown(shown, settings))
+    shown = method(job.method, weights={job.method: str(path)})
+    settings = SampleSettings(SHEET_STEPS, job.preview_guidance)
+    return Stage(job, trainee, loss, s.loop, job.out, path, document, Preview(shown, settings))

@@ -13,10 +13,11 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from sunbench.methods.common.training import Bench, Stage, open_bench, start_file
+from sunbench.methods.common.training import Stage, TrainingJob, open_job, start_file
 from sunbench.methods.common.trajectory import lora_stage
 from sunbench.methods.lcm.settings import LcmLoraTraining
 from sunbench.training.diffusion import Schedule
+from sunbench.training.request import TrainRequest
 from sunbench.training.settings import within
 
 
@@ -36,26 +37,17 @@ def phase_ends(schedule: Schedule, phases: int) -> Tensor:
     return schedule.index(torch.arange(phases) / phases)
 
 
-def pcm_stage(bench: Bench, start: Path | None = None) -> Stage:
+def pcm_stage(job: TrainingJob, start: Path | None = None) -> Stage:
     """The one stage of the training."""
-    ends = phase_ends(bench.schedule, bench.settings.phases)
+    ends = phase_ends(job.schedule, job.settings.phases)
 
     def lower(t: Tensor) -> Tensor:
         return ends[torch.searchsorted(ends, t) - 1]
 
-    return lora_stage(bench, lambda t, generator: lower(t), lower, start)
+    return lora_stage(job, lambda t, generator: lower(t), lower, start)
 
 
-def train(
-    base: str,
-    out: Path,
-    config: Path | None,
-    data: str | None,
-    device: str,
-    start: str | None = None,
-) -> Path:
+def train(request: TrainRequest) -> Path:
     """``sunbench train pcm-lora``: ``out/pcm-lora.safetensors``, for the base's fine-tunes too."""
-    begun = start_file(start, "pcm-lora")
-    return pcm_stage(
-        open_bench("pcm-lora", PcmTraining, base, out, config, data, device), begun
-    ).run()
+    begun = start_file(request.start, "pcm-lora")
+    return pcm_stage(open_job("pcm-lora", PcmTraining, request), begun).run()

@@ -8,9 +8,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from sunbench.methods.common.training import Bench, Stage, open_bench, start_file
+from sunbench.methods.common.training import Stage, TrainingJob, open_job, start_file
 from sunbench.methods.common.trajectory import lora_stage
 from sunbench.methods.lcm.settings import LcmLoraTraining
+from sunbench.training.request import TrainRequest
 
 
 @dataclass(frozen=True)
@@ -24,21 +25,12 @@ def anywhere_below(t: Tensor, generator: torch.Generator) -> Tensor:
     return (share * (t + 1)).floor().long().clamp_max(t)
 
 
-def tcd_stage(bench: Bench, start: Path | None = None) -> Stage:
+def tcd_stage(job: TrainingJob, start: Path | None = None) -> Stage:
     """The one stage of the training."""
-    return lora_stage(bench, anywhere_below, start=start)
+    return lora_stage(job, anywhere_below, start=start)
 
 
-def train(
-    base: str,
-    out: Path,
-    config: Path | None,
-    data: str | None,
-    device: str,
-    start: str | None = None,
-) -> Path:
+def train(request: TrainRequest) -> Path:
     """``sunbench train tcd-lora``: ``out/tcd-lora.safetensors``, for the base's fine-tunes too."""
-    begun = start_file(start, "tcd-lora")
-    return tcd_stage(
-        open_bench("tcd-lora", TcdTraining, base, out, config, data, device), begun
-    ).run()
+    begun = start_file(request.start, "tcd-lora")
+    return tcd_stage(open_job("tcd-lora", TcdTraining, request), begun).run()

@@ -13,7 +13,7 @@ import torch
 from sunbench.errors import UserError
 from sunbench.methods.agd.adapter import AgdAdapter, AgdUNet, cross_attentions, load_agd, write_agd
 from sunbench.methods.agd.train import TrajectoryFeed
-from sunbench.methods.common.training import Bench
+from sunbench.methods.common.training import TrainingJob
 from sunbench.training.diffusion import ddim_step
 
 
@@ -60,9 +60,9 @@ def test_a_file_of_something_else_is_one_line(pipeline: Any, weights: dict[str, 
         load_agd(Path(weights["lcm-lora"]), pipeline.unet)
 
 
-def test_inputs_lie_on_the_teachers_trajectory(make: Callable[..., Bench]):
-    bench = make("agd", points=3)
-    feed = TrajectoryFeed(bench.feed(bench.settings.loop), bench.schedule, bench.teacher, 3)
+def test_inputs_lie_on_the_teachers_trajectory(make: Callable[..., TrainingJob]):
+    job = make("agd", points=3)
+    feed = TrajectoryFeed(job.feed(job.settings.loop), job.schedule, job.teacher, 3)
     seen: dict[tuple[int, int], tuple[torch.Tensor, torch.Tensor]] = {}
     for number in range(3):
         drawn, x, t, noise = feed.draw(number)
@@ -73,18 +73,17 @@ def test_inputs_lie_on_the_teachers_trajectory(make: Callable[..., Bench]):
     for row in range(len(x)):
         assert torch.equal(seen[row, times[0]][0], drawn.eps[row])
         for now, then in ((times[0], times[1]), (times[1], times[2])):
-            at, to = (bench.schedule.at(torch.tensor([k])) for k in (now, then))
+            at, to = (job.schedule.at(torch.tensor([k])) for k in (now, then))
             x_t, eps = seen[row, now]
             ours = ddim_step(x_t[None], eps[None], at, to)[0]
             torch.testing.assert_close(ours, seen[row, then][0])
 
 
-def test_numbers_out_of_order_are_the_same(make: Callable[..., Bench]):
+def test_numbers_out_of_order_are_the_same(make: Callable[..., TrainingJob]):
     """A training that is resumed starts anywhere."""
-    bench = make("agd", points=3)
+    job = make("agd", points=3)
     feeds = [
-        TrajectoryFeed(bench.feed(bench.settings.loop), bench.schedule, bench.teacher, 3)
-        for _ in range(2)
+        TrajectoryFeed(job.feed(job.settings.loop), job.schedule, job.teacher, 3) for _ in range(2)
     ]
     for number in range(5):
         feeds[0].draw(number)
