@@ -280,7 +280,7 @@ METHODS: dict[str, MethodEntry] = {
         "arXiv 2305.15798",
         "BK-SDM-Base: one layer of every stage pruned, DPM-Solver++(2M)",
         "bk-sdm-base",
-        "sunbench.methods.bk_sdm.train:train_base",
+        "sunbench.methods.bk_sdm.train:train",
         network=True,
     ),
     "bk-sdm-small": MethodEntry(
@@ -288,7 +288,7 @@ METHODS: dict[str, MethodEntry] = {
         "arXiv 2305.15798",
         "BK-SDM-Small: Base without the mid block, DPM-Solver++(2M)",
         "bk-sdm-small",
-        "sunbench.methods.bk_sdm.train:train_small",
+        "sunbench.methods.bk_sdm.train:train",
         network=True,
     ),
     "bk-sdm-tiny": MethodEntry(
@@ -296,7 +296,7 @@ METHODS: dict[str, MethodEntry] = {
         "arXiv 2305.15798",
         "BK-SDM-Tiny: Small without the innermost stage, DPM-Solver++(2M)",
         "bk-sdm-tiny",
-        "sunbench.methods.bk_sdm.train:train_tiny",
+        "sunbench.methods.bk_sdm.train:train",
         network=True,
     ),
     "a-sdm-m1": MethodEntry(
@@ -304,7 +304,7 @@ METHODS: dict[str, MethodEntry] = {
         "arXiv 2312.15516",
         "A-SDM M1: the outermost stage pruned, trained alone, DPM-Solver++(2M)",
         "a-sdm-m1",
-        "sunbench.methods.a_sdm.train:train_m1",
+        "sunbench.methods.a_sdm.train:train",
         network=True,
     ),
     "a-sdm-m2": MethodEntry(
@@ -312,7 +312,7 @@ METHODS: dict[str, MethodEntry] = {
         "arXiv 2312.15516",
         "A-SDM M2: the two outermost stages pruned, trained alone, DPM-Solver++(2M)",
         "a-sdm-m2",
-        "sunbench.methods.a_sdm.train:train_m2",
+        "sunbench.methods.a_sdm.train:train",
         network=True,
     ),
     "a-sdm-m3": MethodEntry(
@@ -320,7 +320,7 @@ METHODS: dict[str, MethodEntry] = {
         "arXiv 2312.15516",
         "A-SDM M3: the three outermost stages pruned, trained alone, DPM-Solver++(2M)",
         "a-sdm-m3",
-        "sunbench.methods.a_sdm.train:train_m3",
+        "sunbench.methods.a_sdm.train:train",
         network=True,
     ),
     "a-sdm-m4": MethodEntry(
@@ -328,7 +328,7 @@ METHODS: dict[str, MethodEntry] = {
         "arXiv 2312.15516",
         "A-SDM M4: the outermost stage pruned, everything trained, DPM-Solver++(2M)",
         "a-sdm-m4",
-        "sunbench.methods.a_sdm.train:train_m4",
+        "sunbench.methods.a_sdm.train:train",
         network=True,
     ),
     "a-sdm-m5": MethodEntry(
@@ -336,7 +336,7 @@ METHODS: dict[str, MethodEntry] = {
         "arXiv 2312.15516",
         "A-SDM M5: the two outermost stages pruned, everything trained, DPM-Solver++(2M)",
         "a-sdm-m5",
-        "sunbench.methods.a_sdm.train:train_m5",
+        "sunbench.methods.a_sdm.train:train",
         network=True,
     ),
     "a-sdm-m6": MethodEntry(
@@ -344,7 +344,7 @@ METHODS: dict[str, MethodEntry] = {
         "arXiv 2312.15516",
         "A-SDM M6: the three outermost stages pruned, everything trained, DPM-Solver++(2M)",
         "a-sdm-m6",
-        "sunbench.methods.a_sdm.train:train_m6",
+        "sunbench.methods.a_sdm.train:train",
         network=True,
     ),
     "switch-s1": MethodEntry(

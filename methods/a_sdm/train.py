@@ -22,7 +22,8 @@ from sunbench.methods.a_sdm.settings import AssembledTraining
 from sunbench.methods.bk_sdm.student import PrunedStudent, load_pruned
 from sunbench.methods.bk_sdm.surgery import CUTS, new_tensors, stages_of
 from sunbench.methods.bk_sdm.train import begun_with, pruned_stage
-from sunbench.methods.common.training import Bench, Stage, open_bench, start_file
+from sunbench.methods.common.training import Stage, TrainingJob, open_job, start_file
+from sunbench.training.request import TrainRequest
 from sunbench.training.settings import TrainingSettings
 
 #: Parts of a U-Net that belong to no stage: the setting that says where they come from.
@@ -52,126 +53,47 @@ def taken_from_base(settings: Any, cut: str, stages: int, names: list[str]) -> l
     return [name for name in names if name in new or pattern.match(name)]
 
 
-def assembled(bench: Bench, base_file: Path) -> PrunedStudent:
+def assembled(job: TrainingJob, base_file: Path) -> PrunedStudent:
     """Base's outer stages around the model's own inner ones; M1 to M3 with these frozen."""
-    s, unet = bench.settings, bench.pipeline.unet
-    cut, stages = cut_name(bench.method), stages_of(unet.config)
+    s, unet = job.settings, job.pipeline.unet
+    cut, stages = cut_name(job.method), stages_of(unet.config)
     trainee = PrunedStudent(unet, s.layout(cut), s.form, s.levels)
     base: nn.Module = load_pruned(base_file, unet, "base")
     own = list(trainee.unet.state_dict())
     wanted = set(taken_from_base(s, cut, stages, list(base.state_dict())))
     trainee.take({k: v for k, v in base.state_dict().items() if k in wanted})
-    if is_frozen(bench.method):
+    if is_frozen(job.method):
         free = set(taken_from_base(s, cut, stages, own))
         for name, parameter in trainee.unet.named_parameters():
             parameter.requires_grad_(name in free)
     return trainee
 
 
-def incubation(bench: Bench, document: dict[str, Any]) -> Stage:
+def incubation(job: TrainingJob, document: dict[str, Any]) -> Stage:
     """Stage 1: Base, with the experts that are asked for."""
-    s, folder = bench.settings, bench.out / "incubation"
-    trainee = PrunedStudent(bench.pipeline.unet, s.layout("base"), s.form, s.levels)
+    s, folder = job.settings, job.out / "incubation"
+    trainee = PrunedStudent(job.pipeline.unet, s.layout("base"), s.form, s.levels)
     target = folder / "bk-sdm-base.safetensors"
     loop = s.incubation_loop
-    return pruned_stage(bench, trainee, document, loop, folder, target, "incubation")
+    return pruned_stage(job, trainee, document, loop, folder, target, "incubation")
 
 
-def assembly(bench: Bench, document: dict[str, Any], base_file: Path) -> Stage:
+def assembly(job: TrainingJob, document: dict[str, Any], base_file: Path) -> Stage:
     """Stage 2: the assembled network, from a trained Base."""
-    trainee, folder = assembled(bench, base_file), bench.out / "assembly"
-    target, loop = bench.out / f"{bench.method}.safetensors", bench.settings.loop
-    return pruned_stage(bench, trainee, document, loop, folder, target, "assembly", 1)
+    trainee, folder = assembled(job, base_file), job.out / "assembly"
+    target, loop = job.out / f"{job.method}.safetensors", job.settings.loop
+    return pruned_stage(job, trainee, document, loop, folder, target, "assembly", 1)
 
 
-def run(bench: Bench, start: Path | None = None) -> Path:
+def run(job: TrainingJob, start: Path | None = None) -> Path:
     """Both stages, or with a Base that is trained already the second alone."""
-    document = bench.begin(begun_with(start))
-    base_file = incubation(bench, document).run() if start is None else start
-    return assembly(bench, document, base_file).run()
+    document = job.begin(begun_with(start))
+    base_file = incubation(job, document).run() if start is None else start
+    return assembly(job, document, base_file).run()
 
 
-def _train(
-    method: str,
-    base: str,
-    out: Path,
-    config: Path | None,
-    data: str | None,
-    device: str,
-    start: str | None,
-) -> Path:
-    begun = start_file(start, "bk-sdm-base")
+def train(request: TrainRequest) -> Path:
+    """``sunbench train a-sdm-m1`` and its siblings."""
+    begun = start_file(request.start, "bk-sdm-base")
     kind: type[TrainingSettings] = AssembledTraining
-    return run(open_bench(method, kind, base, out, config, data, device), begun)
-
-
-def train_m1(
-    base: str,
-    out: Path,
-    config: Path | None,
-    data: str | None,
-    device: str,
-    start: str | None = None,
-) -> Path:
-    """``sunbench train a-sdm-m1``."""
-    return _train("a-sdm-m1", base, out, config, data, device, start)
-
-
-def train_m2(
-    base: str,
-    out: Path,
-    config: Path | None,
-    data: str | None,
-    device: str,
-    start: str | None = None,
-) -> Path:
-    """``sunbench train a-sdm-m2``."""
-    return _train("a-sdm-m2", base, out, config, data, device, start)
-
-
-def train_m3(
-    base: str,
-    out: Path,
-    config: Path | None,
-    data: str | None,
-    device: str,
-    start: str | None = None,
-) -> Path:
-    """``sunbench train a-sdm-m3``."""
-    return _train("a-sdm-m3", base, out, config, data, device, start)
-
-
-def train_m4(
-    base: str,
-    out: Path,
-    config: Path | None,
-    data: str | None,
-    device: str,
-    start: str | None = None,
-) -> Path:
-    """``sunbench train a-sdm-m4``."""
-    return _train("a-sdm-m4", base, out, config, data, device, start)
-
-
-def train_m5(
-    base: str,
-    out: Path,
-    config: Path | None,
-    data: str | None,
-    device: str,
-    start: str | None = None,
-) -> Path:
-    """``sunbench train a-sdm-m5``."""
-    return _train("a-sdm-m5", base, out, config, data, device, start)
-
-
-def train_m6(
-    base: str,
-    out: Path,
-    config: Path | None,
-    data: str | None,
-    device: str,
-    start: str | None = None,
-) -> Path:
-    """``sunbench train a-sdm-m6``."""
-    return _train("a-sdm-m6", base, out, config, data, device, start)
+    return run(open_job(kind, request), begun)

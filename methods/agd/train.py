@@ -144,5 +144,5 @@ def agd_stage(job: TrainingJob) -> Stage:
 
 def train(request: TrainRequest) -> Path:
     """``sunbench train agd``: ``out/agd.safetensors``, for the base's fine-tunes too."""
-    request.refuse_start("agd starts at the base itself")
-    return agd_stage(open_job("agd", AgdTraining, request)).run()
+    request.refuse_start("starts at the base itself")
+    return agd_stage(open_job(AgdTraining, request)).run()

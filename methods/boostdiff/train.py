@@ -59,12 +59,12 @@ def bitfit_stage(job: TrainingJob, start: Path | None = None) -> Stage:
 def train_lora(request: TrainRequest) -> Path:
     """``sunbench train boostdiff-lora``: ``out/boostdiff-lora.safetensors``."""
     begun = start_file(request.start, "boostdiff-lora")
-    job = open_job("boostdiff-lora", BoostLoraTraining, request)
+    job = open_job(BoostLoraTraining, request)
     return lora_stage(job, begun).run()
 
 
 def train_bitfit(request: TrainRequest) -> Path:
     """``sunbench train boostdiff-bitfit``: ``out/boostdiff-bitfit.safetensors``."""
     begun = start_file(request.start, "boostdiff-bitfit")
-    job = open_job("boostdiff-bitfit", BoostTraining, request)
+    job = open_job(BoostTraining, request)
     return bitfit_stage(job, begun).run()

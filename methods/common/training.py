@@ -200,13 +200,15 @@ class Stage:
         return self.target
 
 
-def open_job(method: str, cls: type[TrainingSettings], request: TrainRequest) -> TrainingJob:
+def open_job(cls: type[TrainingSettings], request: TrainRequest) -> TrainingJob:
     """Everything that the user can have wrong is checked before weights load."""
     card = find(request.base)
     zoo = card.source == "zoo"
-    settings = settings_for(method, cls, request.config, zoo=zoo)
+    settings = settings_for(request.method, cls, request.config, zoo=zoo)
     pictures = open_images(request.data, card.name, card.resolution, zoo=zoo)
-    return TrainingJob(method, load(card, device=request.device), pictures, settings, request.out)
+    return TrainingJob(
+        request.method, load(card, device=request.device), pictures, settings, request.out
+    )
 
 
 def start_file(spec: str | None, method: str, *, folders: bool = False) -> Path | None:

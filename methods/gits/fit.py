@@ -108,6 +108,6 @@ def fit(job: TrainingJob) -> dict[int, Tensor]:
 
 def train(request: TrainRequest) -> Path:
     """``sunbench train gits``: ``out/gits.safetensors``, for the base's fine-tunes too."""
-    request.refuse_start("gits starts from nothing")
-    job = open_job("gits", GitsFit, request)
+    request.refuse_start("starts from nothing")
+    job = open_job(GitsFit, request)
     return fit_tables(job, lambda: fit(job))

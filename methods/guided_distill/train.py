@@ -142,4 +142,4 @@ def _frozen(stage: Stage) -> Any:
 def train(request: TrainRequest) -> Path:
     """``sunbench train guided-distill``: ``out/guided-distill``, a student per number of steps."""
     earlier = Earlier.named(request.start)
-    return run(open_job(NAME, GuidedTraining, request), earlier)
+    return run(open_job(GuidedTraining, request), earlier)

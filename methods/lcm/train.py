@@ -92,11 +92,11 @@ def train_lcm(request: TrainRequest) -> Path:
     With ``form = "difference"`` it is ``out/lcm.safetensors``.
     """
     begun = start_file(request.start, "lcm", folders=True)
-    return lcm_stage(open_job("lcm", LcmTraining, request), begun).run()
+    return lcm_stage(open_job(LcmTraining, request), begun).run()
 
 
 def train_lcm_lora(request: TrainRequest) -> Path:
     """``sunbench train lcm-lora``: ``out/lcm-lora.safetensors``, for the base's fine-tunes too."""
     begun = start_file(request.start, "lcm-lora")
-    job = open_job("lcm-lora", LcmLoraTraining, request)
+    job = open_job(LcmLoraTraining, request)
     return lcm_lora_stage(job, begun).run()

@@ -172,5 +172,5 @@ def run(job: TrainingJob) -> Path:
 
 def train(request: TrainRequest) -> Path:
     """``sunbench train ld3``: ``out/ld3.safetensors``, for the base's fine-tunes too."""
-    request.refuse_start("ld3 starts at even timesteps")
-    return run(open_job("ld3", Ld3Training, request))
+    request.refuse_start("starts at even timesteps")
+    return run(open_job(Ld3Training, request))

@@ -78,6 +78,6 @@ def rule_for(job: TrainingJob, steps: int) -> Tensor:
 
 def train(request: TrainRequest) -> Path:
     """``sunbench train linear-ag``: ``out/linear-ag.safetensors``, for fine-tunes too."""
-    request.refuse_start("linear-ag starts from nothing")
-    job = open_job("linear-ag", LinearFit, request)
+    request.refuse_start("starts from nothing")
+    job = open_job(LinearFit, request)
     return fit_tables(job, lambda: {n: rule_for(job, n) for n in job.settings.steps})

@@ -50,4 +50,4 @@ def pcm_stage(job: TrainingJob, start: Path | None = None) -> Stage:
 def train(request: TrainRequest) -> Path:
     """``sunbench train pcm-lora``: ``out/pcm-lora.safetensors``, for the base's fine-tunes too."""
     begun = start_file(request.start, "pcm-lora")
-    return pcm_stage(open_job("pcm-lora", PcmTraining, request), begun).run()
+    return pcm_stage(open_job(PcmTraining, request), begun).run()

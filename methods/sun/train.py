@@ -199,7 +199,7 @@ def train_adapter(
 
 def train(request: TrainRequest) -> Path:
     """``sunbench train sun``: everything the user can have wrong is checked before weights load."""
-    request.refuse_start("sun starts at the base itself")
+    request.refuse_start("starts at the base itself")
     card = find(request.base)
     zoo = card.source == "zoo"
     settings = read_settings(request.config, zoo=zoo)

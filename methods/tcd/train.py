@@ -33,4 +33,4 @@ def tcd_stage(job: TrainingJob, start: Path | None = None) -> Stage:
 def train(request: TrainRequest) -> Path:
     """``sunbench train tcd-lora``: ``out/tcd-lora.safetensors``, for the base's fine-tunes too."""
     begun = start_file(request.start, "tcd-lora")
-    return tcd_stage(open_job("tcd-lora", TcdTraining, request), begun).run()
+    return tcd_stage(open_job(TcdTraining, request), begun).run()

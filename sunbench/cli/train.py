@@ -71,7 +71,7 @@ def train(
     device = join(device or o.best_device())
     first = workers().first
     logging.getLogger("sunbench").setLevel(logging.INFO if first else logging.ERROR)
-    weights = chosen(TrainRequest(base, folder, config, data, device, start))
+    weights = chosen(TrainRequest(method, base, folder, config, data, device, start))
     if first:
         from sunbench.report.weights_card import write_beside
 

@@ -18,7 +18,7 @@ from sunbench.paper.catalogue import Entry
 from sunbench.paper.page import Marks, Page
 from sunbench.paper.plan import ModelMap, Options, jobs, map_models
 from sunbench.registry import composition, method, method_entry, switch_steps
-from sunbench.report.tables import number
+from sunbench.report.texts import number
 from sunbench.store import ResultRow, RunFolder
 from sunbench.store.timings import Spread, TimingRow
 

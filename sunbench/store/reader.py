@@ -177,16 +177,15 @@ def readers(run: Path, model: ModelRecord) -> list[CellReader]:
 def whole_feature(store: CellStore, layout: Layout, name: str) -> NDArray[Any] | None:
     """A feature (images, ...) of a cell in the order of images; None where a shard lacks it.
 
-    Errors: UserError for a shard that is missing, broken or of another number of images.
+    Errors: UserError for a missing or broken shard, and for another number of images.
     """
     parts = [store.read_features(k, name) for k in range(layout.shards)]
     arrays = [p for p in parts if p is not None]
     if len(arrays) != len(parts):
         return None
+    if (stored := sum(map(len, arrays))) != layout.images:
+        raise UserError(f"{store.folder}: {stored} images, expected {layout.images}")
     whole = np.empty((layout.images, *arrays[0].shape[1:]), arrays[0].dtype)
     for k, array in enumerate(arrays):
-        if len(array) != len(layout.shard(k)):
-            expected = len(layout.shard(k))
-            raise UserError(f"{store.folder}: shard {k}: {len(array)} images, expected {expected}")
         whole[layout.shard(k)] = array
     return whole

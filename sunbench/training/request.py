@@ -12,10 +12,11 @@ from sunbench.errors import UserError
 class TrainRequest:
     """A training of one method beside a base.
 
-    base: a model's name, hub id, folder or file. out: the training's folder. config: TOML over the
+    method: its name. base: a model's name, hub id, folder or file. out: the training's folder. config: TOML over the
     settings; data: a spec of images; start: weights of the method to begin with.
     """
 
+    method: str
     base: str
     out: Path
     config: Path | None = None
@@ -26,4 +27,6 @@ class TrainRequest:
     def refuse_start(self, beginning: str) -> None:
         """UserError for weights to begin with; beginning: where the method starts instead."""
         if self.start is not None:
-            raise UserError(f"given --from {self.start!r}: {beginning}, expected none")
+            raise UserError(
+                f"given --from {self.start!r}: {self.method} {beginning}, expected none"
+            )

@@ -105,7 +105,9 @@ def test_a_training_runs(method: str, dtype: str, tmp_path: Path):
         "sheet = 0\n[loop]\nsteps = 4\nbatch = 4\nwarmup = 1\ncheckpoint_every = 2\n"
         f'log_every = 1\ndtype = "{dtype}"\n'
     )
-    file = trainer(method)(TrainRequest("emoji", tmp_path / "out", config, str(data), DEVICE))
+    file = trainer(method)(
+        TrainRequest(method, "emoji", tmp_path / "out", config, str(data), DEVICE)
+    )
     told = json.loads((tmp_path / "out" / "training.json").read_text())
     losses = (tmp_path / "out" / "loss.csv").read_text().splitlines()
     assert file.is_file()

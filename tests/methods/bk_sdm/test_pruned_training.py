@@ -23,7 +23,7 @@ from sunbench.methods.bk_sdm.student import Layout, load_pruned
 from sunbench.methods.bk_sdm.train import bk_stage
 from sunbench.methods.common.settings import settings_for
 from sunbench.methods.common.trainees import parameters_of
-from sunbench.methods.common.training import Bench
+from sunbench.methods.common.training import TrainingJob
 from sunbench.models import LoadedModel, ModelCard
 from sunbench.sampling import SampleSettings
 from sunbench.training import LoopSettings
@@ -43,7 +43,7 @@ LOOP = LoopSettings(
     ema=0.5,
 )
 COLORS = ((200, 20, 20), (20, 200, 20), (20, 20, 200))
-Make = Callable[..., Bench]
+Make = Callable[..., TrainingJob]
 
 
 def row(i: int) -> tuple[Any, str]:
@@ -52,7 +52,7 @@ def row(i: int) -> tuple[Any, str]:
 
 @pytest.fixture
 def make(tiny: ModuleType, tmp_path: Path) -> Make:
-    """A bench of a method on a base of its own."""
+    """A job of a method on a base of its own."""
     pipe = tiny.pipeline(tmp_path / "words", **tiny.DEEP)
     card = ModelCard(
         "tiny", "folder", str(tmp_path), architecture="zoo", resolution=16, guidance_scale=5.0
@@ -61,13 +61,13 @@ def make(tiny: ModuleType, tmp_path: Path) -> Make:
 
     def made(
         method: str, out: str = "out", loop: dict[str, Any] | None = None, **more: Any
-    ) -> Bench:
+    ) -> TrainingJob:
         settings = {"sheet": 0, "loop": replace(LOOP, **(loop or {})), **more}
         if method.startswith("a-sdm"):
             settings = {"incubation_steps": 2, "incubation_accumulate": 1, **settings}
         kind = AssembledTraining if method.startswith("a-sdm") else PrunedTraining
         pictures = Listed("colors", len(COLORS), 16, row)
-        return Bench(method, loaded, pictures, kind(**settings), tmp_path / out)
+        return TrainingJob(method, loaded, pictures, kind(**settings), tmp_path / out)
 
     return made
 
@@ -75,33 +75,33 @@ def make(tiny: ModuleType, tmp_path: Path) -> Make:
 @pytest.mark.parametrize("form", ["whole", "difference"])
 @pytest.mark.parametrize("method", ["bk-sdm-base", "bk-sdm-tiny"])
 def test_a_training_writes_what_the_sampler_reads(method: str, form: str, make: Make):
-    bench = make(method, form=form, experts=2, sheet=1)
-    before = {k: v.clone() for k, v in bench.pipeline.unet.state_dict().items()}
-    stage = bk_stage(bench)
+    job = make(method, form=form, experts=2, sheet=1)
+    before = {k: v.clone() for k, v in job.pipeline.unet.state_dict().items()}
+    stage = bk_stage(job)
     path = stage.run()
-    assert path == bench.out / f"{method}.safetensors"
-    assert (bench.out / "sheet-000004.png").is_file()
-    said = json.loads((bench.out / "training.json").read_text())
+    assert path == job.out / f"{method}.safetensors"
+    assert (job.out / "sheet-000004.png").is_file()
+    said = json.loads((job.out / "training.json").read_text())
     assert said["method"] == method
     assert said["learned_guidance"] is None
     assert said["cost"]["images"] == 8
     assert said["cost"]["parameters"] == parameters_of(stage.trainee.module)
     cut = method.rpartition("-")[2]
-    read = load_pruned(path, bench.pipeline.unet, cut).state_dict()
+    read = load_pruned(path, job.pipeline.unet, cut).state_dict()
     for name, value in stage.trainee.unet.state_dict().items():
         torch.testing.assert_close(
             read[name], value, atol=2e-3 if form == "difference" else 0, rtol=0
         )
     chosen = registry.method(method, weights={method: str(path)})
-    assert chosen.skip(bench.pipeline, SampleSettings(4, 5.0)) is None
-    after = bench.pipeline.unet.state_dict()
+    assert chosen.skip(job.pipeline, SampleSettings(4, 5.0)) is None
+    after = job.pipeline.unet.state_dict()
     assert all(torch.equal(before[k], after[k]) for k in before)
-    assert not any(p.requires_grad for p in bench.pipeline.unet.parameters())
+    assert not any(p.requires_grad for p in job.pipeline.unet.parameters())
 
 
 def test_the_loss_falls_on_one_batch(make: Make):
-    bench = make("bk-sdm-base", loop={"steps": 12, "checkpoint_every": 12, "learning_rate": 1e-3})
-    stage = bk_stage(bench)
+    job = make("bk-sdm-base", loop={"steps": 12, "checkpoint_every": 12, "learning_rate": 1e-3})
+    stage = bk_stage(job)
     loss = stage.loss
     stage = replace(stage, loss=lambda k: loss(0))
     before = float(loss(0)["loss"].detach())
@@ -115,8 +115,8 @@ def test_a_resumed_training_equals_an_uninterrupted_one(
 ):
     """Killed after every checkpoint, in both stages."""
 
-    def run(bench: Bench) -> Path:
-        return a_sdm.run(bench) if method.startswith("a-sdm") else bk_stage(bench).run()
+    def run(job: TrainingJob) -> Path:
+        return a_sdm.run(job) if method.startswith("a-sdm") else bk_stage(job).run()
 
     whole = load_file(run(make(method)))
     true, killed = training_loop._Loop.save, []
@@ -145,13 +145,13 @@ def test_a_resumed_training_equals_an_uninterrupted_one(
 
 @pytest.mark.parametrize("method", ["a-sdm-m1", "a-sdm-m3", "a-sdm-m4"])
 def test_stages_come_from_base_and_the_rest_from_the_model(method: str, make: Make):
-    bench = make(method)
-    document = bench.begin({})
-    base_file = a_sdm.incubation(bench, document).run()
-    base = load_pruned(base_file, bench.pipeline.unet, "base").state_dict()
-    trainee = a_sdm.assembled(bench, base_file)
+    job = make(method)
+    document = job.begin({})
+    base_file = a_sdm.incubation(job, document).run()
+    base = load_pruned(base_file, job.pipeline.unet, "base").state_dict()
+    trainee = a_sdm.assembled(job, base_file)
     cut = a_sdm.cut_name(method)
-    begun, own = trainee.unet.state_dict(), Layout(cut).initial(bench.pipeline.unet)
+    begun, own = trainee.unet.state_dict(), Layout(cut).initial(job.pipeline.unet)
     outer = "down_blocks.0.", "up_blocks.3.", "conv_in.", "conv_out.", "conv_norm_out."
     if cut == "m3":
         outer += "down_blocks.1.", "down_blocks.2.", "up_blocks.1.", "up_blocks.2."
@@ -164,24 +164,24 @@ def test_stages_come_from_base_and_the_rest_from_the_model(method: str, make: Ma
 
 
 def test_what_is_frozen_stays_and_the_rest_moves(make: Make):
-    bench = make("a-sdm-m2")
-    path = a_sdm.run(bench)
-    trained, own = load_file(path), Layout("m2").initial(bench.pipeline.unet)
+    job = make("a-sdm-m2")
+    path = a_sdm.run(job)
+    trained, own = load_file(path), Layout("m2").initial(job.pipeline.unet)
     for name in ("mid_block.resnets.0.conv1.weight", "down_blocks.2.resnets.0.conv1.weight"):
         assert torch.equal(trained[name], own[name])
     for name in ("conv_in.weight", "down_blocks.1.resnets.0.conv1.weight"):
         assert not torch.equal(trained[name], own[name])
-    said = json.loads((bench.out / "training.json").read_text())
+    said = json.loads((job.out / "training.json").read_text())
     assert list(said["cost"]["parts"]) == ["incubation", "assembly"]
     assert said["cost"]["images"] == 2 * (2 + 4)
 
 
 def test_where_other_parts_come_from_is_an_option(make: Make):
-    bench = make("a-sdm-m1", mid_from="base", edges_from="sd", time_from="base")
-    base_file = a_sdm.incubation(bench, bench.begin({})).run()
-    base = load_pruned(base_file, bench.pipeline.unet, "base").state_dict()
-    trainee = a_sdm.assembled(bench, base_file)
-    begun, own = trainee.unet.state_dict(), bench.pipeline.unet.state_dict()
+    job = make("a-sdm-m1", mid_from="base", edges_from="sd", time_from="base")
+    base_file = a_sdm.incubation(job, job.begin({})).run()
+    base = load_pruned(base_file, job.pipeline.unet, "base").state_dict()
+    trainee = a_sdm.assembled(job, base_file)
+    begun, own = trainee.unet.state_dict(), job.pipeline.unet.state_dict()
     for name in ("mid_block.resnets.0.conv1.weight", "time_embedding.linear_1.weight"):
         assert torch.equal(begun[name], base[name])
         assert trainee.unet.get_parameter(name).requires_grad
@@ -191,14 +191,14 @@ def test_where_other_parts_come_from_is_an_option(make: Make):
 
 def test_a_base_that_is_trained_already_leaves_out_the_first_stage(make: Make):
     base_file = bk_stage(make("bk-sdm-base", "base")).run()
-    bench = make("a-sdm-m1", experts=2)
-    path = a_sdm.run(bench, base_file)
-    assert not (bench.out / "incubation").exists()
-    said = json.loads((bench.out / "training.json").read_text())
+    job = make("a-sdm-m1", experts=2)
+    path = a_sdm.run(job, base_file)
+    assert not (job.out / "incubation").exists()
+    said = json.loads((job.out / "training.json").read_text())
     assert list(said["from"]) == ["weights"]
     assert (
         registry.method("a-sdm-m1", weights={"a-sdm-m1": str(path)}).skip(
-            bench.pipeline, SampleSettings(4, 5.0)
+            job.pipeline, SampleSettings(4, 5.0)
         )
         is None
     )
@@ -214,12 +214,12 @@ def test_supervision_of_the_mid_block_and_by_the_reader(make: Make, tmp_path: Pa
     file = tmp_path / "reader.safetensors"
     save_file(Reader().state_dict(), file)
     more = {"mid": 0.5, "semantic": 0.1, "semantic_network": "zoo-reader"}
-    bench = make("bk-sdm-base", semantic_file=str(file), semantic_view="projected", **more)
-    made = bk_stage(bench).loss(0)
+    job = make("bk-sdm-base", semantic_file=str(file), semantic_view="projected", **more)
+    made = bk_stage(job).loss(0)
     assert made.keys() == {"loss", "task", "output", "feature", "mid", "semantic"}
     weighted = sum(made[k] for k in ("task", "output", "feature")) + 0.5 * made["mid"]
     torch.testing.assert_close(made["loss"], weighted + 0.1 * made["semantic"])
-    said = json.loads((bench.out / "training.json").read_text())
+    said = json.loads((job.out / "training.json").read_text())
     assert said["semantic_file"] == "reader.safetensors"
     decoded = make("bk-sdm-base", "d", semantic_file=str(file), semantic_view="decoded", **more)
     assert float(bk_stage(decoded).loss(0)["semantic"].detach()) > 0
