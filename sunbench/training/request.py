@@ -12,8 +12,9 @@ from sunbench.errors import UserError
 class TrainRequest:
     """A training of one method beside a base.
 
-    method: its name. base: a model's name, hub id, folder or file. out: the training's folder. config: TOML over the
-    settings; data: a spec of images; start: weights of the method to begin with.
+    method: its name. base: a model's name, hub id, folder or file. out: the training's folder.
+    config: TOML over the settings; data: a spec of images; start: weights of the method to begin
+    with.
     """
 
     method: str
