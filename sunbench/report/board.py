@@ -9,7 +9,7 @@ from sunbench.errors import UserError
 from sunbench.report.choice import Point, complete, default_distance, front, points
 from sunbench.report.data import RunData, models
 from sunbench.report.formats import markdown_table, plain
-from sunbench.report.tables import cell_text
+from sunbench.report.texts import cell_text
 from sunbench.store import ResultRow
 
 NOTE = (

@@ -19,7 +19,7 @@ from matplotlib.figure import Figure
 from sunbench.errors import UserError
 from sunbench.metrics.registry import find
 from sunbench.report.formats import markdown_table, plain
-from sunbench.report.tables import number
+from sunbench.report.texts import number
 from sunbench.store import ResultRow
 
 #: Deviations on either side of a 95 % interval of a normal variable.
