@@ -74,3 +74,56 @@ def test_weights_of_no_model_of_the_run():
     registry.check_weights_models({"sun": "x", "sun@emoji": "x"}, ["emoji"])
     with pytest.raises(UserError, match="unknown model in weights 'emojy'; did you mean 'emoji'"):
         registry.check_weights_models({"sun@emojy": "x"}, ["emoji", "other"])
+
+
+@pytest.mark.parametrize(
+    ("name", "parts", "weights"),
+    [
+        ("bk-sdm-base+dpm++", ("bk-sdm-base", "dpm++"), {"bk-sdm-base"}),
+        ("a-sdm-m2+lcm-lora", ("a-sdm-m2", "lcm-lora"), {"a-sdm-m2", "lcm-lora"}),
+        ("switch-s1", ("bk-sdm-base",), {"bk-sdm-base"}),
+        ("switch:bk-sdm-tiny@1,model@2,a-sdm-m1@3", ("bk-sdm-tiny", "a-sdm-m1"), None),
+        ("dpm++", ("dpm++",), set()),
+        ("sun-dpm++", ("sun-dpm++",), {"sun"}),
+    ],
+)
+def test_composed_names(name: str, parts: tuple[str, ...], weights: set[str] | None):
+    assert registry.composition(name) == parts
+    assert registry.weights_of(name) == (set(parts) if weights is None else weights)
+    assert registry.method(name).name == name
+
+
+@pytest.mark.parametrize(
+    ("name", "line"),
+    [
+        ("bk-sdm-bas+ddim", "unknown method 'bk-sdm-bas"),
+        ("bk-sdm-base+ddin", "unknown method 'ddin'; did you mean 'ddim'"),
+        ("switch:bk-sdm-bse@10,model@15", "unknown network 'bk-sdm-bse'; did you mean"),
+        ("switch:model", "given the plan 'model', expected NET@STEPS,NET@STEPS"),
+        ("switch:model@0", "expected NET@STEPS"),
+        ("switch:", "expected NET@STEPS"),
+    ],
+)
+def test_composed_names_that_are_wrong(name: str, line: str):
+    with pytest.raises(UserError, match=line) as error:
+        registry.method(name)
+    assert "\n" not in str(error.value)
+
+
+def test_weights_of_composed_methods_are_their_parts():
+    registry.check_weights({"bk-sdm-base": "x"}, ["switch-s1"])
+    registry.check_weights({"lcm-lora": "x"}, ["bk-sdm-base+lcm-lora"])
+    with pytest.raises(UserError, match="given weights for lcm-lora, expected it among"):
+        registry.check_weights({"lcm-lora": "x"}, ["bk-sdm-base+ddim"])
+
+
+def test_commas_of_a_plan_do_not_separate_methods():
+    from sunbench.cli.options import method_names
+
+    text = "ddim,switch:bk-sdm-base@10,model@15,dpm++, switch:model@5"
+    assert method_names(text) == (
+        "ddim",
+        "switch:bk-sdm-base@10,model@15",
+        "dpm++",
+        "switch:model@5",
+    )

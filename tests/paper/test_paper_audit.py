@@ -284,6 +284,40 @@ def asdm_condconv() -> Lines:
     return lines
 
 
+def asdm_steps() -> Lines:
+    plans = [
+        p for p in printed("a-sdm-3") if p["row"] in ("S1", "S2", "S3") and p["metric"] == "fid"
+    ]
+    sums = ", ".join(str(int(p["first_steps"]) + int(p["second_steps"])) for p in plans)
+    shared = [(r, m) for r in ("SD-UNet", "Base-UNet") for m in ("fid", "inception_score", "clip")]
+    two, three = ([lookup(t, row=r, metric=m) for r, m in shared] for t in ("a-sdm-2", "a-sdm-3"))
+    equal = sum(a == b for a, b in zip(two, three, strict=True))
+    text = f"{equal} of {len(shared)} equal"
+    m2 = [lookup("a-sdm-2", row="M2", metric=m) for m in ("fid", "inception_score")]
+    name = "M2: Base_dn01+up23 + SD*_dn23+up01"
+    again = [lookup("a-sdm-4", row=name, metric=m) for m in ("fid", "inception_score")]
+    kept = f"{again[0]:g} and {again[1]:g}"
+    return {
+        "steps of S1, S2, S3": ("30", sums, _verdict(sums == "30, 30, 30")),
+        "rows of Table 2 that Table 3 has too": ("another setting", text, _verdict(equal == 0)),
+        "M2's FID and IS in Table 4": (f"{m2[0]:g} and {m2[1]:g}", kept, _verdict(m2 == again)),
+    }
+
+
+def asdm_faster() -> Lines:
+    whole, lines = counts.macs(), Lines()
+    for name, layers in counts.ASDM.items():
+        less = 100 * (1 - counts.macs(layers_per_block=layers) / whole)
+        lines[f"multiplications of {name}"] = (
+            "22 %",
+            f"{less:.1f} % fewer",
+            _verdict(abs(less - 22) < 3),
+        )
+    slower = 100 * (1 - 1 / 1.22)
+    lines["time at 1.22 times the speed"] = ("22 %", f"{slower:.1f} % less", "–")
+    return lines
+
+
 # ------------------------------------------------------------------------------ tests
 
 EVIDENCE: dict[str, Callable[[], Lines]] = {
@@ -304,6 +338,8 @@ EVIDENCE: dict[str, Callable[[], Lines]] = {
     "BoostDiff's loss looks almost only at the noisiest steps": boostdiff_weight,
     "A-SDM's Table 4 copies BK-SDM's rows, measured otherwise": asdm_copied,
     "CondConv makes the largest network worse": asdm_condconv,
+    "A-SDM's numbers of steps contradict each other": asdm_steps,
+    '"22 % faster" fits the multiplications of M2 alone': asdm_faster,
     "Sizes of A-SDM's and BK-SDM's U-Nets": network_sizes,
 }
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from diffusers import UNet2DConditionModel
+from torch.utils.flop_counter import FlopCounterMode
 
 from sunbench.methods.boostdiff.method import RANK as BOOSTDIFF_RANK
 from sunbench.methods.boostdiff.method import TARGETS as BOOSTDIFF_TARGETS
@@ -92,6 +93,14 @@ def linear_biases(family: str = "sd2") -> int:
     """Biases of linear layers alone."""
     linear = (m for m in base(family).modules() if isinstance(m, torch.nn.Linear))
     return sum(m.bias.numel() for m in linear if m.bias is not None)
+
+
+def macs(**changes: Any) -> float:
+    """Multiplications of one evaluation of a changed SD1.5 at 64x64 latents."""
+    network = unet("sd1", **changes)
+    with torch.device("meta"), FlopCounterMode(display=False) as counter:
+        network(torch.empty(1, 4, LATENT, LATENT), torch.tensor(1), torch.empty(1, TOKENS, 768))
+    return counter.get_total_flops() / 2
 
 
 # ------------------------------------------------------------------------------ 18.5M
