@@ -17,7 +17,7 @@ def train(
         str,
         typer.Argument(
             help="sun, agd, lcm, lcm-lora, tcd-lora, pcm-lora, guided-distill, boostdiff-lora or"
-            " boostdiff-bitfit;"
+            " boostdiff-bitfit, bk-sdm-base, -small or -tiny, a-sdm-m1 to -m6;"
             " gits, ld3 or linear-ag, which are fitted."
         ),
     ],
@@ -53,8 +53,9 @@ def train(
     guidance scale. guided-distill: guidance as an input, then half of the steps round by round;
     one student U-Net per number of steps, trained again for each fine-tune. boostdiff-lora,
     boostdiff-bitfit: one guidance scale in a small LoRA or in the biases. tcd-lora, pcm-lora:
-    consistency along the trajectory, or in phases, as a LoRA. agd: guidance in adapters. gits,
-    ld3: timesteps for each number of steps. linear-ag: a linear rule for unconditional passes.
+    consistency along the trajectory, or in phases, as a LoRA. agd: guidance in adapters.
+    bk-sdm-*, a-sdm-*: a pruned or assembled U-Net beside the base's, guided as it is; --from of
+    a-sdm names a trained bk-sdm-base. gits, ld3: timesteps for each number of steps. linear-ag: a linear rule for unconditional passes.
 
     The folder receives the weights as `sunbench run --weights METHOD=PATH` reads them,
     training.json with the settings, the base and the cost, README.md (their model card),
