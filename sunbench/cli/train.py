@@ -55,7 +55,8 @@ def train(
     boostdiff-bitfit: one guidance scale in a small LoRA or in the biases. tcd-lora, pcm-lora:
     consistency along the trajectory, or in phases, as a LoRA. agd: guidance in adapters.
     bk-sdm-*, a-sdm-*: a pruned or assembled U-Net beside the base's, guided as it is; --from of
-    a-sdm names a trained bk-sdm-base. gits, ld3: timesteps for each number of steps. linear-ag: a linear rule for unconditional passes.
+    a-sdm names a trained bk-sdm-base. gits, ld3: timesteps for each number of steps. linear-ag: a
+    linear rule for unconditional passes.
 
     The folder receives the weights as `sunbench run --weights METHOD=PATH` reads them,
     training.json with the settings, the base and the cost, README.md (their model card),
