@@ -43,7 +43,7 @@ def norm_ratio(zp: Tensor, z: Tensor, norm: str) -> Tensor:
     return torch.where(sizes[1] > 0, sizes[0] / sizes[1].clamp_min(1e-30), 0.0)
 
 
-def normalised(zp: Tensor, z: Tensor, alpha: Tensor, beta: Tensor, norm: str) -> Tensor:
+def normalized(zp: Tensor, z: Tensor, alpha: Tensor, beta: Tensor, norm: str) -> Tensor:
     """Attention Normalisation g(Z) = alpha Z |Zp| / |Z| + beta (Eq. 7), in float32.
 
     zp, z: (batch, tokens, channels); alpha, beta: (channels,).
@@ -91,10 +91,10 @@ class SunLayer(nn.Module):
     def combine(self, zp: Tensor, extra: list[Tensor], norm: str) -> Tensor:
         """Z = Zp - g(Zn) (Eq. 6), with ``add_pos`` + h(Zq); before the output projection."""
         alpha, beta = self.to_k_neg_alpha, self.to_k_neg_beta
-        out = zp - normalised(zp, extra[0], alpha, beta, norm).to(zp.dtype)
+        out = zp - normalized(zp, extra[0], alpha, beta, norm).to(zp.dtype)
         if self.add_pos:
             alpha, beta = self.to_k_extra_pos_alpha, self.to_k_extra_pos_beta
-            out = out + normalised(zp, extra[1], alpha, beta, norm).to(zp.dtype)
+            out = out + normalized(zp, extra[1], alpha, beta, norm).to(zp.dtype)
         return out
 
 

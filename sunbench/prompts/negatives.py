@@ -48,18 +48,18 @@ def real_vocabulary() -> Vocabulary:
 def zoo_vocabulary() -> Vocabulary:
     """What the zoo's captions can say, each kind alike often; 1 to 4 phrases a row.
 
-    Kinds: things, colours, patterns, sizes, places, styles. Four phrases of three words and their
+    Kinds: things, colors, patterns, sizes, places, styles. Four phrases of three words and their
     commas fit the zoo's 24 tokens.
     """
     from sunbench.zoo import data
 
     things = tuple(name for name, _, _ in data.things())
-    colours = tuple(f"{name} background" for name, _ in data.colours())
+    colors = tuple(f"{name} background" for name, _ in data.colours())
     grounds = tuple(f"{name} background" for name in data.GROUNDS[1:])
     sizes = tuple(words.split()[1] for words in data.SIZE_WORDS if " " in words)
     places = tuple(words.removesuffix(" of") for words in data.PLACE_WORDS[1:])
     styles = tuple(f"{s['words']} style" for s in data.recipe()["styles"] if s.get("words"))
-    return Vocabulary((things, colours, grounds, sizes, places, styles), 4)
+    return Vocabulary((things, colors, grounds, sizes, places, styles), 4)
 
 
 def content_words(text: str) -> frozenset[str]:

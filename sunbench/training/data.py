@@ -71,7 +71,7 @@ def flat(image: Image.Image) -> Image.Image:
 
 
 def squared(image: Image.Image, size: int) -> Tensor:
-    """Shortest side resized to ``size``, then its centre (section 4.1): (3, size, size), -1..1."""
+    """Shortest side resized to ``size``, then its center (section 4.1): (3, size, size), -1..1."""
     fitted = ImageOps.fit(flat(image), (size, size), Image.Resampling.BICUBIC)
     values = torch.from_numpy(np.asarray(fitted, np.float32).copy())
     return values.permute(2, 0, 1) / 127.5 - 1

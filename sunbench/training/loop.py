@@ -101,13 +101,17 @@ class LoopSettings:
         return self.learning_rate * (1 - math.sqrt((step - start) / (self.steps - start)))
 
 
+#: In the names of a checkpoint's tensors; checkpoints on disk have this spelling.
+_OPTIMIZER = "optimiser/"
+
+
 def _pack(
-    module: nn.Module, ema: dict[str, Tensor], optimiser: torch.optim.Optimizer
+    module: nn.Module, ema: dict[str, Tensor], optimizer: torch.optim.Optimizer
 ) -> dict[str, Tensor]:
     out = {f"model/{k}": v for k, v in module.state_dict().items()}
     out |= {f"ema/{k}": v for k, v in ema.items()}
-    for i, state in optimiser.state_dict()["state"].items():
-        out |= {f"optimiser/{i}/{k}": torch.as_tensor(v) for k, v in state.items()}
+    for i, state in optimizer.state_dict()["state"].items():
+        out |= {f"{_OPTIMIZER}{i}/{k}": torch.as_tensor(v) for k, v in state.items()}
     return {k: v.detach().to("cpu", copy=True).contiguous() for k, v in out.items()}
 
 
@@ -115,17 +119,17 @@ def _unpack(
     tensors: dict[str, Tensor],
     module: nn.Module,
     ema: dict[str, Tensor],
-    optimiser: torch.optim.Optimizer,
+    optimizer: torch.optim.Optimizer,
 ) -> None:
     part = lambda p: {k[len(p) :]: v for k, v in tensors.items() if k.startswith(p)}  # noqa: E731
     module.load_state_dict(part("model/"))
     for k, v in part("ema/").items():
         ema[k].copy_(v)
     state: dict[int, dict[str, Tensor]] = {}
-    for k, v in part("optimiser/").items():
+    for k, v in part(_OPTIMIZER).items():
         i, name = k.split("/", 1)
         state.setdefault(int(i), {})[name] = v
-    optimiser.load_state_dict(optimiser.state_dict() | {"state": state})
+    optimizer.load_state_dict(optimizer.state_dict() | {"state": state})
 
 
 def _write_checkpoint(
@@ -153,7 +157,7 @@ def _keep_rows(file: Path, step: int) -> None:
 
 
 class _Loop:
-    """The state of one training: what is trained, its optimiser, its average and its logs."""
+    """The state of one training: what is trained, its optimizer, its average and its logs."""
 
     def __init__(self, module: nn.Module, settings: LoopSettings, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
@@ -163,7 +167,7 @@ class _Loop:
         self.file, self.log_file = folder / "checkpoint.safetensors", folder / "loss.csv"
         self.trained = [p for p in module.parameters() if p.requires_grad]
         self.device = self.trained[0].device.type
-        self.optimiser = torch.optim.AdamW(
+        self.optimizer = torch.optim.AdamW(
             self.trained,
             settings.learning_rate,
             settings.betas,
@@ -180,7 +184,7 @@ class _Loop:
         """Load the checkpoint; returns the number of steps done."""
         meta = read_header(self.file).metadata
         self._check(json.loads(meta["settings"]))
-        _unpack(load_tensors(self.file), self.module, self.ema, self.optimiser)
+        _unpack(load_tensors(self.file), self.module, self.ema, self.optimizer)
         self.sums = json.loads(meta.get("sums", "{}"))
         self.seconds = float(meta.get("seconds", 0))
         done = int(meta["step"])
@@ -201,16 +205,16 @@ class _Loop:
 
     def save(self, done: int) -> None:
         """Write the checkpoint."""
-        tensors = _pack(self.module, self.ema, self.optimiser)
+        tensors = _pack(self.module, self.ema, self.optimizer)
         _write_checkpoint(self.file, tensors, done, self.settings, self.sums, self.seconds)
 
     def step(self, step: int, loss: Callable[[int], dict[str, Tensor]]) -> None:
         """One update: gradients of all micro-batches, clipping, AdamW, average."""
         s, began = self.settings, time.monotonic()
         losses: list[tuple[str, Tensor]] = []
-        for group in self.optimiser.param_groups:
+        for group in self.optimizer.param_groups:
             group["lr"] = s.rate(step)
-        self.optimiser.zero_grad(set_to_none=True)
+        self.optimizer.zero_grad(set_to_none=True)
         for micro in self.share:
             with self._arithmetic():
                 parts = loss(step * s.accumulate + micro)
@@ -223,7 +227,7 @@ class _Loop:
                 f"loss is not finite at step {step}; the last good checkpoint is {self.file}"
                 f" (try a learning rate below {s.learning_rate:g})"
             )
-        self.optimiser.step()
+        self.optimizer.step()
         self._average(step + 1)
         self.seconds += time.monotonic() - began
 
@@ -298,7 +302,7 @@ def fit(
     Args:
         module: what to train, already on its device.
         loss: micro-batch number -> named scalar losses; ``"loss"`` is minimised, all are logged.
-        settings: schedule and optimiser.
+        settings: schedule and optimizer.
         folder: keeps ``checkpoint.safetensors`` and ``loss.csv``; training resumes from it.
         on_begin: called once, before the first step, with the EMA state. Training updates these
             tensors in place, so a network made of them is the average at every step, also after

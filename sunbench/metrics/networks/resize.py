@@ -27,11 +27,11 @@ def bicubic_matrix(size: int, new: int) -> NDArray[np.float64]:
     """R (new, size): each row the normalized weights of one output pixel."""
     scale = size / new
     stretch = max(scale, 1.0)
-    centre = (np.arange(new) + 0.5)[:, None] * scale
-    first = np.floor(np.maximum(centre - 2 * stretch + 0.5, 0))
-    last = np.minimum(np.floor(centre + 2 * stretch + 0.5), size)
+    center = (np.arange(new) + 0.5)[:, None] * scale
+    first = np.floor(np.maximum(center - 2 * stretch + 0.5, 0))
+    last = np.minimum(np.floor(center + 2 * stretch + 0.5), size)
     x = np.arange(size)[None, :]
-    weights = _keys((x - centre + 0.5) / stretch) * ((x >= first) & (x < last))
+    weights = _keys((x - center + 0.5) / stretch) * ((x >= first) & (x < last))
     result: NDArray[np.float64] = weights / weights.sum(1, keepdims=True)
     return result
 
