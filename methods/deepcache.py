@@ -280,14 +280,14 @@ class CachedMethod(WrappedMethod):
     """DeepCache under any method whose pipeline calls a plain U-Net (``deepcache:NAME``)."""
 
     prefix: ClassVar[str] = "deepcache"
-    nfe_varies: ClassVar[bool] = True  # type: ignore[assignment]
-    fixed_layers: ClassVar[bool] = False  # type: ignore[assignment]
-    plain_unet: ClassVar[bool] = False  # type: ignore[assignment]
+    nfe_varies: ClassVar[bool] = True
+    fixed_layers: ClassVar[bool] = False
+    plain_unet: ClassVar[bool] = False
 
     def _cache(self) -> DeepCache:
         return DeepCache(self.name, self.inner.solver)
 
-    def about(self) -> dict[str, int]:
+    def about(self) -> dict[str, Any]:
         """Interval and branch."""
         return {"interval": INTERVAL, "branch": BRANCH}
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from sunbench.errors import UserError
 from sunbench.sampling import Method, PipelineMethod, PipelineSampler, SampleSettings
@@ -75,7 +75,7 @@ class WrappedMethod:
         """The method's."""
         return self.inner.expected_nfe(pipeline, settings)
 
-    def about(self) -> dict[str, str]:
+    def about(self) -> dict[str, Any]:
         """The wrapper for the cell's key."""
         raise NotImplementedError
 
@@ -169,7 +169,7 @@ class Int8Method(WrappedMethod):
     """Weights of linear layers as int8 with a scale for each output channel, by torchao."""
 
     prefix: ClassVar[str] = "int8"
-    _weights: dict[nn.Module, nn.Parameter] = field(default_factory=dict, compare=False, repr=False)
+    _weights: dict[nn.Module, Tensor] = field(default_factory=dict, compare=False, repr=False)
 
     def about(self) -> dict[str, str]:
         """What does it, and its version."""

@@ -52,6 +52,8 @@ class SequentialLevels(nn.Module):
     ) -> None:
         super().__init__()
         self.layers, self.levels = layers.eval().requires_grad_(False), tuple(levels)
+        self.mean: Tensor
+        self.std: Tensor
         self.register_buffer("mean", torch.tensor(mean)[:, None, None])
         self.register_buffer("std", torch.tensor(std)[:, None, None])
 
@@ -152,7 +154,7 @@ def fitted_projection(pipeline: Any, pictures: TrainingImages, side: int) -> Pro
     g = torch.Generator().manual_seed(0)
     images = pictures.draw(FITTED_ON, g)[0]
     z = encode_images(pipeline, images, g).cpu()
-    small = F.adaptive_avg_pool2d(images, z.shape[2:])
+    small = F.adaptive_avg_pool2d(images, (z.shape[2], z.shape[3]))
     rows = z.movedim(1, 3).flatten(0, 2)
     rows = torch.cat([rows, torch.ones(len(rows), 1)], 1).double()
     colors = small.movedim(1, 3).flatten(0, 2).double()

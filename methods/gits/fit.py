@@ -99,10 +99,11 @@ class Trajectories:
 def fit(job: TrainingJob) -> dict[int, Tensor]:
     """Timesteps by their number, from the costs over all warm-up trajectories."""
     s, ways = job.settings, Trajectories(job)
-    total = sum(len(batch) * ways.costs(batch) for batch in warm_up(job, s.images))
-    if not bool(torch.isfinite(total[0, 1:]).all()):  # type: ignore[index]
+    costs = [len(batch) * ways.costs(batch) for batch in warm_up(job, s.images)]
+    total = torch.stack(costs).sum(0)
+    if not bool(torch.isfinite(total[0, 1:]).all()):
         raise UserError("the warm-up's trajectories are not finite, expected a base that samples")
-    paths = {n: best_path(total / s.images, n, s.coefficient) for n in s.steps}  # type: ignore[operator]
+    paths = {n: best_path(total / s.images, n, s.coefficient) for n in s.steps}
     return {n: ways.timesteps[path[:-1]].float() for n, path in paths.items()}
 
 

@@ -151,7 +151,8 @@ def _stage(
 
 def run(job: TrainingJob) -> Path:
     """Every schedule in turn; even timesteps stay where the learned ones are no better."""
-    document, done = job.begin({}), {}
+    document = job.begin({})
+    done: dict[int, Tensor] = {}
     learn = Pool(job, job.settings.images, "ld3")
     choose = Pool(job, job.settings.validation, "ld3-validation")
     errors: dict[str, list[float]] = {}

@@ -11,6 +11,7 @@ from sunbench.bench.evaluate import Outcome, evaluate
 from sunbench.bench.feature_extractors import FeatureExtractors
 from sunbench.errors import NotAvailable
 from sunbench.metrics import load_network
+from sunbench.metrics.networks.network import Network
 from sunbench.metrics.registry import MetricChoice, find
 from sunbench.paths import cell_folder
 from sunbench.sampling import Cell
@@ -52,7 +53,7 @@ class RecordedCell:
     skip: str | None
 
 
-@dataclass(frozen=True)
+@dataclass
 class RecordedNetwork:
     """A feature network by what a result row tells of it: embeddings are stored, so that is all."""
 
@@ -70,7 +71,9 @@ def recompute(run: Path, model: ModelRecord, rows: Sequence[ResultRow]) -> tuple
     """
     cells = [RecordedCell(c.role, c.key, Cell.from_content(c.content), c.skip) for c in model.cells]
     cells.sort(key=lambda c: c.role != "reference")
-    stored = {(c.role, c.key): ReadCell.of(run, c) for c in model.cells if c.skip is None}
+    stored: dict[tuple[str, str], ReadCell] = {
+        (c.role, c.key): ReadCell.of(run, c) for c in model.cells if c.skip is None
+    }
     outcome = Outcome()
     prompts = stored[cells[0].role, cells[0].key].prompts
     extractors = recorded_extractors(rows)
@@ -96,7 +99,7 @@ def recorded_extractors(rows: Sequence[ResultRow]) -> FeatureExtractors:
 
 def _add_network(extractors: FeatureExtractors, choice: MetricChoice, row: ResultRow) -> None:
     net = str(choice.net)
-    held = extractors.networks.get(net)
+    held: Network | None = extractors.networks.get(net)
     if _needs_network(choice):
         try:
             held = load_network(net, "cpu")

@@ -130,10 +130,10 @@ def _values(path: Path, document: RunDocument, results: Results) -> Iterator[str
     """Numbers of results.json that the stored features and times do not give."""
     black = 0
     for model in document.models:
-        of_model = replace(
-            results,
-            **{n: tuple(r for r in getattr(results, n) if r.model == model.name) for n in _PARTS},
-        )
+        parts: dict[str, Any] = {
+            n: tuple(r for r in getattr(results, n) if r.model == model.name) for n in _PARTS
+        }
+        of_model = replace(results, **parts)
         try:
             outcome, left_out = recompute(path, model, of_model.rows)
         except UserError as error:
