@@ -16,6 +16,7 @@ from sunbench.bench.cells import PlannedCell
 from sunbench.errors import UserError
 from sunbench.sampling import Cell
 from sunbench.store import CellStore, Role, ShardRow
+from sunbench.store.shared import settings_key
 
 #: Decoded images that a cell keeps in memory, at least two shards.
 DECODED_BYTES = 512 << 20
@@ -42,6 +43,11 @@ class CellHandle:
     def cell(self) -> Cell:
         """What it is."""
         return self.planned.cell
+
+    @cached_property
+    def settings_key(self) -> str:
+        """Key of what its shards share: the cell without prompts and seeds."""
+        return settings_key(self.store.content)
 
     @cached_property
     def decoded(self) -> DecodedShards:

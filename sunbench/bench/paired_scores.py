@@ -20,6 +20,7 @@ from sunbench.errors import NotAvailable, UserError
 from sunbench.metrics import CellFeatures, PerImageMetric, clip_extractor
 from sunbench.metrics.registry import find
 from sunbench.store import CellReader, CellRecord, ResultRow, Role, RunFolder, key, write_atomic
+from sunbench.store.shared import settings_key
 
 SCHEMA_VERSION = 1
 FILE = "per_image.safetensors"
@@ -171,7 +172,11 @@ def _read_run(side: Side, texts: Texts) -> None:
             )
         reference = side.reference(cell)
         own, theirs = readers[row.role, row.key], readers.get(("reference", reference.key))
-        scores = None if own is None else _scores(own, theirs, row, reference.key, texts)
+        scores = (
+            None
+            if own is None
+            else _scores(own, theirs, row, settings_key(reference.content), texts)
+        )
         if scores is not None:
             side.values[row.key, row.metric] = scores.astype(np.float32)
 
@@ -189,7 +194,7 @@ def _scores(
 ) -> NDArray[Any] | None:
     """The metric of every image; None where it has no such thing or it cannot be had here.
 
-    theirs: the reference's reader, if it is there; reference: its key.
+    theirs: the reference's reader, if it is there; reference: the key of its settings.
     """
     choice = find(row.metric)
     metric, name = choice.metric, choice.feature_name(row.feature_key, reference)

@@ -34,6 +34,7 @@ from sunbench.store import (
     SetPairRow,
     whole_feature,
 )
+from sunbench.store.shared import settings_key
 
 
 class StoredCell(Protocol):
@@ -107,6 +108,11 @@ class Reducer:
         row = result_row(place, choice, estimate, None, nfe, protocol, relative)
         return replace(row, feature_key=self.extractors.feature_key(choice)[:8])
 
+    @property
+    def _reference_key(self) -> str:
+        """By which paired scores are named: the reference's settings."""
+        return settings_key(self.reference.store.content)
+
     def _protocol(self, choice: MetricChoice) -> str:
         network = self.extractors.network(choice)
         return choice.metric.protocol + (f"; {network.protocol}" if network is not None else "")
@@ -115,7 +121,7 @@ class Reducer:
 
     def features(self, stored: StoredCell, choice: MetricChoice) -> CellFeatures:
         """What a metric reads of one cell."""
-        metric, name = choice.metric, self.extractors.feature(choice, self.reference.store.key)
+        metric, name = choice.metric, self.extractors.feature(choice, self._reference_key)
         groups = clusters(stored.cell)
         other = metric.compares in ("sets", "pairs") and metric.reads == "embeddings"
         return CellFeatures(

@@ -7,7 +7,7 @@ import logging
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from sunbench.bench.cells import PlannedCell
 from sunbench.bench.claim import claim, read_marker
@@ -17,6 +17,7 @@ from sunbench.bench.evaluate import Outcome, add_requirements, evaluate
 from sunbench.bench.feature_extractors import FeatureExtractors
 from sunbench.bench.finished import Receipt
 from sunbench.bench.handles import CellHandle
+from sunbench.bench.order import WorkOrder
 from sunbench.bench.planner import ModelPlan, bytes_needed, load_model, metrics_of, plan
 from sunbench.bench.power import add_power
 from sunbench.bench.progress import NoProgress, Progress
@@ -24,10 +25,12 @@ from sunbench.bench.request import Request
 from sunbench.bench.runner import Runner
 from sunbench.bench.sources import SourceImages, open_sources
 from sunbench.bench.timed import time_model
+from sunbench.bench.workers import Workers, automatic, make_all, shards_there
 from sunbench.errors import CannotSample, UserError
 from sunbench.paths import reference_sets
 from sunbench.sampling import text_pipeline
 from sunbench.sampling.masks import mask
+from sunbench.sampling.texts import clear_texts
 from sunbench.store import Results, RunDocument, RunFolder, ensure_space, sha256_file
 from sunbench.store.files import remove_parts
 
@@ -40,11 +43,16 @@ log = logging.getLogger(__name__)
 
 
 def execute(
-    request: Request, out: Path, progress: Progress | None = None, only: str | None = None
+    request: Request,
+    out: Path,
+    progress: Progress | None = None,
+    only: str | None = None,
+    workers: Workers | Literal["auto"] | None = None,
 ) -> Outcome:
     """Run a request into a folder; whatever is there already and whole is not made again.
 
-    only: a role (``reference``) to which the plan is cut. Tables are the caller's to write.
+    only: a role (``reference``) to which the plan is cut. workers: who makes the shards; None is
+    this process alone, "auto" takes what the machine has. Tables are the caller's to write.
     """
     claim(out)
     ensure_space(out, 0)
@@ -55,18 +63,23 @@ def execute(
         receipt = Receipt.of(request, only)
         if (outcome := receipt.outcome(run)) is not None:
             return outcome
-        outcome = _Run(request, run, progress or NoProgress()).all(only)
+        outcome = RunAtWork(request, run, progress or NoProgress(), workers).all(only)
         receipt.write(run)
     return outcome
 
 
 @dataclass(frozen=True)
-class _Run:
-    """A request at work."""
+class RunAtWork:
+    """A request at work.
+
+    workers: who makes its shards before this process evaluates them; "auto" chooses, None is this
+    process alone.
+    """
 
     request: Request
     run: RunFolder
     progress: Progress
+    workers: Workers | Literal["auto"] | None = None
 
     def all(self, only: str | None) -> Outcome:
         """Every model in turn, then the documents."""
@@ -80,6 +93,33 @@ class _Run:
         _ensure_room(self.run.path, here, cached)
         add_power(whole, self.request, self.run.path)
         self.progress.planned(whole, here + cached)
+        if self._by_workers(plans, only, clock, outcome):
+            return replace(self, progress=NoProgress(), workers=None)._rest(
+                plans, clock, outcome, began
+            )
+        return self._rest(plans, clock, outcome, began)
+
+    def _by_workers(
+        self, plans: list[ModelPlan], only: str | None, clock: Clock, outcome: Outcome
+    ) -> bool:
+        """Let workers make the shards; False where this process is to make them."""
+        chosen = automatic(plans, self.request.device) if self.workers == "auto" else self.workers
+        if chosen is None:
+            return False
+        WorkOrder.of(self.request, only, plans).write(self.run.path)
+        for model in plans:
+            model.loaded = None
+        before = shards_there(self.run.path, plans)
+        with clock.phase("workers"):
+            make_all(chosen, self.run, plans, self.progress)
+        clear_texts(self.run.path / "texts")
+        outcome.new_shards += shards_there(self.run.path, plans) - before
+        return True
+
+    def _rest(
+        self, plans: list[ModelPlan], clock: Clock, outcome: Outcome, began: float
+    ) -> Outcome:
+        """Make what is missing still, evaluate and write."""
         for model in plans:
             with clock.phase("loading models"):
                 model.loaded = model.loaded or load_model(model.card, self.request)
@@ -89,13 +129,7 @@ class _Run:
         return outcome
 
     def _model(self, model: ModelPlan, clock: Clock, outcome: Outcome) -> None:
-        assert model.loaded is not None
-        with clock.phase("loading feature networks"):
-            extractors = FeatureExtractors.load(
-                metrics_of(model.card, self.request), self.request.device
-            )
-        sources, painted = self._sources(model, clock, outcome)
-        runner = self._runner(model.loaded, clock, extractors, sources, painted)
+        runner = self.runner_for(model, clock, outcome)
         handles: dict[tuple[str, str], CellHandle] = {}
         for i, planned in enumerate(model.cells):
             if planned.skip is None:
@@ -108,7 +142,17 @@ class _Run:
             outcome.times += time_model(model, self.request, runner)
         with clock.phase("statistics and intervals"):
             texts = [p.text for p in model.prompts.rows]
-            evaluate(model.cells, handles, texts, extractors, outcome)
+            evaluate(model.cells, handles, texts, runner.extractors, outcome)
+
+    def runner_for(self, model: ModelPlan, clock: Clock, outcome: Outcome) -> Runner:
+        """The runner of a loaded model, with its feature networks and source images."""
+        assert model.loaded is not None
+        with clock.phase("loading feature networks"):
+            extractors = FeatureExtractors.load(
+                metrics_of(model.card, self.request), self.request.device
+            )
+        sources, painted = self._sources(model, clock, outcome)
+        return self._runner(model.loaded, clock, extractors, sources, painted)
 
     def _cell(
         self,

@@ -6,8 +6,10 @@ Runs, reference sets, studies, checks of the zoo and previews of a training all 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import cached_property, partial
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -20,12 +22,14 @@ from sunbench.bench.cells import PlannedCell
 from sunbench.bench.clock import Clock
 from sunbench.bench.feature_extractors import FeatureExtractors
 from sunbench.bench.handles import LATENTS, CellHandle
+from sunbench.bench.turns import Turns
 from sunbench.bench.writer import PENDING_SHARDS, Encoded, ShardWriter
 from sunbench.errors import CannotSample, UserError
 from sunbench.metrics.unmasked_psnr import unmasked_psnr
-from sunbench.paths import cell_folder
+from sunbench.paths import cache_root, cell_folder
 from sunbench.sampling import Generated, Sampler, TaskInputs, TextCache, generate
 from sunbench.store import CellStore, ShardRow, mispaired
+from sunbench.store.shared import SharedShards
 
 if TYPE_CHECKING:
     from sunbench.models import LoadedModel
@@ -45,6 +49,7 @@ class Runner:
     extractors: the networks whose features are stored with each shard.
     sources: image indices -> source images (B, 3, H, W) uint8, for tasks that start from some;
     mask: (H, W), 1 where inpainting paints. advance: told of U-Net evaluations done.
+    shared: the shards of all runs; by default those of the cache.
     """
 
     def __init__(
@@ -59,6 +64,7 @@ class Runner:
         advance: Callable[[int], None] = _ignore,
         sources: Callable[[range], Tensor] | None = None,
         mask: Tensor | None = None,
+        shared: SharedShards | None = None,
     ) -> None:
         self.loaded, self.folder, self.keep_images = loaded, folder, keep_images
         self.extractors = FeatureExtractors(()) if extractors is None else extractors
@@ -66,6 +72,8 @@ class Runner:
         self.sources, self.mask = sources, mask
         self.batch = BatchSize(batch, str(loaded.pipeline.unet.device))
         self.new_shards = 0
+        self.shared = SharedShards(cache_root()) if shared is None else shared
+        self._handles: dict[tuple[str, str], CellHandle] = {}
 
     @cached_property
     def texts(self) -> TextCache:
@@ -84,19 +92,50 @@ class Runner:
         Raises CannotSample for a method that fails on this model, before anything is stored, and
         UserError for a reference of other prompts or noise.
         """
-        content = planned.cell.content()
-        folder = cell_folder(self.folder, planned.role, planned.key)
-        handle = CellHandle(planned, CellStore(folder, content))
-        store, shards = handle.store, range(planned.cell.shards)
-        missing = [k for k in shards if not store.has_shard(k)]
-        whole = [k for k in shards if k not in missing]
-        self.advance(sum(len(planned.cell.shard(k)) for k in whole) * planned.evaluations)
-        if missing:
-            self._sample(handle, reference, missing)
-        for k in shards:  # what another process sampled meanwhile may lack a metric of this run
-            self._complete(handle, reference, k)
-        self.new_shards += len(missing)
+        handle = self.handle(planned)
+        turns = Turns(self.shared, handle, self.keep_images, wait=True)
+        whole = [k for k in range(planned.cell.shards) if turns.available(k)]
+        self._advance(handle, whole)
+        self._make(handle, reference, turns)
+        others = set(range(planned.cell.shards)) - set(whole) - set(turns.taken)
+        self._advance(handle, sorted(others))
         return handle
+
+    def help(self, planned: PlannedCell, reference: CellHandle | None = None) -> int:
+        """Make what nobody else is making of a cell; how many of its shards are not there yet.
+
+        Where there is a reference, a shard's turn comes after the reference's. Errors as `make`.
+        """
+        turns = Turns(self.shared, self.handle(planned), self.keep_images, wait=False)
+        if reference is not None:
+            turns.ready = reference.store.has_shard
+        self._make(turns.handle, reference, turns)
+        return len(turns.left)
+
+    def handle(self, planned: PlannedCell) -> CellHandle:
+        """A cell with where it is kept."""
+        if planned.place not in self._handles:
+            folder = cell_folder(self.folder, planned.role, planned.key)
+            store = CellStore(folder, planned.cell.content())
+            self._handles[planned.place] = CellHandle(planned, store)
+        return self._handles[planned.place]
+
+    def _make(self, handle: CellHandle, reference: CellHandle | None, turns: Turns) -> None:
+        missing = [k for k in range(handle.cell.shards) if not turns.available(k)]
+        if missing:
+            self._sample(handle, reference, missing, turns)
+        lacking = partial(self._lacking, handle, reference)
+        left = list(turns.left)
+        whole = [k for k in range(handle.cell.shards) if k not in left and lacking(k)]
+        with turns:
+            for k in turns.of(whole, lambda k: not lacking(k)):
+                self._complete(handle, reference, k)
+                turns.release(k)
+        turns.left += left
+
+    def _advance(self, handle: CellHandle, shards: Sequence[int]) -> None:
+        images = sum(len(handle.cell.shard(k)) for k in shards)
+        self.advance(images * handle.planned.evaluations)
 
     def close(self) -> None:
         """Remove the embeddings of prompts."""
@@ -105,22 +144,35 @@ class Runner:
 
     # ------------------------------------------------------------------------- new shards
 
-    def _sample(self, handle: CellHandle, reference: CellHandle | None, shards: list[int]) -> None:
-        planned, pipeline = handle.planned, self.loaded.pipeline
+    def _sample(
+        self, handle: CellHandle, reference: CellHandle | None, shards: list[int], turns: Turns
+    ) -> None:
+        mine = turns.of(shards, turns.available)
+        with turns:
+            if (first := next(mine, None)) is None:
+                return
+            with self._prepared(handle.planned) as sampler, turns.writer() as writer:
+                for k in chain([first], mine):
+                    if reference is not None:
+                        reference.decoded.prefetch(k)
+                    writer.submit(k, *self._shard(handle, reference, sampler, writer, k))
+                    turns.taken.append(k)
+                    self.new_shards += 1
+                    with self.clock.phase("waiting for the disk"):
+                        writer.wait(PENDING_SHARDS - 1)
+                with self.clock.phase("waiting for the disk"):
+                    writer.wait()
+
+    @contextmanager
+    def _prepared(self, planned: PlannedCell) -> Iterator[Sampler]:
+        """The sampler of a cell; the pipeline is as before when the block ends."""
+        pipeline = self.loaded.pipeline
         try:
             sampler = planned.method.prepare(pipeline, planned.settings)
         except UserError as error:
             raise CannotSample(str(error)) from error
         try:
-            with ShardWriter(handle.store) as writer:
-                for k in shards:
-                    if reference is not None:
-                        reference.decoded.prefetch(k)
-                    writer.submit(k, *self._shard(handle, reference, sampler, writer, k))
-                    with self.clock.phase("waiting for the disk"):
-                        writer.wait(PENDING_SHARDS - 1)
-                with self.clock.phase("waiting for the disk"):
-                    writer.wait()
+            yield sampler
         finally:
             planned.method.release(pipeline)
 
@@ -200,20 +252,21 @@ class Runner:
 
     # ------------------------------------------------------------------------- features
 
-    def _complete(self, handle: CellHandle, reference: CellHandle | None, k: int) -> None:
-        """Add the features that a stored shard lacks; without any, nothing is opened."""
-        held = handle.store.feature_names(k)
+    def _lacking(self, handle: CellHandle, reference: CellHandle | None, k: int) -> list[str]:
+        """Features that a stored shard lacks."""
         wanted = set(self.extractors.embedded())
         if reference is not None:
-            wanted |= set(self.extractors.paired_names(reference.store.key).values())
-        if not wanted - set(held):
-            return
+            wanted |= set(self.extractors.paired_names(reference.settings_key).values())
+        return sorted(wanted - set(handle.store.feature_names(k))) if wanted else []
+
+    def _complete(self, handle: CellHandle, reference: CellHandle | None, k: int) -> None:
+        """Add the features that a stored shard lacks."""
         rows, images = handle.decoded(k)
         features = self._embedded(images)
         if reference is not None:
             pairable = {"images": images, "latents": handle.latents(k)}
             features |= self._paired(handle, rows, pairable, reference, k)
-        for name in sorted(wanted - set(held)):
+        for name in self._lacking(handle, reference, k):
             handle.store.add_features(k, name, features[name])
 
     def _embedded(self, images: Tensor) -> Features:
@@ -237,7 +290,9 @@ class Runner:
             raise UserError(f"{handle.cell.label}, {problem}")
         pairs = {name: (x, other[name].to(x.device)) for name, x in pairable.items()}
         with self.clock.phase("paired metrics"):
-            return self.batch.attempt(partial(self.extractors.paired, pairs, reference.store.key))
+            return self.batch.attempt(
+                partial(self.extractors.paired, pairs, reference.settings_key)
+            )
 
 
 def _rows(planned: PlannedCell, indices: range, g: Generated) -> list[ShardRow]:

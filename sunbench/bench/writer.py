@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from types import TracebackType
@@ -25,10 +25,21 @@ def _png(image: Tensor) -> bytes:
 
 
 class ShardWriter:
-    """A context in which shards are encoded and written beside the sampling of the next."""
+    """A context in which shards are encoded and written beside the sampling of the next.
 
-    def __init__(self, store: CellStore) -> None:
-        self.store = store
+    names: keys of shards by their own content. may_write: asked before a shard is written.
+    written: told after it.
+    """
+
+    def __init__(
+        self,
+        store: CellStore,
+        names: Mapping[int, str] | None = None,
+        may_write: Callable[[int], bool] = lambda k: True,
+        written: Callable[[int], None] = lambda k: None,
+    ) -> None:
+        self.store, self.names = store, {} if names is None else names
+        self.may_write, self.written = may_write, written
         self._encoders = ThreadPoolExecutor(min(4, os.cpu_count() or 1), "png-encoder")
         self._writer = ThreadPoolExecutor(1, "shard-writer")
         self._pending: deque[Future[None]] = deque()
@@ -60,8 +71,9 @@ class ShardWriter:
     ) -> None:
         if encoded:
             rows = [replace(r, png=e.result()) for r, e in zip(rows, encoded, strict=True)]
-        if not self.store.has_shard(k):  # another process may have been faster
-            self.store.write_shard(k, rows, features)
+        if not self.store.has_shard(k) and self.may_write(k):  # others may have been faster
+            self.store.write_shard(k, rows, features, self.names.get(k))
+        self.written(k)
 
     def wait(self, pending: int = 0) -> None:
         """Until no more shards than so many wait; raises what went wrong with them."""

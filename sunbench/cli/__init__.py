@@ -25,6 +25,7 @@ from sunbench.cli.run import run
 from sunbench.cli.score import score
 from sunbench.cli.studies import negatives, selftest
 from sunbench.cli.train import train
+from sunbench.cli.work import work
 from sunbench.cli.zoo import zoo_app
 from sunbench.errors import UserError
 
@@ -38,6 +39,7 @@ app = typer.Typer(
 MEASURE, READ, MAKE, LOOK = "Measure", "Read results", "Train and build", "Look up"
 for _command, _panel in (
     (run, MEASURE),
+    (work, MEASURE),
     (score, MEASURE),
     (negatives, MEASURE),
     (selftest, MEASURE),

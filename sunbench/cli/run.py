@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -11,9 +11,11 @@ from sunbench.cli import options as o
 from sunbench.cli.config import config_text, load_config
 from sunbench.cli.console import out, say
 from sunbench.cli.report import print_report
+from sunbench.cli.work import parse_workers
 
 if TYPE_CHECKING:
     from sunbench.bench import Request
+    from sunbench.bench.workers import Workers
 
 
 def run(
@@ -86,6 +88,15 @@ def run(
     device: o.Device = None,
     dtype: o.Dtype = "float32",
     batch_size: o.BatchSize = "64",
+    workers: Annotated[
+        str,
+        o.option(
+            "Who makes the images: auto, a number (1: this process; 0: only `sunbench work`"
+            " elsewhere), ray, or ray://HOST:PORT.",
+            panel=o.MACHINE,
+            metavar="WHO",
+        ),
+    ] = "auto",
     folder: Annotated[Path, o.option("Folder of the run.", "--out", panel=o.OUTPUT)] = Path(
         "runs/latest"
     ),
@@ -146,7 +157,7 @@ def run(
         _print_plan(request, folder)
         say("\n# the same as a file for --config\n" + config_text(context).rstrip())
     else:
-        _execute(request, folder)
+        _execute(request, folder, parse_workers(workers, request.device))
 
 
 def _print_plan(request: Request, folder: Path) -> None:
@@ -159,14 +170,14 @@ def _print_plan(request: Request, folder: Path) -> None:
     ConsoleProgress(out).print_plan(plans, sum(bytes_needed(plans, request.keep_images, folder)))
 
 
-def _execute(request: Request, folder: Path) -> None:
+def _execute(request: Request, folder: Path, workers: Workers | Literal["auto"] | None) -> None:
     from sunbench.bench.run import execute
     from sunbench.progress import ConsoleProgress
     from sunbench.report.tables import write_tables
     from sunbench.store import RunFolder
 
     with ConsoleProgress(out) as progress:
-        outcome = execute(request, folder, progress)
+        outcome = execute(request, folder, progress, workers=workers)
     write_tables(RunFolder(folder))
     print_report(folder)
     if outcome.black:

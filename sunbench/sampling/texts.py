@@ -105,11 +105,16 @@ class TextCache:
 
     def clear(self) -> None:
         """Remove the files of all caches in the folder, and folders that are empty then."""
-        for file in self.root.glob(f"*/*{SUFFIX}"):
-            file.unlink(missing_ok=True)
-        for folder in (*self.root.glob("*/"), self.root):
-            with suppress(OSError):  # something else is in it
-                folder.rmdir()
+        clear_texts(self.root)
+
+
+def clear_texts(root: Path) -> None:
+    """Remove the embeddings under a folder, and folders that are empty then."""
+    for file in root.glob(f"*/*{SUFFIX}"):
+        file.unlink(missing_ok=True)
+    for folder in (*root.glob("*/"), root):
+        with suppress(OSError):  # something else is in it, or it is gone
+            folder.rmdir()
 
 
 def _read(file: Path) -> Tensor | None:

@@ -25,6 +25,7 @@ from sunbench.store import rows as parquet
 from sunbench.store.files import (
     beside,
     key,
+    link_or_copy,
     make_folder,
     parse_json,
     read_versioned,
@@ -115,9 +116,15 @@ class CellStore:
     # -------------------------------------------------------------------------- writing
 
     def write_shard(
-        self, index: int, rows: Sequence[ShardRow], features: Mapping[str, NDArray[Any]]
+        self,
+        index: int,
+        rows: Sequence[ShardRow],
+        features: Mapping[str, NDArray[Any]],
+        shard: str | None = None,
     ) -> None:
         """Write shard ``index``: rows at one distance and, per feature name, an array (rows, ...).
+
+        shard: the key of its own content, by which other cells know it.
 
         Errors: ValueError for rows or features that do not fit; UserError on a full disk, which
         leaves the shard missing and the store whole.
@@ -131,9 +138,39 @@ class CellStore:
                 f"{stem(index)}.parquet", lambda f: parquet.write_rows(f, table), table.nbytes
             )
             held = {n: self._put_feature(index, n, d) for n, d in data.items()}
-            self._commit(
-                index, {"rows": len(rows), "first": first, "images": images, "features": held}
-            )
+            body = {"rows": len(rows), "first": first, "images": images, "features": held}
+            self._commit(index, body if shard is None else body | {"shard": shard})
+
+    def adopt(self, index: int, other: CellStore, there: int, numbers: range) -> None:
+        """Take a whole shard of another cell over as shard ``index``, by links where they can be.
+
+        numbers: of its images in this cell; where they were others, the rows are written anew.
+        """
+        manifest = other.manifest(there)
+        if len(numbers) != manifest["rows"]:
+            raise ValueError(f"given {manifest['rows']} images, expected {len(numbers)}")
+        with self._lock:
+            self._drop(index)
+            images = self._adopt_rows(index, other.folder / manifest["images"]["file"], numbers)
+            features = {
+                name: self._link(feature_file(index, name), other.folder / entry["file"])
+                for name, entry in manifest["features"].items()
+            }
+            body = {"first": numbers.start, "images": images, "features": features}
+            self._commit(index, manifest | body)
+
+    def _adopt_rows(self, index: int, source: Path, numbers: range) -> dict[str, Any]:
+        name = f"{stem(index)}.parquet"
+        with source.open("rb") as data:
+            table = parquet.renumbered(data, numbers)
+        if table is None:
+            return self._link(name, source)
+        return self._put(name, lambda f: parquet.write_rows(f, table), table.nbytes)
+
+    def _link(self, name: str, source: Path) -> dict[str, Any]:
+        file = self.folder / name
+        link_or_copy(source, file)
+        return {"file": name, "sha256": sha256_file(file), "bytes": file.stat().st_size}
 
     def add_features(self, index: int, name: str, array: NDArray[Any]) -> None:
         """Store an array (rows, ...) beside a shard's images, replacing one of the same name."""

@@ -144,6 +144,23 @@ def write_atomic(path: Path, data: bytes) -> None:
         file.write(data)
 
 
+def link_or_copy(source: Path, path: Path) -> None:
+    """Make a file appear, whole, in a second place: a hard link, or a copy on another disk."""
+    part = _part(path)
+    part.unlink(missing_ok=True)
+    try:
+        try:
+            os.link(source, part)
+        except OSError:
+            shutil.copyfile(source, part)
+        os.replace(part, path)
+        _sync_folder(path.parent)
+    except OSError as error:
+        raise _explain(error, path, None) from error
+    finally:
+        part.unlink(missing_ok=True)  # two links of one file: the rename did nothing
+
+
 # ------------------------------------------------------------------------------ room
 
 

@@ -56,7 +56,7 @@ class Holder:
 
 def holder(lock: Path) -> Holder | None:
     """The living process that holds a lock, or None when it is free or stale."""
-    by = _parse(_read(lock))
+    by = parse_holder(read_lock(lock))
     return by if by is not None and by.alive() else None
 
 
@@ -65,7 +65,8 @@ def seconds_since_boot(process: psutil.Process) -> float:
     return process.create_time() - psutil.boot_time()
 
 
-def _read(lock: Path) -> bytes:
+def read_lock(lock: Path) -> bytes:
+    """The content of a lock, empty where there is none; UserError where it cannot be read."""
     try:
         if lock.exists() and not lock.is_file():
             raise UserError(f"given {lock}, which is no file, expected a lock; remove it")
@@ -76,7 +77,8 @@ def _read(lock: Path) -> bytes:
         raise UserError(f"cannot read {lock}: {error.strerror or error}") from error
 
 
-def _parse(data: bytes) -> Holder | None:
+def parse_holder(data: bytes) -> Holder | None:
+    """Who wrote a lock; None for nonsense."""
     try:
         record = json.loads(data)
         return Holder(int(record["pid"]), str(record["host"]), float(record["started"]))
@@ -92,7 +94,7 @@ def busy(lock: Path, by: Holder) -> UserError:
     )
 
 
-def _take(lock: Path, mine: bytes) -> bool:
+def create(lock: Path, mine: bytes) -> bool:
     """Create the lock with its content in one step; False when it is there already."""
     beside = lock.with_name(f".{lock.name}.{uuid.uuid4().hex}.part")
     write_atomic(beside, mine)
@@ -105,7 +107,7 @@ def _take(lock: Path, mine: bytes) -> bool:
     return True
 
 
-def _clear_stale(lock: Path, stale: bytes) -> None:
+def clear_stale(lock: Path, stale: bytes) -> None:
     """Take a dead process's lock away; if another taker was faster, give theirs back."""
     aside = lock.with_name(f".{lock.name}.{uuid.uuid4().hex}.stale")
     with suppress(FileNotFoundError):
@@ -121,15 +123,15 @@ def locked(lock: Path) -> Iterator[None]:
     """Hold a lock file; UserError when a living process has it, a dead one's is taken over."""
     make_folder(lock.parent)
     mine = json.dumps(asdict(Holder.me())).encode()
-    while not _take(lock, mine):
-        held = _read(lock)
-        by = _parse(held)
+    while not create(lock, mine):
+        held = read_lock(lock)
+        by = parse_holder(held)
         if by is not None and by.alive():
             raise busy(lock, by)
         log.info("%s: taking over from a process that is gone", lock)
-        _clear_stale(lock, held)
+        clear_stale(lock, held)
     try:
         yield
     finally:
-        if _read(lock) == mine:
+        if read_lock(lock) == mine:
             lock.unlink()

@@ -77,6 +77,22 @@ def write_rows(file: BinaryIO, table: pa.Table) -> None:
     pq.write_table(table, file, row_group_size=ROW_GROUP, compression="none")
 
 
+def renumbered(file: BinaryIO, numbers: range) -> pa.Table | None:
+    """The table of a shard file under other image numbers; None where it has these already."""
+    held = pq.read_table(file, columns=["index"]).column("index").to_pylist()
+    if held == list(numbers):
+        return None
+    file.seek(0)
+    table = pq.read_table(file)
+    pictures = [
+        None if p is None else {"bytes": p["bytes"], "path": f"{i:08d}.png"}
+        for i, p in zip(numbers, table.column("image").to_pylist(), strict=True)
+    ]
+    columns = {n: table.column(n) for n in _ORDER}
+    columns |= {"index": pa.array(list(numbers)), "image": pa.array(pictures, _PICTURE)}
+    return pa.table(columns, schema=schema())
+
+
 def read_rows(
     data: BinaryIO, name: str, images: bool, only: Collection[int] | None = None
 ) -> Iterator[ShardRow]:

@@ -92,6 +92,7 @@ def test_running_out_of_memory_halves_the_batch(
         return generate(*args)
 
     monkeypatch.setattr("sunbench.bench.runner.generate", small)
+    monkeypatch.setenv("SUNBENCH_CACHE", str(tmp_path / "empty"))  # not to find the shards
     with caplog.at_level(logging.WARNING):
         handle = Runner(loaded, tmp_path / "small", batch=4).make(planned(loaded))
     assert sizes == [3, 2, 1, 1, 1, 1, 1, 1]

@@ -30,6 +30,7 @@ from sunbench.store import (
     ShardRow,
     key,
 )
+from sunbench.store.shared import settings_key
 
 WEIGHTS = "0123abcd"
 TOLERANCES = {
@@ -160,7 +161,7 @@ def write_run(
         pixels = rng.uniform(0.4, 0.6, (images, 2)) * [1, 40]
         pixels += [own.get("ssim", 0.0), own.get("psnr", 0.0)]
         perceptual = rng.uniform(0.2, 0.6, images) + own.get("perceptual", 0.0)
-        home = f"paired-{key(first)[:12]}"
+        home = f"paired-{settings_key(first)[:12]}"
         features = {
             embed: mine,
             f"{home}-ssim": pixels[:, 0],

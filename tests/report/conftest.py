@@ -23,6 +23,7 @@ from sunbench.store import (
     ShardRow,
     key,
 )
+from sunbench.store.shared import settings_key
 from sunbench.store.timings import Spread, TimingRow
 
 HOSTILE = (
@@ -114,7 +115,7 @@ def _model(path: Path, cache: Path, name: str, prompts: int, seeds: Sequence[int
             made = content(name, method, steps, prompts, seeds)
             n = prompts * len(seeds)
             scores = DISTANCE[method] * 4 / steps * (1 + np.arange(n) / n)
-            features = {f"paired-{key(reference)[:12]}-perceptual-zoo-clip-abc": scores}
+            features = {f"paired-{settings_key(reference)[:12]}-perceptual-zoo-clip-abc": scores}
             write_cell(path / "cells" / key(made), made, features, shift, keep)
             entries.append(("candidate", made))
     return model_record(name, entries, license="<s>free</s>")

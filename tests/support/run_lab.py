@@ -96,4 +96,5 @@ def done(finished: Path, lab: Lab) -> Lab:
     root = lab.cache.parent
     for part in ("cache", "out"):
         shutil.copytree(finished / part, root / part)
+    shutil.rmtree(root / "cache/shards")  # it names the shards of the original
     return lab

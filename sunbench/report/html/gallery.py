@@ -15,6 +15,7 @@ from PIL import Image
 
 from sunbench.metrics.registry import find
 from sunbench.store import CellReader, ModelRecord, ShardRow, mispaired, readers
+from sunbench.store.shared import settings_key
 
 PROMPTS = 48  # prompts of a model in the sample
 BLOCKS = 6  # runs of 64 images that they are drawn from, so that a big set is read in few places
@@ -136,7 +137,7 @@ def _score_prefix(reference: CellReader, metric: str | None) -> str | None:
     choice = None if metric is None else find(metric)
     if choice is None or choice.metric.reads != "images":
         return None
-    return choice.feature_name("", reference.record.key)
+    return choice.feature_name("", settings_key(reference.record.content))
 
 
 # ------------------------------------------------------------------------------ gathering

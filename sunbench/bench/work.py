@@ -1,0 +1,89 @@
+"""What a worker does: claim shards of a run at work, make and publish them, until none is left.
+
+The run's process writes what is to be made into the run's folder (`sunbench.bench.order`); workers
+of the same machine, of a SLURM job or of a Ray cluster read it there.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from pathlib import Path
+
+from sunbench.bench.cells import PlannedCell
+from sunbench.bench.clock import Clock
+from sunbench.bench.evaluate import Outcome
+from sunbench.bench.order import WorkOrder, file_of, skip_file
+from sunbench.bench.planner import ModelPlan, load_model, plan
+from sunbench.bench.progress import NoProgress, Progress
+from sunbench.bench.request import Request
+from sunbench.bench.run import RunAtWork
+from sunbench.bench.runner import Runner
+from sunbench.bench.turns import POLL
+from sunbench.errors import CannotSample
+from sunbench.store import RunFolder, write_atomic
+from sunbench.store.decode import decode
+
+
+def work(run: Path, *, device: str | None = None, made: Path | None = None) -> int:
+    """Make shards of the run at work in a folder until none is left; how many were made.
+
+    device: another than the run's. made: a file that gets a line for each shard.
+    Raises UserError for a folder without such a run, or a worker that would make other images.
+    """
+    order = WorkOrder.read(run)
+    request = decode(Request, order.request, f"{file_of(run)}, request")
+    request = request if device is None else replace(request, device=device)
+    plans = plan(request)
+    for model in plans:
+        model.cells = [c for c in model.cells if order.only in (None, c.role)]
+    order.check(plans)
+    worker = Worker(request, RunFolder(run), _Tally(made))
+    for model in plans:
+        worker.make(model)
+    return worker.new_shards
+
+
+class _Tally(NoProgress):
+    """Leaves a sign of life where the run's process looks for it."""
+
+    def __init__(self, file: Path | None) -> None:
+        self.file = file
+
+    def advance(self, nfe: int) -> None:
+        """A line for the evaluations done."""
+        if self.file is not None and nfe:
+            with self.file.open("a") as out:
+                out.write(f"{nfe}\n")
+
+
+class Worker:
+    """Makes what it can of a run's cells, shard by shard, beside other workers."""
+
+    def __init__(self, request: Request, run: RunFolder, progress: Progress) -> None:
+        self.at_work = RunAtWork(request, run, progress)
+        self.request, self.run, self.new_shards = request, run, 0
+
+    def make(self, model: ModelPlan) -> None:
+        """Work on one model's cells until every shard is there or cannot be made."""
+        model.loaded = model.loaded or load_model(model.card, self.request)
+        runner = self.at_work.runner_for(model, Clock(), Outcome())
+        cells = [c for c in model.cells if c.skip is None]
+        while cells:
+            before = runner.new_shards
+            cells = [c for c in cells if self._left(runner, model.cells[0], c)]
+            if cells and runner.new_shards == before:
+                time.sleep(POLL)
+        self.new_shards += runner.new_shards
+        model.loaded = None
+
+    def _left(self, runner: Runner, first: PlannedCell, planned: PlannedCell) -> bool:
+        """Whether a cell lacks shards after this worker did what it could."""
+        paired = planned.role in ("candidate", "floor") and first.place != planned.place
+        try:
+            return runner.help(planned, runner.handle(first) if paired else None) > 0
+        except CannotSample as error:
+            if planned.role != "candidate":
+                raise
+            write_atomic(skip_file(self.run.path, planned.key), str(error).encode())
+            return False  # the run's own process finds it, too, and says why in its rows

@@ -1,0 +1,49 @@
+"""``sunbench work``: one more worker for a run that is at work."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from sunbench.cli import options as o
+from sunbench.cli.console import say
+from sunbench.errors import UserError
+
+if TYPE_CHECKING:
+    from sunbench.bench.workers import Workers
+
+WORKERS = "auto, a number (0: only `sunbench work` elsewhere), ray, or ray://HOST:PORT"
+
+
+def work(
+    folder: Annotated[Path, typer.Argument(help="Folder of the run, on a shared file system.")],
+    device: o.Device = None,
+    signs: Annotated[Path | None, typer.Option("--signs", hidden=True)] = None,
+) -> None:
+    """Make shards of a run that is at work, beside its other workers, until none is left.
+
+    Start it as often as there are devices, for example as a SLURM job array, after `sunbench run
+    --workers 0` with the same --out.
+    """
+    from sunbench.bench.work import work as work_on
+
+    made = work_on(folder, device=device, made=signs)
+    say(f"{made} shards made")
+
+
+def parse_workers(text: str, device: str) -> Workers | Literal["auto"] | None:
+    """The workers that ``--workers`` asks for; None is the run's own process."""
+    from sunbench.bench.workers import LocalWorkers
+
+    if text == "auto":
+        return "auto"
+    if text == "ray" or text.startswith("ray://"):
+        from sunbench.bench.ray_workers import RayWorkers
+        from sunbench.paths import cache_root
+
+        return RayWorkers(device, cache_root(), None if text == "ray" else text)
+    if not text.isdecimal() or int(text) > 1024:
+        raise UserError(f"given workers {text!r}, expected {WORKERS}")
+    return None if int(text) == 1 else LocalWorkers(int(text), device)

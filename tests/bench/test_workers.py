@@ -1,0 +1,156 @@
+"""Workers: the same results from any number of them, whatever dies; each shard made once."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from sunbench.bench.order import WorkOrder
+from sunbench.bench.planner import plan
+from sunbench.bench.ray_workers import RayWorkers, check_device
+from sunbench.bench.run import execute
+from sunbench.bench.work import work
+from sunbench.bench.workers import LocalWorkers, automatic
+from sunbench.cli.work import parse_workers
+from sunbench.errors import UserError
+from sunbench.store import RunFolder
+
+SMALL: dict[str, Any] = {"methods": ("ddim",), "steps": (2,), "images": 16, "timing": "none"}
+WORKER = Path(__file__).parents[1] / "support/lab_worker.py"
+
+
+def local(lab: Any, count: int, *more: str) -> LocalWorkers:
+    command = (sys.executable, str(WORKER), str(lab.world.card.parent))
+    return LocalWorkers(count, command=(*command, *more) if more else command)
+
+
+def run(lab: Any, name: str, workers: Any, monkeypatch: pytest.MonkeyPatch, **more: Any) -> Any:
+    """A run in a cache of its own."""
+    monkeypatch.setenv("SUNBENCH_CACHE", str(lab.out / f"{name}-cache"))
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        return execute(lab.request(**{**SMALL, **more}), lab.out / name, workers=workers)
+    finally:
+        torch.set_num_threads(threads)
+
+
+def results(lab: Any, name: str) -> bytes:
+    return RunFolder(lab.out / name).results_file.read_bytes()
+
+
+def manifests(root: Path) -> dict[str, bytes]:
+    return {str(f.relative_to(root)): f.read_bytes() for f in root.rglob("shard-?????.json")}
+
+
+class Counted:
+    """A progress that adds up evaluations."""
+
+    def __init__(self) -> None:
+        self.total, self.planned_nfe, self.cells = 0, 0, list[str]()
+
+    def planned(self, plans: Any, bytes_needed: int) -> None:
+        self.planned_nfe = sum(p.nfe for p in plans)
+
+    def cell(self, planned: Any) -> None:
+        self.cells.append(planned.role)
+
+    def advance(self, nfe: int) -> None:
+        self.total += nfe
+
+
+def test_one_two_and_killed_workers_give_the_same_bytes(lab: Any, monkeypatch: pytest.MonkeyPatch):
+    alone = run(lab, "one", None, monkeypatch)
+    two = run(lab, "two", local(lab, 2), monkeypatch)
+    killed = run(lab, "killed", local(lab, 2, "--die", "9"), monkeypatch)
+    assert alone.new_shards == two.new_shards == killed.new_shards == 3 * 4
+    assert len(set(results(lab, n) for n in ("one", "two", "killed"))) == 1
+    for kind in ("", "-cache"):
+        assert (
+            manifests(lab.out / f"one{kind}")
+            == manifests(lab.out / f"two{kind}")
+            == manifests(lab.out / f"killed{kind}")
+        )
+    assert not (lab.out / "two/work").exists()
+    assert not (lab.out / "two/texts").exists()
+    assert list((lab.out / "killed-cache/claims").iterdir()) == []
+
+
+def test_progress_counts_all_workers(lab: Any, monkeypatch: pytest.MonkeyPatch):
+    progress = Counted()
+    monkeypatch.setenv("SUNBENCH_CACHE", str(lab.out / "cache"))
+    request = lab.request(**{**SMALL, "images": 4, "floor": False})
+    execute(request, lab.out / "run", progress, workers=local(lab, 1))
+    assert progress.total == progress.planned_nfe == 4 * 2 * 5 + 4 * 2 * 2
+    assert progress.cells[0] == "reference"
+
+
+def test_a_worker_that_fails_three_times_stops_the_run_with_its_words(
+    lab: Any, monkeypatch: pytest.MonkeyPatch
+):
+    broken = LocalWorkers(1, command=(sys.executable, "-c", "import sys; sys.exit('no room')"))
+    with pytest.raises(UserError, match=r"worker 0 failed 3 times: no room \(see .*worker-0.log"):
+        run(lab, "run", broken, monkeypatch)
+    assert not (lab.out / "run/lock").exists()
+
+
+def test_a_folder_without_a_run_is_no_work(tmp_path: Path):
+    with pytest.raises(UserError, match="no run is at work, expected the folder of one: start it"):
+        work(tmp_path)
+
+
+def test_a_worker_of_other_weights_or_version_is_refused(lab: Any, monkeypatch: pytest.MonkeyPatch):
+    request = lab.request(**SMALL)
+    plans = plan(request)
+    order = WorkOrder.of(request, None, plans)
+    order.check(plans)
+    with RunFolder(lab.out / "run").lock():
+        order.write(lab.out / "run")
+        assert WorkOrder.read(lab.out / "run") == order
+    weights = {n: h if n != "unet" else "0" * 64 for n, h in plans[0].loaded.hashes.items()}
+    plans[0].loaded.hashes.update(weights)
+    from sunbench.bench.cells import plan_model
+
+    plans[0].cells = plan_model(plans[0].loaded, plans[0].prompts, request)
+    with pytest.raises(UserError, match=r"is none of the run's; they differ in weights"):
+        order.check(plans)
+    monkeypatch.setattr("sunbench.bench.order.__version__", "9")
+    with pytest.raises(UserError, match="given sunbench 9, expected the run's"):
+        order.check(plans)
+
+
+def test_a_short_run_needs_no_workers(lab: Any):
+    assert automatic(plan(lab.request(**SMALL)), "cpu") is None
+
+
+@pytest.mark.parametrize("text", ["two", "-1", "1.5", "", "ray:x", "99999"])
+def test_wrong_workers_are_one_clear_line(text: str):
+    with pytest.raises(UserError, match=r"given workers .*, expected auto, a number"):
+        parse_workers(text, "cpu")
+
+
+def test_workers_by_name():
+    assert parse_workers("auto", "cpu") == "auto"
+    assert parse_workers("1", "cpu") is None
+    assert parse_workers("3", "cpu").count == 3
+    assert parse_workers("ray", "cpu").address is None
+    assert parse_workers("ray://head:10001", "cpu").address == "ray://head:10001"
+
+
+# ------------------------------------------------------------------------------ Ray
+
+
+def test_without_ray_the_line_says_how_to_get_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(UserError, match=r"pip install 'sunbench\[ray\]'"):
+        RayWorkers("cpu", tmp_path).start(tmp_path)
+
+
+def test_an_actor_must_see_its_one_gpu():
+    check_device("cpu", [])
+    with pytest.raises(UserError, match="expected exactly one"):
+        check_device("cuda", [])

@@ -1,0 +1,52 @@
+"""A worker of a run in the tiny world, as ``sunbench work`` is in the real one.
+
+Arguments: the world's folder, then those of `sunbench work`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import sys
+from pathlib import Path
+
+import tiny_sd
+
+from sunbench.bench.work import work
+from sunbench.errors import UserError
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("world", type=Path)
+    parser.add_argument("run", type=Path)
+    parser.add_argument("--signs", type=Path)
+    parser.add_argument("--die", type=int, default=0, help="kill -9 at so many renames, once")
+    given = parser.parse_args()
+    tiny_sd.settle(tiny_sd.World.at(given.world), setattr)
+    if given.die:
+        die_once(given.die, given.signs.with_suffix(".died"))
+    try:
+        work(given.run, made=given.signs)
+    except UserError as error:
+        sys.exit(f"sunbench: {error}")
+
+
+def die_once(moment: int, mark: Path) -> None:
+    if mark.exists():
+        return
+    rename, count = os.replace, [0]
+
+    def counted(*args: object) -> None:
+        count[0] += 1
+        if count[0] == moment:
+            mark.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        rename(*args)  # type: ignore[arg-type]
+
+    os.replace = counted  # type: ignore[assignment]
+
+
+if __name__ == "__main__":
+    main()
