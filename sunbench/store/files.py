@@ -83,7 +83,8 @@ def make_folder(folder: Path) -> None:
         raise _explain(error, folder, None) from error
 
 
-def _part(path: Path) -> Path:
+def part_of(path: Path) -> Path:
+    """Where this thread writes a file before it is whole."""
     mark = f"{socket.gethostname()}.{os.getpid()}-{threading.get_ident()}"
     return path.with_name(f".{path.name}.{mark}.part")
 
@@ -123,7 +124,7 @@ def beside(path: Path, needed_bytes: int | None = None) -> Iterator[BinaryIO]:
 
     Errors: UserError on a full or unwritable disk; the partial file is removed on any error.
     """
-    part = _part(path)
+    part = part_of(path)
     try:
         with part.open("wb") as file:
             yield file
@@ -146,7 +147,7 @@ def write_atomic(path: Path, data: bytes) -> None:
 
 def link_or_copy(source: Path, path: Path) -> None:
     """Make a file appear, whole, in a second place: a hard link, or a copy on another disk."""
-    part = _part(path)
+    part = part_of(path)
     part.unlink(missing_ok=True)
     try:
         try:

@@ -15,7 +15,7 @@ from pathlib import Path
 import psutil
 
 from sunbench.errors import UserError
-from sunbench.store.files import make_folder, write_atomic
+from sunbench.store.files import make_folder, part_of, write_atomic
 
 log = logging.getLogger(__name__)
 
@@ -96,7 +96,7 @@ def busy(lock: Path, by: Holder) -> UserError:
 
 def create(lock: Path, mine: bytes) -> bool:
     """Create the lock with its content in one step; False when it is there already."""
-    beside = lock.with_name(f".{lock.name}.{uuid.uuid4().hex}.part")
+    beside = part_of(lock.with_name(f"{lock.name}.{uuid.uuid4().hex}"))
     write_atomic(beside, mine)
     try:
         os.link(beside, lock)

@@ -16,7 +16,7 @@ from typing import Any
 from sunbench.errors import UserError
 from sunbench.store.cells import CellStore
 from sunbench.store.claims import Claims
-from sunbench.store.files import key, read_versioned, to_json, write_atomic
+from sunbench.store.files import key, read_versioned, remove_parts, to_json, write_atomic
 
 log = logging.getLogger(__name__)
 
@@ -45,6 +45,8 @@ class SharedShards:
     def __init__(self, cache: Path, claims: Claims | None = None) -> None:
         self.places = cache / "shards"
         self.claims = Claims(cache / "claims") if claims is None else claims
+        for folder in (self.places, self.claims.folder):
+            remove_parts(folder)
 
     def publish(self, name: str, store: CellStore, index: int) -> None:
         """Let others find a shard that is whole now."""
