@@ -20,6 +20,17 @@ def reference_sets() -> Path:
     return cache_root() / "reference_sets"
 
 
+def own_reference(run: Path, key: str) -> Path:
+    """Where a run keeps a reference or floor itself, once it was exported with them."""
+    return run / "references" / key
+
+
 def cell_folder(run: Path, role: str, key: str) -> Path:
-    """Where a cell of this role is kept: candidates in their run, the rest in the cache."""
-    return (run / "cells" if role == "candidate" else reference_sets()) / key
+    """Where a cell of this role is kept: candidates in their run, the rest in the cache.
+
+    A run that was exported with its references has them itself.
+    """
+    if role == "candidate":
+        return run / "cells" / key
+    own = own_reference(run, key)
+    return own if own.is_dir() else reference_sets() / key

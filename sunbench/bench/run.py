@@ -103,7 +103,9 @@ class RunAtWork:
         self, plans: list[ModelPlan], only: str | None, clock: Clock, outcome: Outcome
     ) -> bool:
         """Let workers make the shards; False where this process is to make them."""
-        chosen = automatic(plans, self.request.device) if self.workers == "auto" else self.workers
+        chosen = self.workers
+        if chosen == "auto":
+            chosen = automatic(plans, self.request.device, self.run.path)
         if chosen is None:
             return False
         WorkOrder.of(self.request, only, plans).write(self.run.path)

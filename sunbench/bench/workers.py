@@ -122,6 +122,8 @@ class LocalWorkers:
 
     def _start(self, slot: _Slot) -> None:
         command = [*self.command, str(self._run), "--signs", str(self._made(slot))]
+        if torch.device(self.device).type == "cuda":  # each sees one, whatever its number was
+            command += ["--device", "cuda"]
         with self._log(slot).open("ab") as log:
             slot.process = subprocess.Popen(
                 command,
@@ -162,24 +164,27 @@ class LocalWorkers:
 # ------------------------------------------------------------------------------ how many
 
 
-def automatic(plans: Sequence[ModelPlan], device: str) -> LocalWorkers | None:
+def automatic(plans: Sequence[ModelPlan], device: str, run: Path) -> LocalWorkers | None:
     """Workers for what a plan has left to do; None where one process is as good.
 
     A process per GPU; on CPU a single-threaded one per core, or as many as memory has room for,
     which then share the cores.
     """
-    seconds = sum(m.seconds for m in plans)
+    cells = [(c, m.seconds_per_nfe) for m in plans for c in m.whole.cells if c.skip is None]
+    missing = {c.place: c.cell.shards - shards_of(run, c) for c, _ in cells}
+    seconds = sum(c.planned_nfe * s * missing[c.place] / c.cell.shards for c, s in cells)
+    most = sum(missing.values())
+    if most < 2 or seconds < WORTH_SECONDS:
+        return None
     if torch.device(device).type == "cuda":
-        count = torch.cuda.device_count()
+        count = min(torch.cuda.device_count(), most)
         return LocalWorkers(count, device) if count > 1 else None
     cores = (
         len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     )
     room = psutil.virtual_memory().available // (WORKER_BYTES + 2 * max(map(weight_bytes, plans)))
-    count = max(1, min(cores, room))
-    if count == 1 or seconds < WORTH_SECONDS:
-        return None
-    return LocalWorkers(count, device, threads=cores // count)
+    count = max(1, min(cores, room, most))
+    return LocalWorkers(count, device, threads=max(1, cores // count)) if count > 1 else None
 
 
 def weight_bytes(model: ModelPlan) -> int:

@@ -25,7 +25,7 @@ from sunbench.cli.run import run
 from sunbench.cli.score import score
 from sunbench.cli.studies import negatives, selftest
 from sunbench.cli.train import train
-from sunbench.cli.work import work
+from sunbench.cli.work import export, merge, work
 from sunbench.cli.zoo import zoo_app
 from sunbench.errors import UserError
 
@@ -50,6 +50,8 @@ for _command, _panel in (
     (verify, READ),
     (board, READ),
     (retention, READ),
+    (export, READ),
+    (merge, READ),
     (train, MAKE),
     (fetch, LOOK),
     (doctor, LOOK),

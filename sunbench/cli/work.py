@@ -1,4 +1,4 @@
-"""``sunbench work``: one more worker for a run that is at work."""
+"""``sunbench work``, ``export`` and ``merge``: a run on several machines."""
 
 from __future__ import annotations
 
@@ -47,3 +47,33 @@ def parse_workers(text: str, device: str) -> Workers | Literal["auto"] | None:
     if not text.isdecimal() or int(text) > 1024:
         raise UserError(f"given workers {text!r}, expected {WORKERS}")
     return None if int(text) == 1 else LocalWorkers(int(text), device)
+
+
+def export(
+    folder: o.RunDir,
+    to: Annotated[
+        Path | None, o.option("A new folder; default: the run's own.", "--to", metavar="DIR")
+    ] = None,
+    with_references: Annotated[
+        bool, o.option("Put references and floors of the cache in.", "--with-references")
+    ] = False,
+) -> None:
+    """Make a finished run a folder that can be copied to another machine and compared there."""
+    from sunbench.bench.portable import export_run
+
+    say(f"{export_run(folder, to, references=with_references)} can be copied")
+
+
+def merge(
+    first: Annotated[Path, typer.Argument(help="Folder of a finished run.")],
+    second: Annotated[Path, typer.Argument(help="Another, on the same references.")],
+    folder: Annotated[Path, o.option("Folder of the merged run.", "--out", metavar="DIR")],
+) -> None:
+    """Make one run of two on the same references, with the comparisons between their methods."""
+    from sunbench.bench.portable import merge_runs
+    from sunbench.report.tables import write_tables
+    from sunbench.store import RunFolder
+
+    merge_runs(first, second, folder)
+    write_tables(RunFolder(folder))
+    say(f"Tables: {folder / 'tables'}")

@@ -123,8 +123,24 @@ def test_a_worker_of_other_weights_or_version_is_refused(lab: Any, monkeypatch: 
         order.check(plans)
 
 
-def test_a_short_run_needs_no_workers(lab: Any):
-    assert automatic(plan(lab.request(**SMALL)), "cpu") is None
+def test_auto_is_a_thread_per_core_and_nothing_for_short_work(
+    lab: Any, monkeypatch: pytest.MonkeyPatch
+):
+    plans = plan(lab.request(**SMALL))
+    assert automatic(plans, "cpu", lab.out) is None
+    monkeypatch.setattr("sunbench.bench.workers.WORTH_SECONDS", 0.0)
+    monkeypatch.setattr("os.sched_getaffinity", lambda pid: set(range(4)), raising=False)
+    memory = type("Memory", (), {"available": 1 << 40})
+    monkeypatch.setattr("sunbench.bench.workers.psutil.virtual_memory", lambda: memory)
+    four = automatic(plans, "cpu", lab.out)
+    assert four is not None
+    assert (four.count, four.threads) == (4, 1)
+    memory.available = 2 * 1_600_000_000
+    two = automatic(plans, "cpu", lab.out)
+    assert two is not None
+    assert (two.count, two.threads) == (2, 2)
+    memory.available = 1
+    assert automatic(plans, "cpu", lab.out) is None
 
 
 @pytest.mark.parametrize("text", ["two", "-1", "1.5", "", "ray:x", "99999"])
@@ -154,3 +170,26 @@ def test_an_actor_must_see_its_one_gpu():
     check_device("cpu", [])
     with pytest.raises(UserError, match="expected exactly one"):
         check_device("cuda", [])
+
+
+@pytest.mark.slow
+def test_ray_actors_give_the_same_bytes(lab: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    ray = pytest.importorskip("ray")
+    run(lab, "one", None, monkeypatch)
+    support = str(WORKER.parent)
+    monkeypatch.setenv("SUNBENCH_CACHE", str(lab.out / "ray-cache"))
+    ray.init(
+        num_cpus=2,
+        include_dashboard=False,
+        log_to_driver=False,
+        runtime_env={
+            "env_vars": {"PYTHONPATH": support, "LAB_WORLD": str(lab.world.card.parent)},
+            "worker_process_setup_hook": "lab_worker.settle_here",
+        },
+    )
+    try:
+        workers = RayWorkers("cpu", lab.out / "ray-cache")
+        execute(lab.request(**SMALL), lab.out / "ray", workers=workers)
+    finally:
+        ray.shutdown()
+    assert results(lab, "ray") == results(lab, "one")

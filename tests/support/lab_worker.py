@@ -33,6 +33,11 @@ def main() -> None:
         sys.exit(f"sunbench: {error}")
 
 
+def settle_here() -> None:
+    """In a process of Ray: the world that an environment variable names."""
+    tiny_sd.settle(tiny_sd.World.at(Path(os.environ["LAB_WORLD"])), setattr)
+
+
 def die_once(moment: int, mark: Path) -> None:
     if mark.exists():
         return
