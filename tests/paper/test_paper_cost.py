@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -58,12 +57,12 @@ def lines(file: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(opened))
 
 
-ASKED = ["--images", "8", "--seeds", "1", "--batch", "4", "--device", "cpu"]
+ASKED = ["--seeds", "1", "--batch", "10", "--device", "cpu", "--images"]
 
 
 @pytest.mark.slow
 def test_the_table_has_every_network(world: Path, monkeypatch: pytest.MonkeyPatch):
-    assert call(monkeypatch, "paper", "a-sdm-cost", "--models", str(world), *ASKED) == 0
+    assert call(monkeypatch, "paper", "a-sdm-cost", "--models", str(world), *ASKED, "4") == 0
     folder = Path("runs/paper/a-sdm-cost/paper")
     rows = {r["method"]: r for r in lines(folder / "a-sdm-cost-tiny.csv")}
     assert len(rows) == 14
@@ -78,18 +77,3 @@ def test_the_table_has_every_network(world: Path, monkeypatch: pytest.MonkeyPatc
     mean = 0.4 * float(rows["bk-sdm-base"]["gmacs"]) + 0.6 * float(rows["dpm++"]["gmacs"])
     assert float(rows["switch-s1"]["gmacs"]) == pytest.approx(mean)
     assert "unspecified in the paper" in (folder / "a-sdm-cost-tiny.md").read_text()
-
-
-@pytest.mark.slow
-def test_a_table_in_the_papers_shape(world: Path, monkeypatch: pytest.MonkeyPatch):
-    assert call(monkeypatch, "paper", "a-sdm-3", "--models", str(world), *ASKED) == 0
-    rows = lines(Path("runs/paper/a-sdm-3/paper/a-sdm-3.csv"))
-    assert len(rows) == 15
-    s1 = {r["metric"]: r for r in rows if r["row"] == "S1"}
-    assert s1["fid"]["paper"] == "12.900"
-    assert float(s1["fid"]["measured"]) >= 0
-    assert s1["inception_score"]["measured_metric"] == "zero_shot_inception_score"
-    assert 1 <= float(s1["inception_score"]["measured"]) <= 64
-    assert s1["fid"]["nfe"] in ("50", "50.0")
-    request = json.loads(Path("runs/paper/a-sdm-3/run.json").read_text())["request"]
-    assert "zero_shot_inception_score" in request["metrics"]
