@@ -51,6 +51,28 @@ def zoo_check(
     check(folder, images, sprites)
 
 
+@zoo_app.command("goodhart")
+def zoo_goodhart(
+    model: Annotated[str, o.option("A model of the zoo.", metavar="NAME")] = "emoji-3d",
+    updates: Annotated[int, o.whole("updates", "Updates of the training.")] = 300,
+    images: Annotated[int, o.whole("images", "Images per row.")] = 1000,
+    device: o.Device = None,
+    folder: Annotated[Path, o.option("Folder of the training and the runs.", "--out")] = Path(
+        "runs/goodhart"
+    ),
+    page: Annotated[Path, o.option("The page.", "--page", metavar="FILE")] = Path(
+        "reports/zoo/goodhart.md"
+    ),
+) -> None:
+    """Train a student on fd[zoo-clip] itself and show what that metric is worth then."""
+    from sunbench.studies.goodhart import Study, goodhart
+
+    logging.getLogger("sunbench").setLevel(logging.INFO)
+    chosen = device or o.best_device()
+    goodhart(Study(model, updates=updates, images=images, device=chosen), folder, page)
+    typer.echo(str(page))
+
+
 @zoo_app.command("path")
 def zoo_path(name: Annotated[str, typer.Argument(help="A zoo model.")]) -> None:
     """Print the path of a zoo model, a plain diffusers folder."""
