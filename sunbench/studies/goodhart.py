@@ -26,7 +26,7 @@ from sunbench.metrics import clip_extractor
 from sunbench.metrics.registry import find as find_metric
 from sunbench.models import find, load
 from sunbench.report.formats import markdown_table
-from sunbench.report.tables import number
+from sunbench.report.texts import number
 from sunbench.sampling import latent_shape
 from sunbench.store import ResultRow, RunFolder, write_atomic
 from sunbench.store.tensors import read_header
