@@ -106,6 +106,7 @@ class FrechetLoss:
 def train(study: Study, folder: Path) -> Path:
     """Go on with the zoo's LoRA on the distance itself; the weights, trained or found there."""
     target = folder / f"{METHOD}.safetensors"
+    captions = _captions(study)
     loaded = load(find(study.model), device=study.device)
     pipeline = loaded.pipeline
     for part in (pipeline.unet, pipeline.vae, pipeline.text_encoder):
@@ -113,7 +114,6 @@ def train(study: Study, folder: Path) -> Path:
     start = _shipped(loaded) if study.start is None else Path(study.start)
     rank = read_header(start)[lora_layers(start, pipeline.unet)[0].down][0]
     student = LoraStudent(pipeline.unet, TARGETS, rank, start=start)
-    captions = _captions(study)
     network = clip_extractor(NETWORK, study.device)
     guidance = loaded.card.guidance_scale
     images = sampled_images(loaded, captions, 25, guidance)

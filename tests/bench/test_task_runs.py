@@ -118,7 +118,7 @@ def test_image2image_starts_from_the_next_prompts_picture(
 
     def watched(cell: Any, *rest: Any) -> Any:
         if cell.method == "ddim":
-            seen.extend(zip(rest[3], rest[5].pictures, strict=True))
+            seen.extend(zip(rest[3], rest[5].images, strict=True))
         return real(cell, *rest)
 
     monkeypatch.setattr(runner_module, "generate", watched)

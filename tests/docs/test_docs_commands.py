@@ -116,7 +116,7 @@ def test_command(
     if name == "run":
         asked: list[Any] = []
         module = importlib.import_module("sunbench.cli.run")
-        monkeypatch.setattr(module, "_execute", lambda request, folder: asked.append(request))
+        monkeypatch.setattr(module, "_execute", lambda request, *_: asked.append(request))
         monkeypatch.setattr(module, "_print_plan", lambda request, folder: asked.append(request))
         assert run(words, monkeypatch) == 0, capsys.readouterr().err
         check_request(asked[0])

@@ -145,6 +145,7 @@ def test_manifests_and_cell_files_of_a_store(done: Any, tmp_path: Path):
     @given(st.data(), st.sampled_from(["cell.json", "shard-00000.json"]), st.booleans())
     def fuzz(data: Any, name: str, repair: bool) -> None:
         folder = tmp_path / source.name
+        shutil.rmtree(folder, ignore_errors=True)
         shutil.copytree(source, folder)
         edited(data, folder / name)
 

@@ -91,8 +91,10 @@ def test_honest_run_passes(
     if (batch + shard) % 2:
         real = Runner._sample
 
-        def last_first(self: Any, made: Any, reference: Any, missing: list[int]) -> None:
-            real(self, made, reference, missing[::-1])
+        def last_first(
+            self: Any, made: Any, reference: Any, missing: list[int], *rest: Any
+        ) -> None:
+            real(self, made, reference, missing[::-1], *rest)
 
         monkeypatch.setattr(Runner, "_sample", last_first)
     found = gate(lab, saved, batch=batch)

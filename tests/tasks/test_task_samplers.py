@@ -158,7 +158,9 @@ def test_n_steps_are_n_passes_and_images_keep_to_themselves(
             assert steps <= sampler.nfe <= method.evaluations(wanted) == 2 * steps
         else:
             assert sampler.nfe == method.evaluations(wanted)
-            assert sampler.nfe in (steps, 2 * steps)
+            assert steps <= sampler.nfe <= 2 * steps
+            part_guided = name in ("tgate", "linear-ag")  # by a plan of fixed steps
+            assert part_guided or sampler.nfe in (steps, 2 * steps)
         assert bool(torch.isfinite(whole).all())
         size = float(whole.abs().max())
         part = sampler.sample(batch_of(tiny, (2, 0)))
