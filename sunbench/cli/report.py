@@ -38,7 +38,8 @@ def print_tables(folder: Path) -> None:
             say(f"n/a: {reason}")
         if any(line[0] == "other seeds" for line in lines):
             out.print("Other seeds: the floor, the reference against itself with other noise.\n")
-        out.print(table("latency per image", *time_table(times)))
+        if times:
+            out.print(table("latency per image", *time_table(times)))
         for flag in flags(times):
             say(f"† {flag}")
 
