@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, replace
 
-from sunbench.methods.bk_sdm.settings import PrunedTraining
-from sunbench.methods.common.settings import ADAM
+from sunbench.methods.bk_sdm.settings import LOOP, PrunedTraining
 from sunbench.training import LoopSettings
 from sunbench.training.settings import one_of, within
 
 #: Where a part that belongs to no stage comes from: the model's own U-Net or the trained Base.
 SOURCES = ("sd", "base")
+#: BK-SDM's, longer and of 512 images an update.
+ASSEMBLED_LOOP = replace(LOOP, steps=100_000, accumulate=8)
 
 
 @dataclass(frozen=True)
@@ -28,18 +29,7 @@ class AssembledTraining(PrunedTraining):
     mid_from: str = "sd"
     edges_from: str = "base"
     time_from: str = "sd"
-    loop: LoopSettings = field(
-        default=LoopSettings(
-            steps=100_000,
-            batch=64,
-            accumulate=8,
-            learning_rate=5e-5,
-            warmup=0,
-            decay=0.0,
-            betas=ADAM,
-            ema=0.9999,
-        )
-    )
+    loop: LoopSettings = ASSEMBLED_LOOP
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from sunbench.errors import UserError
@@ -17,6 +17,19 @@ TERMS = ("task", "output", "feature", "mid", "semantic")
 #: A frozen network that compares images, and what of a latent it is shown.
 SEMANTIC_NETWORKS = ("vgg16", "zoo-reader")
 VIEWS = ("projected", "decoded")
+
+
+#: The paper's, of 256 images an update.
+LOOP = LoopSettings(
+    steps=50_000,
+    batch=64,
+    accumulate=4,
+    learning_rate=5e-5,
+    warmup=0,
+    decay=0.0,
+    betas=ADAM,
+    ema=0.9999,
+)
 
 
 @dataclass(frozen=True)
@@ -45,18 +58,7 @@ class PrunedTraining(TrainingSettings):
     empty_captions: float = 0.0
     form: str = "whole"
     levels: int = LEVELS
-    loop: LoopSettings = field(
-        default=LoopSettings(
-            steps=50_000,
-            batch=64,
-            accumulate=4,
-            learning_rate=5e-5,
-            warmup=0,
-            decay=0.0,
-            betas=ADAM,
-            ema=0.9999,
-        )
-    )
+    loop: LoopSettings = LOOP
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -13,6 +13,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
+import pytest
+
 
 def commit_id(repository: str, revision: str) -> str:
     """The commit of a revision, which may be one itself."""
@@ -166,3 +168,18 @@ def serve() -> Iterator[Hub]:
         server.shutdown()
         server.server_close()
         thread.join()
+
+
+@contextmanager
+def in_place_of_the_hub(patch: pytest.MonkeyPatch, cache: Path) -> Iterator[Hub]:
+    """The stand-in, with this process's huggingface_hub pointed at it and a cache of its own."""
+    from huggingface_hub import constants, file_download
+
+    with serve() as server:
+        template = server.endpoint + "/{repo_id}/resolve/{revision}/{filename}"
+        patch.setattr(constants, "ENDPOINT", server.endpoint)
+        patch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+        patch.setattr(file_download, "HUGGINGFACE_CO_URL_TEMPLATE", template, raising=False)
+        patch.setattr(constants, "HF_HUB_CACHE", str(cache))
+        patch.setattr(constants, "HF_HUB_OFFLINE", False)
+        yield server
