@@ -6,6 +6,7 @@ Every loss is a function of a micro-batch's number alone. Squared norms are mean
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import torch
@@ -17,6 +18,7 @@ from sunbench.methods.common.settings import Guidance
 from sunbench.training.data import TrainingImages
 from sunbench.training.diffusion import Level, Schedule, noised
 from sunbench.training.encode import encode_images, encode_texts
+from sunbench.training.prefetch import Prefetcher
 
 # ------------------------------------------------------------------------------ what is drawn
 
@@ -48,14 +50,23 @@ class Feed:
     def _generator(self, k: int) -> torch.Generator:
         return torch.Generator().manual_seed(self.seed * 1_000_003 + k)
 
+    def _examples(self, k: int) -> tuple[Tensor, list[str], torch.Generator]:
+        """Images, captions and the generator after them."""
+        g = self._generator(k)
+        return *self.pictures.draw(self.batch, g), g
+
+    @cached_property
+    def _prefetched(self) -> Prefetcher[tuple[Tensor, list[str], torch.Generator]]:
+        return Prefetcher(self._examples, self.pipeline.unet.device)
+
     def captions(self, n: int) -> list[str]:
         """Of a micro-batch that is never trained on; n at most the batch's."""
-        return self.pictures.draw(self.batch, self._generator(2**40))[1][:n]
+        return self._examples(2**40)[1][:n]
 
     def draw(self, k: int) -> Drawn:
         """The micro-batch of a number, and the generator after it."""
-        g, device = self._generator(k), self.pipeline.unet.device
-        pictures, captions = self.pictures.draw(self.batch, g)
+        pictures, captions, g = self._prefetched(k)
+        device = self.pipeline.unet.device
         x_0 = encode_images(self.pipeline, pictures, g)
         eps = torch.randn(x_0.shape, generator=g).to(device)
         texts, n = encode_texts(self.pipeline, captions), len(x_0)

@@ -35,6 +35,7 @@ from sunbench.prompts.negatives import Vocabulary
 from sunbench.sampling import SampleSettings
 from sunbench.training.data import TrainingImages, open_images
 from sunbench.training.encode import encode_images, encode_texts, schedule_of
+from sunbench.training.prefetch import Prefetcher
 from sunbench.training.request import TrainRequest
 
 # ------------------------------------------------------------------------------ loss
@@ -65,6 +66,10 @@ class SunLoss:
         rng = random.Random(f"negative prompts of {s.loop.seed}/{k}")
         return pictures, captions, [self._negative(rng) for _ in captions], generator
 
+    @cached_property
+    def _prefetched(self) -> Prefetcher[tuple[Tensor, list[str], list[str], torch.Generator]]:
+        return Prefetcher(self.texts, self.pipeline.unet.device)
+
     def _negative(self, rng: random.Random) -> str:
         empty = rng.random() < self.settings.empty_negatives
         return "" if empty else negative_prompt(rng, self.words)
@@ -82,7 +87,7 @@ class SunLoss:
     def aim(self, k: int) -> tuple[Pair, Targets]:
         """The networks under a micro-batch's texts, and what the student should say."""
         s = self.settings
-        pictures, captions, negatives, generator = self.texts(k)
+        pictures, captions, negatives, generator = self._prefetched(k)
         c = encode_texts(self.pipeline, captions + negatives)
         positive, negative = c.chunk(2)
         pair = Pair(self.pipeline.unet, self.adapter, positive, negative, self.w)

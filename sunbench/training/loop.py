@@ -12,7 +12,7 @@ import json
 import logging
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -25,9 +25,13 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from sunbench.errors import UserError
 from sunbench.store.tensors import load_tensors, read_header
+from sunbench.training.prefetch import Prefetcher
 from sunbench.training.workers import workers
 
 log = logging.getLogger(__name__)
+
+#: By name; ``"loss"`` is minimized.
+Losses = dict[str, Tensor]
 
 #: Settings that may change while a training goes on.
 FLEXIBLE = {"steps", "decay", "checkpoint_every", "log_every"}
@@ -156,29 +160,35 @@ def _keep_rows(file: Path, step: int) -> None:
     file.write_text("\n".join(kept) + "\n")
 
 
-class _Loop:
+class TrainingLoop:
     """The state of one training: what is trained, its optimizer, its average and its logs."""
 
-    def __init__(self, module: nn.Module, settings: LoopSettings, folder: Path) -> None:
+    def __init__(
+        self,
+        module: nn.Module,
+        loss: Callable[[int], Losses],
+        settings: LoopSettings,
+        folder: Path,
+    ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.workers = workers()
         self.share = self.workers.share(settings.accumulate)
-        self.module, self.settings = module, settings
+        self.module, self.loss, self.settings = module, loss, settings
         self.file, self.log_file = folder / "checkpoint.safetensors", folder / "loss.csv"
         self.trained = [p for p in module.parameters() if p.requires_grad]
         self.device = self.trained[0].device.type
-        self.optimizer = torch.optim.AdamW(
-            self.trained,
-            settings.learning_rate,
-            settings.betas,
-            weight_decay=settings.weight_decay,
-            fused=True,
-        )
+        self.optimizer = self._optimizer()
         self.ema = {k: v.detach().clone() for k, v in module.state_dict().items()}
         self.sums: dict[str, float] = {}
         self.seconds = 0.0  # of all steps since the first, resumed or not
         self.start = self._resume() if self.file.exists() else 0
         self.began = time.monotonic()
+
+    def _optimizer(self) -> torch.optim.Optimizer:
+        s = self.settings
+        return torch.optim.AdamW(
+            self.trained, s.learning_rate, s.betas, weight_decay=s.weight_decay, fused=True
+        )
 
     def _resume(self) -> int:
         """Load the checkpoint; returns the number of steps done."""
@@ -205,10 +215,25 @@ class _Loop:
 
     def save(self, done: int) -> None:
         """Write the checkpoint."""
+        self.settle(done)
         tensors = _pack(self.module, self.ema, self.optimizer)
         _write_checkpoint(self.file, tensors, done, self.settings, self.sums, self.seconds)
 
-    def step(self, step: int, loss: Callable[[int], dict[str, Tensor]]) -> None:
+    def not_finite(self, step: int) -> UserError:
+        """The error for a loss that is none."""
+        return UserError(
+            f"loss is not finite at step {step}; the last good checkpoint is {self.file}"
+            f" (try a learning rate below {self.settings.learning_rate:g})"
+        )
+
+    def settle(self, done: int) -> None:
+        """Bring the sums of the losses up to date; nothing to do where they always are."""
+
+    def decay(self, done: int) -> float:
+        """Of the average after a number of updates: its window grows at the start."""
+        return min(self.settings.ema, (1 + done) / (10 + done))
+
+    def step(self, step: int) -> None:
         """One update: gradients of all micro-batches, clipping, AdamW, average."""
         s, began = self.settings, time.monotonic()
         losses: list[tuple[str, Tensor]] = []
@@ -217,16 +242,13 @@ class _Loop:
         self.optimizer.zero_grad(set_to_none=True)
         for micro in self.share:
             with self._arithmetic():
-                parts = loss(step * s.accumulate + micro)
+                parts = self.loss(step * s.accumulate + micro)
             (parts["loss"] / s.accumulate).backward()
             losses += [(k, v.detach()) for k, v in parts.items()]
         self._gather(losses)
         norm = nn.utils.clip_grad_norm_(self.trained, s.clip)
         if not math.isfinite(self.sums["loss"]) or not bool(torch.isfinite(norm)):
-            raise UserError(
-                f"loss is not finite at step {step}; the last good checkpoint is {self.file}"
-                f" (try a learning rate below {s.learning_rate:g})"
-            )
+            raise self.not_finite(step)
         self.optimizer.step()
         self._average(step + 1)
         self.seconds += time.monotonic() - began
@@ -263,16 +285,17 @@ class _Loop:
 
     @torch.no_grad()
     def _average(self, done: int) -> None:
-        """Exponential average whose window grows at the start."""
-        decay = min(self.settings.ema, (1 + done) / (10 + done))
+        """Exponential average."""
         state = self.module.state_dict()
+        w = 1 - self.decay(done)
         smooth = [k for k, v in state.items() if v.is_floating_point()]
-        torch._foreach_lerp_([self.ema[k] for k in smooth], [state[k] for k in smooth], 1 - decay)
+        torch._foreach_lerp_([self.ema[k] for k in smooth], [state[k] for k in smooth], w)
         for k in state.keys() - set(smooth):
             self.ema[k].copy_(state[k])
 
     def report(self, done: int) -> None:
         """Append the mean losses since the last report to the log."""
+        self.settle(done)
         s = self.settings
         n = (done - (done - 1) // s.log_every * s.log_every) * s.accumulate
         means = {k: f"{v / n:.6g}" for k, v in self.sums.items()}
@@ -288,12 +311,36 @@ class _Loop:
         self.sums = {}
 
 
+def _loop(
+    module: nn.Module,
+    loss: Callable[..., Losses],
+    batches: Callable[[int], Sequence[Tensor]] | None,
+    settings: LoopSettings,
+    folder: Path,
+) -> TrainingLoop:
+    """The loop that suits the device."""
+    if batches is None:
+        return TrainingLoop(module, loss, settings, folder)
+    device = next(p.device for p in module.parameters() if p.requires_grad)
+    made = Prefetcher(batches, device, processes=4)
+    if device.type == "cuda" and settings.accumulate == 1 and workers().count == 1:
+        from sunbench.training.graph import GraphedLoop
+
+        return GraphedLoop(module, loss, made, settings, folder)
+
+    def by_number(k: int) -> Losses:
+        return loss(*(t.to(device) for t in made(k)))
+
+    return TrainingLoop(module, by_number, settings, folder)
+
+
 def fit(
     module: nn.Module,
-    loss: Callable[[int], dict[str, Tensor]],
+    loss: Callable[..., Losses],
     settings: LoopSettings,
     folder: Path,
     *,
+    batches: Callable[[int], Sequence[Tensor]] | None = None,
     on_begin: Callable[[dict[str, Tensor]], None] | None = None,
     on_checkpoint: Callable[[int, dict[str, Tensor]], None] | None = None,
 ) -> dict[str, Tensor]:
@@ -301,9 +348,12 @@ def fit(
 
     Args:
         module: what to train, already on its device.
-        loss: micro-batch number -> named scalar losses; ``"loss"`` is minimised, all are logged.
+        loss: micro-batch number -> named scalar losses; ``"loss"`` is minimized, all are logged.
         settings: schedule and optimizer.
         folder: keeps ``checkpoint.safetensors`` and ``loss.csv``; training resumes from it.
+        batches: micro-batch number -> tensors on the CPU, by the number alone and of fixed shapes.
+            With it ``loss`` takes these, on the module's device, in place of the number; they are
+            made in processes meanwhile and an update is one graph where the device is CUDA's.
         on_begin: called once, before the first step, with the EMA state. Training updates these
             tensors in place, so a network made of them is the average at every step, also after
             a resume.
@@ -314,12 +364,12 @@ def fit(
         UserError: when the loss is not finite (the last good checkpoint stays), or the folder
             holds a training with other settings.
     """
-    loop = _Loop(module, settings, folder)
+    loop = _loop(module, loss, batches, settings, folder)
     if on_begin is not None:
         on_begin(loop.ema)
     first = loop.workers.first
     for step in range(loop.start, settings.steps):
-        loop.step(step, loss)
+        loop.step(step)
         done = step + 1
         if first and (done % settings.log_every == 0 or done == settings.steps):
             loop.report(done)

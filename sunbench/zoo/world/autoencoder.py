@@ -12,8 +12,9 @@ from torch import Tensor
 from torchvision.utils import save_image
 
 from sunbench.training import LoopSettings, fit
+from sunbench.training.prefetch import Prefetcher
 from sunbench.zoo.world.captions import recipe, scenes
-from sunbench.zoo.world.images import Batch, Sprites, sample_batch
+from sunbench.zoo.world.images import Batch, Sprites, batch_maker, sample_batch
 
 log = logging.getLogger(__name__)
 
@@ -57,11 +58,11 @@ def _trained(
 ) -> AutoencoderTiny:
     """Train what of the autoencoder requires gradients, on all styles."""
     table = recipe()["vae"]
-    styles, pool = every_style(), scenes()[0]
+    styles = every_style()
+    batches = Prefetcher(batch_maker(sprites, styles, settings.batch, settings.seed), device)
 
     def loss(k: int) -> dict[str, Tensor]:
-        x = sample_batch(sprites, styles, pool, settings.batch, settings.seed * 1_000_003 + k)
-        images = x.images.to(device).contiguous(memory_format=torch.channels_last)
+        images = batches(k).images.to(device).contiguous(memory_format=torch.channels_last)
         z = vae.encode(images).latents
         noise = torch.randn(z.shape, generator=torch.Generator().manual_seed(k)).to(device)
         parts = reconstruction_losses(

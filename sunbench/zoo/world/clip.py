@@ -12,9 +12,10 @@ from torch import Tensor
 from transformers import CLIPConfig, CLIPModel, CLIPTextConfig, CLIPTokenizer, CLIPVisionConfig
 
 from sunbench.training import LoopSettings, fit
+from sunbench.training.prefetch import Prefetcher
 from sunbench.zoo.world.autoencoder import every_style, held_out_batch
-from sunbench.zoo.world.captions import Scene, recipe, sample_captions, scenes
-from sunbench.zoo.world.images import Sprites, sample_batch
+from sunbench.zoo.world.captions import Scene, recipe, sample_captions
+from sunbench.zoo.world.images import Sprites, batch_maker
 from sunbench.zoo.world.text import build_tokenizer
 
 log = logging.getLogger(__name__)
@@ -72,10 +73,11 @@ def train_clip(sprites: Sprites, folder: Path, role: str, device: str = "cpu") -
     seed, tokenizer = settings.seed, build_tokenizer()
     torch.manual_seed(seed)
     clip: Any = new_clip(tokenizer).to(device)
-    styles, pool = every_style(), scenes()[0]
+    styles = every_style()
+    batches = Prefetcher(batch_maker(sprites, styles, settings.batch, seed), device)
 
     def loss(k: int) -> dict[str, Tensor]:
-        batch = sample_batch(sprites, styles, pool, settings.batch, seed * 1_000_003 + k)
+        batch = batches(k)
         g = torch.Generator().manual_seed(seed * 7919 + k)
         texts = contrastive_captions(batch.scenes, batch.styles, g)
         out = clip(

@@ -18,9 +18,10 @@ from transformers import CLIPTextModel
 
 from sunbench.sampling.edges import edges
 from sunbench.training import LoopSettings, fit
-from sunbench.zoo.world.captions import recipe, sample_captions, scenes
+from sunbench.training.prefetch import Prefetcher
+from sunbench.zoo.world.captions import recipe, sample_captions
 from sunbench.zoo.world.clip import tokenize
-from sunbench.zoo.world.images import Sprites, sample_batch
+from sunbench.zoo.world.images import Sprites, batch_maker
 from sunbench.zoo.world.text import build_tokenizer
 from sunbench.zoo.world.unet import noise_weights, spread_timesteps, style_indices
 
@@ -72,13 +73,14 @@ def train_controlnet(
     settings = LoopSettings.from_table(table["loop"])
     torch.manual_seed(settings.seed)
     net = net.to(device)
-    styles, pool = style_indices(recipe()["models"][0]), scenes()[0]
+    styles = style_indices(recipe()["models"][0])
+    batches = Prefetcher(batch_maker(sprites, styles, settings.batch, settings.seed), device)
     alpha_bar = DDPMScheduler(**recipe()["scheduler"]).alphas_cumprod
     weights = noise_weights(alpha_bar, recipe()["unet"])
 
     def loss(k: int) -> dict[str, Tensor]:
         g = torch.Generator().manual_seed(settings.seed * 1_000_003 + k)
-        batch = sample_batch(sprites, styles, pool, settings.batch, settings.seed * 999_983 + k)
+        batch = batches(k)
         texts = sample_captions(batch.scenes, batch.styles, g)
         empty = (torch.rand(len(texts), generator=g) < table["empty_captions"]).tolist()
         texts = ["" if e else text for text, e in zip(texts, empty, strict=True)]

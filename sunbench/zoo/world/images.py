@@ -7,7 +7,7 @@ rotation. These make an image its own without new words.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -171,9 +171,7 @@ def sample_batch(
     return Batch(images * 2 - 1, rows, style)
 
 
-def batches(sprites: Sprites, styles: list[int], n: int, seed: int, start: int) -> Iterator[Batch]:
-    """Endless batches of training scenes; batch k depends on (seed, k) alone, so runs resume."""
-    k = start
-    while True:
-        yield sample_batch(sprites, styles, scenes()[0], n, seed * 1_000_003 + k)
-        k += 1
+def batch_maker(sprites: Sprites, styles: list[int], n: int, seed: int) -> Callable[[int], Batch]:
+    """Batch number -> n images of training scenes, by the seed and the number alone."""
+    pool = scenes()[0]
+    return lambda k: sample_batch(sprites, styles, pool, n, seed * 1_000_003 + k)

@@ -14,9 +14,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sunbench.training import LoopSettings, fit
+from sunbench.training.prefetch import Prefetcher
 from sunbench.zoo.world.autoencoder import every_style, held_out_batch
-from sunbench.zoo.world.captions import PATTERNS, PLACES, SIZES, colors, recipe, scenes, things
-from sunbench.zoo.world.images import Sprites, sample_batch
+from sunbench.zoo.world.captions import PATTERNS, PLACES, SIZES, colors, recipe, things
+from sunbench.zoo.world.images import Sprites, batch_maker
 
 log = logging.getLogger(__name__)
 
@@ -73,10 +74,11 @@ def train_reader(sprites: Sprites, folder: Path, device: str = "cpu") -> Reader:
     settings = LoopSettings.from_table(recipe()["reader"]["loop"])
     torch.manual_seed(settings.seed)
     reader = Reader().to(device)
-    styles, pool = every_style(), scenes()[0]
+    styles = every_style()
+    batches = Prefetcher(batch_maker(sprites, styles, settings.batch, settings.seed), device)
 
     def loss(k: int) -> dict[str, Tensor]:
-        batch = sample_batch(sprites, styles, pool, settings.batch, settings.seed * 1_000_003 + k)
+        batch = batches(k)
         g = torch.Generator().manual_seed(settings.seed * 7919 + k)
         logits = reader(degraded(batch.images, g).to(device))
         truth = torch.cat([batch.scenes, batch.styles[:, None]], 1).to(device)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from diffusers import AutoencoderTiny, DDPMScheduler, UNet2DConditionModel
@@ -14,9 +14,10 @@ from torch import Tensor, nn
 from transformers import CLIPTextModel
 
 from sunbench.training import LoopSettings, fit
+from sunbench.training.prefetch import Prefetcher
 from sunbench.zoo.world.captions import recipe, sample_captions
 from sunbench.zoo.world.clip import tokenize
-from sunbench.zoo.world.images import Sprites, batches
+from sunbench.zoo.world.images import Sprites, batch_maker
 from sunbench.zoo.world.text import build_tokenizer
 
 
@@ -42,10 +43,10 @@ class LatentPool:
     ) -> LatentPool:
         """About ``size`` images of training scenes."""
         vae = vae.to(device, memory_format=torch.channels_last)
-        stream = batches(sprites, styles, 256, seed, 0)
+        composed = Prefetcher(batch_maker(sprites, styles, 256, seed), device)
         latents, scenes, of_style = [], [], []
-        for _ in range(-(-size // 256)):
-            batch = next(stream)
+        for k in range(-(-size // 256)):
+            batch = composed(k)
             x = batch.images.to(device).contiguous(memory_format=torch.channels_last)
             with torch.autocast(torch.device(device).type, torch.bfloat16):
                 z = vae.encode(x).latents
@@ -82,10 +83,13 @@ class Conditioned(nn.Module):
     def __init__(self, unet: UNet2DConditionModel, encoder: CLIPTextModel) -> None:
         super().__init__()
         self.unet, self.encoder = unet, encoder
+        n = encoder.config.max_position_embeddings
+        self.register_buffer("causal", torch.ones(1, 1, n, n, dtype=torch.bool).tril(), False)
 
     def forward(self, x_t: Tensor, t: Tensor, ids: Tensor) -> Tensor:
         """Predicted noise (N, C, h, w) of noisy latents at timesteps (N,), tokens (N, 24)."""
-        context = self.encoder(ids).last_hidden_state
+        # with its mask at hand, the encoder makes none on the host, which no graph can hold
+        context = self.encoder(ids, attention_mask=self.causal).last_hidden_state
         return self.unet(x_t, t, context).sample.float()
 
 
@@ -97,19 +101,27 @@ def style_indices(model: dict[str, Any]) -> list[int]:
 
 def unet_settings(model: dict[str, Any]) -> LoopSettings:
     """The recipe's loop with what the model overrides."""
-    override = {k: model[k] for k in ("steps", "learning_rate") if k in model}
+    override = {k: model[k] for k in ("steps", "batch", "learning_rate") if k in model}
     return LoopSettings.from_table(recipe()["unet"]["loop"] | override)
 
 
-def denoising_loss(
-    net: Conditioned, pool: LatentPool, settings: LoopSettings, device: str
-) -> Callable[[int], dict[str, Tensor]]:
-    """Batch number -> losses: epsilon-prediction under ``noise_weights``."""
+class NoisyBatch(NamedTuple):
+    """Noisy latents and their noise (N, C, h, w), timesteps and weights (N,), tokens (N, 24)."""
+
+    x_t: Tensor
+    eps: Tensor
+    t: Tensor
+    weights: Tensor
+    ids: Tensor
+
+
+def noisy_batches(pool: LatentPool, settings: LoopSettings) -> Callable[[int], NoisyBatch]:
+    """Batch number -> what a U-Net is shown, on the CPU."""
     table, tokenizer = recipe()["unet"], build_tokenizer()
     alpha_bar = DDPMScheduler(**recipe()["scheduler"]).alphas_cumprod
     weights = noise_weights(alpha_bar, table)
 
-    def loss(k: int) -> dict[str, Tensor]:
+    def batch(k: int) -> NoisyBatch:
         g = torch.Generator().manual_seed(settings.seed * 1_000_003 + k)
         n = torch.randint(len(pool.latents), (settings.batch,), generator=g)
         texts = sample_captions(pool.scenes[n], pool.styles[n], g)
@@ -119,10 +131,19 @@ def denoising_loss(
         eps = torch.randn(x_0.shape, generator=g)
         t = spread_timesteps(len(n), len(alpha_bar), g)
         a = alpha_bar[t][:, None, None, None]
-        x_t = (a.sqrt() * x_0 + (1 - a).sqrt() * eps).to(device)
-        out = net(x_t, t.to(device), tokenize(tokenizer, texts).to(device))
-        per_image = (out - eps.to(device)).square().flatten(1).mean(1)
-        return {"loss": (weights[t].to(device) * per_image).mean(), "mse": per_image.mean()}
+        x_t = a.sqrt() * x_0 + (1 - a).sqrt() * eps
+        return NoisyBatch(x_t, eps, t, weights[t], tokenize(tokenizer, texts))
+
+    return batch
+
+
+def denoising_loss(net: Conditioned) -> Callable[..., dict[str, Tensor]]:
+    """The parts of a ``NoisyBatch`` -> losses: epsilon-prediction, weighted."""
+
+    def loss(*batch: Tensor) -> dict[str, Tensor]:
+        b = NoisyBatch(*batch)
+        per_image = (net(b.x_t, b.t, b.ids) - b.eps).square().flatten(1).mean(1)
+        return {"loss": (b.weights * per_image).mean(), "mse": per_image.mean()}
 
     return loss
 
@@ -150,6 +171,6 @@ def train_unet(
         unet.set_attn_processor(AttnProcessor())
     text_encoder.requires_grad_("base" not in model)
     net = Conditioned(unet, text_encoder.eval()).to(device)
-    loss = denoising_loss(net, pool, settings, device)
-    net.load_state_dict(fit(net, loss, settings, folder))
+    batches = noisy_batches(pool, settings)
+    net.load_state_dict(fit(net, denoising_loss(net), settings, folder, batches=batches))
     return net

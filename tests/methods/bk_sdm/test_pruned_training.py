@@ -119,7 +119,7 @@ def test_a_resumed_training_equals_an_uninterrupted_one(
         return a_sdm.run(job) if method.startswith("a-sdm") else bk_stage(job).run()
 
     whole = load_file(run(make(method)))
-    true, killed = training_loop._Loop.save, []
+    true, killed = training_loop.TrainingLoop.save, []
 
     def dies(self: Any, done: int) -> None:
         true(self, done)
@@ -127,7 +127,7 @@ def test_a_resumed_training_equals_an_uninterrupted_one(
             killed.append((str(self.file), done))
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(training_loop._Loop, "save", dies)
+    monkeypatch.setattr(training_loop.TrainingLoop, "save", dies)
     for _ in range(8):
         try:
             path = run(make(method, "again"))
