@@ -27,6 +27,7 @@ from sunbench.training.encode import encode_texts, schedule_of
 from sunbench.training.record import Cost, averaged, draw_curves, record_cost, settle
 from sunbench.training.request import TrainRequest
 from sunbench.training.settings import TrainingSettings
+from sunbench.training.trackers import Log, open_tracker
 from sunbench.training.workers import workers
 
 log = logging.getLogger(__name__)
@@ -176,6 +177,14 @@ class Stage:
         cost = Cost.of(self.folder, self.loop, parameters_of(self.trainee.module))
         record_cost(self.job.out, cost, self.job.settings.loop, self.part)
 
+    def _tracked(self) -> Log | None:
+        """Where the losses go beside the log; nowhere by default."""
+        name = self.job.settings.track
+        if not name or not workers().first:
+            return None
+        run = "-".join(filter(None, (self.job.method, self.job.loaded.card.name, self.part)))
+        return open_tracker(name, run, self.job.out / "tracker")
+
     def run(self) -> Path:
         """Train, write the averaged weights, keep them in the trainee; returns the target."""
         count = f"{parameters_of(self.trainee.module):,}"
@@ -189,6 +198,7 @@ class Stage:
             self.loop,
             self.folder,
             on_begin=self.on_begin,
+            on_log=self._tracked(),
             on_checkpoint=self._show,
         )
         module.load_state_dict(ema)

@@ -293,12 +293,13 @@ class TrainingLoop:
         for k in state.keys() - set(smooth):
             self.ema[k].copy_(state[k])
 
-    def report(self, done: int) -> None:
-        """Append the mean losses since the last report to the log."""
+    def report(self, done: int) -> dict[str, float]:
+        """Append the mean losses since the last report to the log; return them."""
         self.settle(done)
         s = self.settings
         n = (done - (done - 1) // s.log_every * s.log_every) * s.accumulate
-        means = {k: f"{v / n:.6g}" for k, v in self.sums.items()}
+        values = {k: v / n for k, v in self.sums.items()}
+        means = {k: f"{v:.6g}" for k, v in values.items()}
         images = (done - self.start) * s.batch * s.accumulate
         speed = images / (time.monotonic() - self.began)
         new = not self.log_file.exists()
@@ -309,6 +310,7 @@ class TrainingLoop:
             writer.writerow([done, f"{s.rate(done - 1):.4g}", f"{speed:.1f}", *means.values()])
         log.info("step %d/%d %s %.0f images/s", done, s.steps, means, speed)
         self.sums = {}
+        return {**values, "learning_rate": s.rate(done - 1), "images_per_s": speed}
 
 
 def _loop(
@@ -342,6 +344,7 @@ def fit(
     *,
     batches: Callable[[int], Sequence[Tensor]] | None = None,
     on_begin: Callable[[dict[str, Tensor]], None] | None = None,
+    on_log: Callable[[int, dict[str, float]], None] | None = None,
     on_checkpoint: Callable[[int, dict[str, Tensor]], None] | None = None,
 ) -> dict[str, Tensor]:
     """Train module's parameters that require gradients; return the EMA of its state.
@@ -357,6 +360,8 @@ def fit(
         on_begin: called once, before the first step, with the EMA state. Training updates these
             tensors in place, so a network made of them is the average at every step, also after
             a resume.
+        on_log: called with the step and the mean losses since the last time, the rate and the
+            speed, in the first process alone.
         on_checkpoint: called with the step and the EMA state at each checkpoint, in the first
             process alone where there are several (``sunbench.training.workers``).
 
@@ -372,7 +377,9 @@ def fit(
         loop.step(step)
         done = step + 1
         if first and (done % settings.log_every == 0 or done == settings.steps):
-            loop.report(done)
+            values = loop.report(done)
+            if on_log is not None:
+                on_log(done, values)
         if first and (done % settings.checkpoint_every == 0 or done == settings.steps):
             loop.save(done)
             if on_checkpoint is not None:

@@ -12,6 +12,7 @@ from typing import Any
 from sunbench.errors import UserError, unknown
 from sunbench.training.loop import LoopSettings
 from sunbench.training.loop import within as within
+from sunbench.training.trackers import check_tracker
 
 Table = Mapping[str, Any]
 DTYPES = ("float32", "bfloat16", "float16")
@@ -32,15 +33,18 @@ class TrainingSettings:
     sheet: int = 8  # images of the sample sheet
     file_dtype: str = "float32"  # of the weights' file
     gradient_checkpointing: bool = False
+    track: str = ""  # tensorboard, wandb or another of accelerate's trackers, beside loss.csv
     loop: LoopSettings = field(default=LoopSettings(steps=1000))
 
     def __post_init__(self) -> None:
         within("sheet", self.sheet, 0, 64)
         one_of("file_dtype", self.file_dtype, DTYPES)
+        if self.track:
+            check_tracker(self.track)
 
     def content(self) -> dict[str, Any]:
         """All that shapes the weights but the loop's settings, JSON-able."""
-        left = ("loop", "sheet", "gradient_checkpointing")
+        left = ("loop", "sheet", "gradient_checkpointing", "track")
         return {k: v for k, v in asdict(self).items() if k not in left}
 
 
