@@ -20,9 +20,7 @@ def check_tracker(name: str) -> None:
     if name not in known:
         raise unknown("track", name, known)
     if name not in [str(tracker) for tracker in get_available_trackers()]:
-        raise UserError(
-            f"given track = {name!r}, whose package is not installed (pip install {name})"
-        )
+        raise UserError(f"given track = {name!r}, expected an installed one: pip install {name}")
 
 
 def open_tracker(name: str, run: str, folder: Path) -> Log:

@@ -25,6 +25,7 @@ from sunbench.models import find, load
 from sunbench.paper.timing import random_pipeline
 from sunbench.registry import trainer
 from sunbench.sampling import ImageId, SampleSettings, make_batch
+from sunbench.training import LoopSettings, fit
 from sunbench.training.request import TrainRequest
 from sunbench.zoo import weights
 
@@ -114,6 +115,36 @@ def test_a_training_runs(method: str, dtype: str, tmp_path: Path):
     assert told["cost"]["images"] == 16
     assert len(losses) == 5
     assert all(math.isfinite(float(line.split(",")[3])) for line in losses[1:])
+
+
+def test_an_update_as_a_graph_is_the_loops(tmp_path: Path):
+    """The same batches through the graph and layer by layer; batches come from other processes."""
+
+    def trained(folder: Path, *, graph: bool) -> dict[str, torch.Tensor]:
+        torch.manual_seed(0)
+        net = torch.nn.Sequential(
+            torch.nn.Linear(3, 16), torch.nn.Tanh(), torch.nn.Linear(16, 1)
+        ).to(DEVICE)
+
+        def batch(k: int) -> tuple[torch.Tensor, torch.Tensor]:
+            g = torch.Generator().manual_seed(k)
+            return torch.randn(32, 3, generator=g), torch.randn(32, 1, generator=g)
+
+        def loss(x: torch.Tensor, y: torch.Tensor) -> dict[str, torch.Tensor]:
+            return {"loss": (net(x) - y).square().mean()}
+
+        def by_number(k: int) -> dict[str, torch.Tensor]:
+            return loss(*(t.to(DEVICE) for t in batch(k)))
+
+        settings = LoopSettings(steps=50, batch=32, learning_rate=0.01, dtype="float32")
+        if graph:
+            return fit(net, loss, settings, folder, batches=batch)
+        return fit(net, by_number, settings, folder)
+
+    plain = trained(tmp_path / "plain", graph=False)
+    graphed = trained(tmp_path / "graphed", graph=True)
+    for name, value in plain.items():
+        torch.testing.assert_close(graphed[name], value, rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.slow

@@ -54,7 +54,9 @@ def test_a_tracker_is_told_the_losses_of_the_log(ledger: type[Ledger], tmp_path:
     )
 
 
-@pytest.mark.parametrize(("name", "message"), [("absnt", "absent"), ("absent", "not installed")])
+@pytest.mark.parametrize(
+    ("name", "message"), [("absnt", "absent"), ("absent", "pip install absent")]
+)
 def test_a_tracker_that_is_not_here_is_one_line(
     ledger: type[Ledger], name: str, message: str
 ) -> None:
