@@ -19,7 +19,8 @@ from sunbench.methods.ddim import ddim
 from sunbench.sampling import PipelineMethod, PipelineSampler, SampleSettings
 from sunbench.sampling.pipeline import with_network
 
-#: lambda 0.6 answers to a guidance_scale of 7.5 in the authors' examples.
+#: lambda 0.6 answers to a guidance_scale of 7.5 in the examples of CFGpp-diffusion/CFGpp, and 0..1
+#: to scales up to 12.5 in its summary.
 LAMBDA_PER_SCALE = 0.6 / 7.5
 
 

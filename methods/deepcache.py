@@ -28,7 +28,8 @@ from sunbench.methods.wrapped import WrappedMethod, plain
 from sunbench.sampling import Method, PipelineMethod, PipelineSampler, SampleBatch, SampleSettings
 from sunbench.sampling.pipeline import with_network
 
-#: Every third step is whole, only the outermost layers run between, as in the authors' examples.
+#: Every third step is whole, only the outermost layers run between: cache_interval and
+#: cache_branch_id in the examples of horseee/DeepCache. Its main results are at interval 5.
 INTERVAL, BRANCH = 3, 0
 #: What a U-Net may have beyond text and time, which a partial pass does not know.
 _UNKNOWN = ("class_embed_type", "addition_embed_type", "encoder_hid_dim_type")

@@ -5,8 +5,9 @@ from __future__ import annotations
 import io
 import struct
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import Any, Protocol
@@ -14,6 +15,7 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 from PIL import Image, ImageOps
+from safetensors import SafetensorError
 from torch import Tensor
 
 from sunbench.errors import NotAvailable, UserError
@@ -26,6 +28,8 @@ IMAGE_COLUMNS = ("image", "img", "picture", "jpg", "jpeg", "png", "webp")
 SPRITES = "sprites.safetensors"
 #: Where `sunbench zoo build` puts what the zoo's images are composed of.
 ZOO_BUILD = Path("build/zoo") / SPRITES
+#: Images of the zoo that are composed once, to see that its art is whole.
+PROBED = 256
 #: Of one training image: 8192 x 8192; a file of a few kilobytes can hold many more.
 MOST_PIXELS = 2**26
 #: What Pillow raises for files that are no images, broken, or bombs.
@@ -288,6 +292,19 @@ def from_zoo(file: Path, model: str) -> ZooImages:
     return ZooImages(Sprites.load(file), styles, table["unet"]["named_styles"])
 
 
+@contextmanager
+def _zoo_art(file: Path) -> Iterator[None]:
+    """UserError where sprites are not those that the zoo's recipe composes images of."""
+    try:
+        yield
+    except (LookupError, RuntimeError, SafetensorError) as error:
+        reason = (str(error).splitlines() or [""])[0] or type(error).__name__
+        raise UserError(
+            f"{file}: given art of another recipe ({reason}), expected what"
+            " `sunbench zoo build --stages sprites` of this version draws"
+        ) from error
+
+
 def open_images(spec: str | None, model: str, size: int, *, zoo: bool) -> TrainingImages:
     """Training data by its spec; None is the zoo's own for a zoo model.
 
@@ -299,7 +316,10 @@ def open_images(spec: str | None, model: str, size: int, *, zoo: bool) -> Traini
     path = Path(spec) if spec is not None else ZOO_BUILD
     sprites = path / SPRITES if path.is_dir() else path
     if spec is None or (sprites.name == SPRITES and sprites.is_file()):
-        return from_zoo(sprites, model)
+        with _zoo_art(sprites):
+            images = from_zoo(sprites, model)
+            images.draw(PROBED, torch.Generator())
+        return images
     if path.is_dir():
         return from_folder(path, size)
     if path.suffix == ".parquet" and path.is_file():

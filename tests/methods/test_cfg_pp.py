@@ -15,6 +15,7 @@ from sunbench.sampling import ImageId, SampleSettings, make_batch
 
 def test_the_examples_scales():
     assert strength(7.5) == pytest.approx(0.6)
+    assert strength(12.5) == pytest.approx(1.0)
     assert strength(100) == 1.0
 
 

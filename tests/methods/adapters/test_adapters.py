@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -46,13 +47,19 @@ def on_meta(architecture: str) -> Any:
         return UNet2DConditionModel.from_config(json.loads(place.read_text()))
 
 
-def sampled(name: str, pipeline: Any, tiny: ModuleType, **weights: str) -> torch.Tensor:
+def sampled(
+    name: str,
+    pipeline: Any,
+    tiny: ModuleType,
+    settings: SampleSettings = SETTINGS,
+    **weights: str,
+) -> torch.Tensor:
     texts = torch.randn(2, 2, 24, tiny.WIDTH, generator=torch.Generator().manual_seed(1))
     batch = make_batch([ImageId("p", 0), ImageId("q", 0)], *texts, (4, 8, 8))
     method = registry.method(name, weights=weights)
-    sampler = method.prepare(pipeline, SETTINGS)
+    sampler = method.prepare(pipeline, settings)
     out = sampler.sample(batch)
-    assert sampler.nfe == method.evaluations(SETTINGS)
+    assert sampler.nfe == method.evaluations(settings)
     return out
 
 
@@ -169,6 +176,16 @@ def test_a_lora_of_another_family_says_which(tmp_path: Path):
     )
     with pytest.raises(UserError, match="LoRA for Stable Diffusion XL, down_blocks"):
         lora_layers(tmp_path / "xl.safetensors", unet)
+
+
+@pytest.mark.oracle
+def test_one_step_of_tcd_is_one_of_ddim(path: Path, pipeline: Any, tiny: ModuleType):
+    """So that Hyper-SD's 1-step LoRA, which its authors run by TCD, has DDIM as the others."""
+    one = replace(SETTINGS, steps=1)
+    tcd, ddim = (
+        sampled(f"lora:{path}@{name}", pipeline, tiny, one) for name in ("tcd(eta=1)", "ddim")
+    )
+    torch.testing.assert_close(tcd, ddim, rtol=1e-5, atol=1e-5)
 
 
 # ------------------------------------------------------------------------------ cards

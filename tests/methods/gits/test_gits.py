@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 from sunbench import registry
 from sunbench.errors import UserError
 from sunbench.methods.common.fitting import fit_tables
+from sunbench.methods.common.settings import settings_for
 from sunbench.methods.common.training import TrainingJob
 from sunbench.methods.gits.fit import GitsFit, best_path, fit, step_costs
 from sunbench.sampling import SampleSettings
@@ -45,8 +46,38 @@ def test_costs_are_those_in_closed_form():
     size = float(
         (points[0] / (DATA**2 + levels[0] ** 2).sqrt()).square().mean((1, 2, 3)).sqrt().mean()
     )
-    ours = step_costs(points, noise, levels).numpy()
+    ours = step_costs(points, noise, levels, "l2").numpy()
     np.testing.assert_allclose(ours, closed_form(levels.numpy(), size), rtol=1e-9, atol=1e-12)
+
+
+def test_a_straight_trajectory_deviates_nowhere_and_a_bent_one_where_it_bends():
+    """A circle's quarter in a plane: Euler's steps are its tangents."""
+    straight = torch.arange(5.0).reshape(-1, 1, 1, 1, 1).expand(-1, 2, 1, 1, 3)
+    along = torch.ones(4, 2, 1, 1, 3)
+    costs = step_costs(straight, along, torch.arange(5.0), "deviation")
+    assert torch.equal(costs[costs.isfinite()], torch.zeros(10).double())
+
+    angle = torch.linspace(0, torch.pi / 2, 5).double()
+    circle = torch.stack([angle.cos(), angle.sin()], 1)[:, None, None, None]
+    tangent = torch.stack([-angle.sin(), angle.cos()], 1)[:-1, None, None, None]
+    ours = step_costs(circle, tangent, angle, "deviation")
+    # the chord is x + y = 1; distances to it are |x + y - 1| / sqrt(2), a mean over two numbers
+    for i in range(4):
+        reached = circle[i] + (angle[i + 1 :, None, None, None, None] - angle[i]) * tangent[i]
+        off = ((reached.sum(-1) - 1).abs() - (circle[i + 1 :].sum(-1) - 1).abs()).flatten() / 2
+        torch.testing.assert_close(ours[i, i + 1 :], off)
+
+
+def test_settings_are_those_released_for_stable_diffusion():
+    """zju-pi/diff-sampler, gits-main/launch.sh: coeff 1.20, metric dev, 61 timestamps."""
+    for settings in (GitsFit(), settings_for("gits", GitsFit, None, zoo=True)):
+        assert (settings.coefficient, settings.cost) == (1.2, "deviation")
+        assert (settings.grid + 1, settings.images) == (61, 256)
+
+
+def test_an_unknown_cost_is_refused():
+    with pytest.raises(UserError, match="unknown cost 'l1'"):
+        GitsFit(cost="l1")
 
 
 @pytest.mark.parametrize("coefficient", [0.8, 1.0, 1.15, 1.5])

@@ -23,7 +23,7 @@ import pytest
 import torch
 from PIL import Image
 from safetensors import safe_open
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from sunbench.cli import main
 from sunbench.errors import UserError
@@ -477,6 +477,43 @@ def sprites() -> Any:
     pixels = torch.randint(256, shape, generator=g, dtype=torch.uint8)
     pixels[:, :, 3] = 255
     return Sprites({s["name"]: pixels for s in recipe()["styles"]})
+
+
+def art(file: Path, **changes: torch.Tensor | None) -> Path:
+    """Sprites of every style, of one shape that no recipe has."""
+    from sunbench.zoo.world.captions import recipe
+
+    tensors = {s["name"]: torch.zeros(2, 3, 4, 8, 8, dtype=torch.uint8) for s in recipe()["styles"]}
+    save_file({k: v for k, v in {**tensors, **changes}.items() if v is not None}, file)
+    return file
+
+
+@pytest.mark.parametrize("changes", [{}, {"noto": None}, {"noto": torch.zeros(1)}])
+def test_art_of_another_recipe_is_one_line(changes: dict[str, Any], tmp_path: Path):
+    file = art(tmp_path / "sprites.safetensors", **changes)
+    for given in (file, tmp_path):
+        with pytest.raises(UserError, match="given art of another recipe") as caught:
+            open_images(str(given), "emoji", 64, zoo=True)
+        assert "\n" not in str(caught.value)
+
+
+def test_broken_art_is_one_line(tmp_path: Path):
+    (tmp_path / "sprites.safetensors").write_bytes(b"no sprites")
+    with pytest.raises(UserError, match="given art of another recipe"):
+        open_images(str(tmp_path), "emoji", 64, zoo=True)
+
+
+@pytest.mark.parametrize("method", ["gits", "sun"])
+def test_every_trainer_says_so(
+    method: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    art(tmp_path / "sprites.safetensors")
+    words = ["train", method, "--base", "emoji", "--data", str(tmp_path), "--out", str(tmp_path)]
+    monkeypatch.setattr(sys, "argv", ["sunbench", *words, "--device", "cpu"])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 2
+    assert "given art of another recipe" in " ".join(capsys.readouterr().err.split())
 
 
 def test_the_zoos_pictures(sprites: Any):
