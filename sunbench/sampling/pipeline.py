@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import copy
+import logging
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from sunbench.errors import NotFinite
 from sunbench.sampling.batch import SampleBatch
@@ -16,6 +17,11 @@ from sunbench.sampling.counter import UNetCounter
 from sunbench.sampling.method import SampleSettings
 from sunbench.sampling.solvers import SolverSpec
 from sunbench.sampling.task import call_arguments, misfit, task_pipeline
+
+log = logging.getLogger(__name__)
+
+#: That a decoder works on at once: 16 images of 512 x 512, whose widest float32 map takes 4 GB.
+DECODED_PIXELS = 16 * 512 * 512
 
 
 def latent_shape(pipeline: Any, resolution: int | None = None) -> tuple[int, int, int]:
@@ -29,15 +35,56 @@ def latent_shape(pipeline: Any, resolution: int | None = None) -> tuple[int, int
 def decode(pipeline: Any, latents: Tensor) -> Tensor:
     """Scaled latents (B, C, h, w) -> images (B, 3, H, W) uint8, on the latents' device.
 
-    Raises NotFinite where the autoencoder gives NaN or infinity.
+    At most DECODED_PIXELS at once, fewer where memory runs out. An image that overflows in half
+    precision is decoded in float32. Raises NotFinite where that gives NaN or infinity too.
     """
-    vae = pipeline.vae
-    shift = getattr(vae.config, "shift_factor", None) or 0.0
-    z = latents.to(vae.dtype) / vae.config.scaling_factor + shift
-    x = vae.decode(z, return_dict=False)[0].float()
-    if not bool(torch.isfinite(x).all()):
+    pixels = latents.shape[-2] * latents.shape[-1] * int(pipeline.vae_scale_factor) ** 2
+    return _in_parts(pipeline.vae, latents, max(1, DECODED_PIXELS // pixels))
+
+
+def _in_parts(vae: Any, latents: Tensor, size: int) -> Tensor:
+    try:
+        return torch.cat([_decoded(vae, part) for part in latents.split(size)])
+    except torch.OutOfMemoryError:
+        if size == 1 or len(latents) == 1:
+            raise
+    torch.cuda.empty_cache()
+    return _in_parts(vae, latents, min(size, len(latents)) // 2)
+
+
+def _decoded(vae: Any, latents: Tensor) -> Tensor:
+    x = _pixels(vae, latents)
+    finite = _finite(x)
+    if not bool(finite.all()) and vae.dtype in (torch.float16, torch.bfloat16):
+        x[~finite] = _in_float32(vae, latents[~finite])
+        finite = _finite(x)
+    if not bool(finite.all()):
         raise NotFinite(f"decoded images are not finite ({type(vae).__name__}, {vae.dtype})")
     return (x / 2 + 0.5).clamp(0, 1).mul(255).round().to(torch.uint8)
+
+
+def _finite(x: Tensor) -> Tensor:
+    """Which of the images (B, ...) are: (B,)."""
+    return torch.isfinite(x).flatten(1).all(1)
+
+
+def _pixels(vae: Any, latents: Tensor) -> Tensor:
+    """(B, 3, H, W) float32, -1..1."""
+    shift = getattr(vae.config, "shift_factor", None) or 0.0
+    z = latents.to(vae.dtype) / vae.config.scaling_factor + shift
+    x: Tensor = vae.decode(z, return_dict=False)[0]
+    return x.float()
+
+
+def _in_float32(vae: Any, latents: Tensor) -> Tensor:
+    """As `_pixels`; the weights are as before afterwards, which float32 holds exactly."""
+    dtype = vae.dtype
+    log.warning("%d images overflow in %s and are decoded in float32", len(latents), dtype)
+    nn.Module.to(vae, torch.float32)
+    try:
+        return _pixels(vae, latents)
+    finally:
+        nn.Module.to(vae, dtype)
 
 
 class PipelineSampler:

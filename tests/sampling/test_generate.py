@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
+from diffusers import AutoencoderKL
 
 from sunbench import registry
+from sunbench.errors import NotFinite
 from sunbench.prompts import Prompt
 from sunbench.sampling import (
     Cell,
@@ -104,6 +106,65 @@ def test_decoding_undoes_scale_and_shift(pipeline: Any):
         assert torch.equal(decode(pipeline, (latents - 0.25) * 0.5), plain)
     finally:
         pipeline.vae.register_to_config(scaling_factor=1.0, shift_factor=None)
+
+
+def test_parts_of_a_batch_decode_to_the_same_images(pipeline: Any, monkeypatch: pytest.MonkeyPatch):
+    latents = torch.randn(5, 4, 8, 8, generator=torch.Generator().manual_seed(0))
+    whole = decode(pipeline, latents)
+    monkeypatch.setattr("sunbench.sampling.pipeline.DECODED_PIXELS", 2 * whole[0, 0].numel())
+    sizes = decoded_sizes(pipeline.vae, monkeypatch)
+    gap = (decode(pipeline, latents).int() - whole.int()).abs()
+    assert sizes == [2, 2, 1]
+    assert int(gap.max()) <= 1
+
+
+def decoded_sizes(vae: Any, monkeypatch: pytest.MonkeyPatch, most: int = 99) -> list[int]:
+    """Numbers of images decoded at once; more than so many run out of memory."""
+    sizes, real = list[int](), vae.decode
+
+    def watched(z: torch.Tensor, **more: Any) -> Any:
+        sizes.append(len(z))
+        if len(z) > most:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return real(z, **more)
+
+    monkeypatch.setattr(vae, "decode", watched)
+    return sizes
+
+
+def test_a_decoder_without_memory_takes_fewer_at_once(
+    pipeline: Any, monkeypatch: pytest.MonkeyPatch
+):
+    latents = torch.randn(8, 4, 8, 8, generator=torch.Generator().manual_seed(0))
+    whole = decode(pipeline, latents)
+    sizes = decoded_sizes(pipeline.vae, monkeypatch, most=2)
+    assert int((decode(pipeline, latents).int() - whole.int()).abs().max()) <= 1
+    assert sizes == [8, 4, 2, 2, 2, 2]
+    decoded_sizes(pipeline.vae, monkeypatch, most=0)
+    with pytest.raises(torch.OutOfMemoryError):
+        decode(pipeline, latents)
+
+
+def test_what_overflows_in_float16_is_decoded_in_float32(monkeypatch: pytest.MonkeyPatch):
+    """The first convolution reaches a million, the normalization after it brings all back."""
+    torch.manual_seed(0)
+    vae = AutoencoderKL(block_out_channels=(8,), norm_num_groups=4, latent_channels=4).eval()
+    vae.decoder.conv_in.weight.data *= 1e4
+    latents = 100 * torch.randn(3, 4, 8, 8)
+    latents[1] /= 1e4  # small enough for float16
+    plain = SimpleNamespace(vae=vae, vae_scale_factor=1)
+    expected = decode(plain, latents)
+    vae.half()
+    before = {k: v.clone() for k, v in vae.state_dict().items()}
+    sizes = decoded_sizes(vae, monkeypatch)
+    got = decode(plain, latents)
+    assert sizes == [3, 2]
+    assert vae.dtype == torch.float16
+    assert all(torch.equal(v, before[k]) for k, v in vae.state_dict().items())
+    assert int((got[[0, 2]].int() - expected[[0, 2]].int()).abs().max()) <= 2
+    latents[0] = float("nan")
+    with pytest.raises(NotFinite, match="decoded images are not finite"):
+        decode(plain, latents)
 
 
 def test_latent_shape_follows_the_resolution(pipeline: Any):
