@@ -24,7 +24,7 @@ from sunbench.methods.sun import SunAdapter, write_adapter
 from sunbench.models import find, load
 from sunbench.paper.timing import random_pipeline
 from sunbench.registry import trainer
-from sunbench.sampling import ImageId, SampleSettings, make_batch
+from sunbench.sampling import ImageId, SampleSettings, latent_shape, make_batch
 from sunbench.training import LoopSettings, fit
 from sunbench.training.request import TrainRequest
 from sunbench.zoo import weights
@@ -50,9 +50,12 @@ def latents(name: str, device: str) -> torch.Tensor:
         )
     images = [ImageId(words, seed) for seed, words in enumerate(PROMPTS)]
     method, settings = registry.method(name), SampleSettings(STEPS, 3.0)
+    if (reason := method.skip(pipe, settings)) is not None:
+        pytest.skip(reason)
     sampler = method.prepare(pipe, settings)
+    batch = make_batch(images, texts, negatives, latent_shape(pipe))
     try:
-        return sampler.sample(make_batch(images, texts, negatives, (4, 8, 8))).float().cpu()
+        return sampler.sample(batch).float().cpu()
     finally:
         method.release(pipe)
 

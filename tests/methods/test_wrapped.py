@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch._dynamo.utils import counters
 
 from sunbench import registry
 from sunbench.errors import UserError
@@ -51,6 +52,24 @@ def test_compiled_methods_sample_as_they_are(
         torch.testing.assert_close(sampled(method, pipeline, tiny), expected, rtol=1e-4, atol=1e-4)
         method.release(pipeline)
     assert "forward" not in vars(pipeline.unet)
+
+
+@pytest.mark.slow
+def test_sun_compiles_whole_and_once(
+    eager: None, pipeline: Any, tiny: ModuleType, weights: dict[str, str]
+):
+    """Two graphs, of a batch's first step and of the later ones, for all batches of a shape."""
+    counters.clear()
+    method = registry.method("compile:sun", weights=weights)
+    sampler = method.prepare(pipeline, SETTINGS)
+    graphs = []
+    for k in range(2):
+        texts = torch.randn(2, 1, 24, tiny.WIDTH, generator=torch.Generator().manual_seed(k))
+        sampler.sample(make_batch([ImageId("p", k)], *texts, (4, 8, 8)))
+        graphs.append(counters["stats"]["unique_graphs"])
+    method.release(pipeline)
+    assert graphs == [2, 2]
+    assert not counters["graph_break"]
 
 
 def test_what_a_method_builds_is_compiled_once(eager: None, pipeline: Any, weights: dict[str, str]):
