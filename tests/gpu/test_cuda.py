@@ -15,6 +15,7 @@ import tiny_sd
 import torch
 from diffusers import StableDiffusionPipeline
 from PIL import Image
+from transformers import CLIPTextConfig, CLIPTextModel
 
 from sunbench import registry
 from sunbench.bench import Request
@@ -159,7 +160,9 @@ def test_a_model_of_stable_diffusions_size_runs_in_float16(
     made = random_pipeline("sd1", DEVICE, torch.float16)
     assert sum(p.numel() for p in made.unet.parameters()) == 859_520_964
     words = tiny_sd.tokenizer(tmp_path / "words")
-    whole = {**made.components, "tokenizer": words}
+    config = CLIPTextConfig(**{**made.text_encoder.config.to_dict(), "vocab_size": len(words)})
+    encoder = CLIPTextModel(config).to(DEVICE, torch.float16)
+    whole = {**made.components, "tokenizer": words, "text_encoder": encoder}
     StableDiffusionPipeline(**whole, requires_safety_checker=False).save_pretrained(
         tmp_path / "model"
     )
@@ -185,4 +188,4 @@ def test_a_model_of_stable_diffusions_size_runs_in_float16(
     )
     measured = {r.method for r in outcome.rows if r.value is not None}
     assert measured == {"sun", "ddim", "dpm++"}
-    assert {t["nfe"] for t in outcome.times if t["method"] == "sun"} == {2}
+    assert {t.nfe for t in outcome.times if t.method == "sun"} == {2}
