@@ -9,8 +9,8 @@ from typing import Any, Protocol
 import numpy as np
 
 from sunbench.bench.feature_extractors import FeatureExtractors
-from sunbench.errors import UserError
 from sunbench.metrics import CellFeatures, Estimate, PairedMetric, PerImageMetric, SetMetric
+from sunbench.metrics.blocks import whole
 from sunbench.metrics.comparisons import (
     EQUIVALENCE_SHARE,
     Difference,
@@ -32,7 +32,7 @@ from sunbench.store import (
     ResultRow,
     Role,
     SetPairRow,
-    whole_feature,
+    StoredFeature,
 )
 from sunbench.store.shared import settings_key
 
@@ -58,10 +58,12 @@ class StoredCell(Protocol):
 
 def gather(stored: StoredCell, feature: str) -> np.ndarray:
     """A feature of all images of a cell, in order."""
-    whole = whole_feature(stored.store, stored.cell.layout, feature)
-    if whole is None:
-        raise UserError(f"{stored.store.folder}: feature {feature!r} is missing; run again")
-    return whole
+    return whole(stored_feature(stored, feature))
+
+
+def stored_feature(stored: StoredCell, feature: str) -> StoredFeature:
+    """The same, read when it is needed."""
+    return StoredFeature(stored.store, stored.cell.layout, feature)
 
 
 def clusters(cell: Cell) -> np.ndarray:
@@ -125,9 +127,9 @@ class Reducer:
         groups = clusters(stored.cell)
         other = metric.compares in ("sets", "pairs") and metric.reads == "embeddings"
         return CellFeatures(
-            gather(stored, name),
+            stored_feature(stored, name),
             groups,
-            gather(self.reference, name) if other else None,
+            stored_feature(self.reference, name) if other else None,
             self._text(str(choice.net))[groups] if metric.compares == "text" else None,
             self.extractors.network(choice),
         )

@@ -7,6 +7,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from sunbench.errors import UserError
+from sunbench.metrics.blocks import whole
 from sunbench.metrics.cosine import cosine
 from sunbench.metrics.estimate import Floats
 from sunbench.metrics.metric import CellFeatures, PerImageMetric, Tolerance
@@ -36,4 +37,4 @@ class ClipScore(PerImageMetric):
         """The CLIP score of each image, (n,)."""
         if features.texts is None:
             raise UserError("given no text embeddings, expected one per image")
-        return clip_score(features.candidate, features.texts)
+        return clip_score(whole(features.candidate), features.texts)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from sunbench.metrics.blocks import whole
 from sunbench.metrics.clip_score import CLIP_DEFAULT
 from sunbench.metrics.cosine import cosine
 from sunbench.metrics.estimate import Floats
@@ -21,7 +22,7 @@ class Cos(PairedMetric):
     def scores(self, features: CellFeatures) -> Floats:
         """Cosine of each image with its reference image, (n,)."""
         reference, candidate = both(features)
-        return cosine(candidate, reference)
+        return cosine(whole(candidate), whole(reference))
 
     def as_distance(self, scores: Floats) -> Floats:
         """1 - cosine."""

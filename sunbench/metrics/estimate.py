@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sized
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,7 +29,7 @@ class Estimate:
     n: int
 
 
-def same_length(**arrays: NDArray[Any]) -> int:
+def same_length(**arrays: Sized) -> int:
     """The one length of all arrays; different N are never compared (UserError)."""
     sizes = {name: len(array) for name, array in arrays.items()}
     if len(set(sizes.values())) > 1:

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sunbench.errors import UserError
+from sunbench.metrics.blocks import BLOCK, Rows, blocks, picked, whole
 from sunbench.metrics.estimate import Estimate, Floats, Resampled, image_resamples, same_length
 from sunbench.metrics.metric import Capability, CellFeatures, Measured, SetMetric, Tolerance, both
 
@@ -23,27 +24,40 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Moments:
-    """Count, mean (d,) and centered scatter (d, d) of features, in float64."""
+    """Weight, mean (d,) and centered scatter (d, d) of features, in float64.
 
-    n: int
+    n: the number of rows, or the sum of their weights.
+    """
+
+    n: float
     mean: Floats
     scatter: Floats
 
     @classmethod
-    def of(cls, features: NDArray[Any], block: int = 4096) -> Moments:
-        """Moments of features (n, d), read `block` rows at a time in the given order."""
-        same_length(features=features)
-        total = cls._of_block(features[:block])
-        for start in range(block, len(features), block):
-            total = total.merge(cls._of_block(features[start : start + block]))
+    def of(cls, features: Rows, weights: Floats | None = None, block: int = BLOCK) -> Moments:
+        """Moments of features (n, d), read `block` rows at a time in the given order.
+
+        weights: (n,), how often each row counts; once by default.
+        """
+        counts = np.ones(len(features)) if weights is None else weights
+        same_length(features=features, weights=counts)
+        total: Moments | None = None
+        for x, w in zip(blocks(features, block), blocks(counts, block), strict=True):
+            if w.any():
+                part = cls._of_block(x, w)
+                total = part if total is None else total.merge(part)
+        if total is None:
+            raise UserError("given no images, expected at least 2 for a covariance")
         return total
 
     @classmethod
-    def _of_block(cls, features: NDArray[Any]) -> Moments:
-        x = np.asarray(features, np.float64)
-        mean = x.mean(0)
-        centered = x - mean
-        return cls(len(x), mean, centered.T @ centered)
+    def _of_block(cls, features: NDArray[Any], weights: Floats) -> Moments:
+        drawn = weights > 0
+        x, w = np.asarray(features[drawn], np.float64), weights[drawn]
+        n = float(w.sum())
+        mean = w @ x / n
+        centered = (x - mean) * np.sqrt(w)[:, None]
+        return cls(n, mean, centered.T @ centered)
 
     def merge(self, other: Moments) -> Moments:
         """Moments of both sets together. Source: Chan, Golub & LeVeque 1979, eq. 2.1."""
@@ -67,7 +81,7 @@ class ReferenceFactor:
     mean: Floats
     root: Floats
     trace: float
-    n: int
+    n: float
 
     @classmethod
     def of(cls, moments: Moments) -> ReferenceFactor:
@@ -89,21 +103,14 @@ def frechet(reference: ReferenceFactor, candidate: Moments) -> float:
     """Frechet distance of a candidate from a factored reference of the same N."""
     if reference.n != candidate.n:
         raise UserError(
-            f"given {reference.n} reference and {candidate.n} candidate images, "
+            f"given {reference.n:g} reference and {candidate.n:g} candidate images, "
             "expected the same number: different N are never compared"
         )
     sigma = candidate.covariance
     inner = reference.root.T @ sigma @ reference.root
-    cross = _root_sum(np.linalg.eigvalsh(inner), candidate.n - 1)
+    cross = _root_sum(np.linalg.eigvalsh(inner), int(candidate.n) - 1)
     gap = reference.mean - candidate.mean
     return max(float(gap @ gap) + reference.trace + float(np.trace(sigma)) - 2 * cross, 0.0)
-
-
-def _weighted(x: Floats, weights: Floats) -> tuple[Floats, Floats]:
-    """Weighted mean (d,) and rows A (n, d) with A^T A the weighted covariance."""
-    total = weights.sum()
-    mean = weights @ x / total
-    return mean, (x - mean) * np.sqrt(weights / (total - 1))[:, None]
 
 
 def _root(sigma: Floats) -> Floats:
@@ -116,14 +123,16 @@ def _root(sigma: Floats) -> Floats:
     return factor
 
 
-def _by_covariance(x: Floats, y: Floats, weights: Floats) -> float:
+def _by_covariance(x: Rows, y: Rows, weights: Floats) -> float:
     """Frechet distance of weighted rows from their covariances (d, d)."""
-    drawn = weights > 0
-    (mu_x, a), (mu_y, b) = (_weighted(z[drawn], weights[drawn]) for z in (x, y))
-    root = _root(a.T @ a)
-    cross = _root_sum(np.linalg.eigvalsh(root.T @ (b.T @ b) @ root), len(a) - 1)
-    traces = float(np.square(a).sum() + np.square(b).sum())
-    return max(float(np.square(mu_x - mu_y).sum()) + traces - 2 * cross, 0.0)
+    a, b = Moments.of(x, weights), Moments.of(y, weights)
+    sigma_x, sigma_y = a.covariance, b.covariance
+    root = _root(sigma_x)
+    cross = _root_sum(
+        np.linalg.eigvalsh(root.T @ sigma_y @ root), int(np.count_nonzero(weights)) - 1
+    )
+    traces = float(np.trace(sigma_x) + np.trace(sigma_y))
+    return max(float(np.square(a.mean - b.mean).sum()) + traces - 2 * cross, 0.0)
 
 
 class _Gram:
@@ -172,7 +181,7 @@ def default_samples(n: int, d: int) -> int:
     return 200 if size <= 1300 else 40 if size <= 2048 else 8
 
 
-def fd(reference: NDArray[Any], candidate: NDArray[Any]) -> float:
+def fd(reference: Rows, candidate: Rows) -> float:
     """Frechet distance between features (n, d) and (n, d), n below or above d.
 
     n <= d: tr (Sigma_r Sigma_c)^(1/2) is the nuclear norm of Y X^T / (n - 1), an n x n matrix.
@@ -182,13 +191,26 @@ def fd(reference: NDArray[Any], candidate: NDArray[Any]) -> float:
         raise UserError("given 1 image, expected at least 2 for a Frechet distance")
     if n > reference.shape[1]:
         return frechet(ReferenceFactor.of(Moments.of(reference)), Moments.of(candidate))
-    x, y = np.asarray(reference, np.float64), np.asarray(candidate, np.float64)
-    return _Gram(x, y).distance(np.ones(n), exact=True)
+    return _gram(reference, candidate).distance(np.ones(n), exact=True)
+
+
+def fd_of_some(reference: Rows, candidate: Rows, chosen: NDArray[np.bool_]) -> float:
+    """`fd` of the rows (n,) that are chosen."""
+    if np.count_nonzero(chosen) <= reference.shape[1]:
+        return fd(picked(reference, chosen), picked(candidate, chosen))
+    weights = chosen.astype(np.float64)
+    factor = ReferenceFactor.of(Moments.of(reference, weights))
+    return frechet(factor, Moments.of(candidate, weights))
+
+
+def _gram(reference: Rows, candidate: Rows) -> _Gram:
+    """Of sets with few rows, which are held in memory."""
+    return _Gram(*(np.asarray(whole(rows), np.float64) for rows in (reference, candidate)))
 
 
 def resampled_fd(
-    reference: NDArray[Any],
-    candidate: NDArray[Any],
+    reference: Rows,
+    candidate: Rows,
     clusters: NDArray[Any],
     *,
     samples: int | None = None,
@@ -207,19 +229,18 @@ def resampled_fd(
     count = default_samples(n, d) if samples is None else samples
     if len(np.unique(clusters)) < 2:
         count = 0
-    x, y = np.asarray(reference, np.float64), np.asarray(candidate, np.float64)
     weights = image_resamples(clusters, count, seed)
     if _few_rows(n, d):
-        gram = _Gram(x, y)
+        gram = _gram(reference, candidate)
         draws = [gram.distance(w) for w in weights]
     else:
-        draws = [_by_covariance(x, y, w) for w in weights]
+        draws = [_by_covariance(reference, candidate, w) for w in weights]
     return Resampled(value, np.array(draws), n, centered=True, lowest=0.0)
 
 
 def fd_estimate(
-    reference: NDArray[Any],
-    candidate: NDArray[Any],
+    reference: Rows,
+    candidate: Rows,
     clusters: NDArray[Any],
     *,
     samples: int | None = None,

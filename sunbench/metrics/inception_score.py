@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sunbench.errors import UserError
+from sunbench.metrics.blocks import blocks
 from sunbench.metrics.estimate import Floats, Resampled, image_resamples, same_length
 from sunbench.metrics.metric import CellFeatures, Metric, Tolerance, wrong_network
 from sunbench.metrics.networks.network import Classifier
@@ -80,8 +81,11 @@ class InceptionScore(Metric):
 
         if not isinstance(features.network, Classifier):
             raise wrong_network(self.name, features.network)
-        x = torch.from_numpy(np.asarray(features.candidate, np.float32))
-        p = features.network.probabilities(x).cpu().numpy()
+        network, parts = features.network, []
+        for x in blocks(features.candidate):
+            logits = torch.from_numpy(np.asarray(x, np.float32))
+            parts.append(network.probabilities(logits).cpu().numpy())
+        p = np.concatenate(parts)
         return resampled_inception_score(p, features.clusters)
 
 

@@ -5,12 +5,14 @@ Source: Binkowski et al. 2018 (arXiv 1801.01401), eq. 4 and section 4.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sunbench.errors import UserError
+from sunbench.metrics.blocks import Rows, together
 from sunbench.metrics.estimate import (
     Counts,
     Estimate,
@@ -22,8 +24,6 @@ from sunbench.metrics.estimate import (
 )
 from sunbench.metrics.metric import CellFeatures, SetMetric, Tolerance, both
 
-BLOCK = 1024  # columns of the kernel matrix in memory
-
 
 def kernel(x: Floats, y: Floats) -> Floats:
     """Cubic polynomial kernel (n, d), (m, d) -> (n, m)."""
@@ -31,60 +31,73 @@ def kernel(x: Floats, y: Floats) -> Floats:
     return result
 
 
-def _pairs(weights: Floats, labels: Counts) -> Floats:
+def _pairs(weights: NDArray[Any], labels: Counts) -> Floats:
     """Weight of all pairs of different labels, for each row of weights (s, n)."""
-    sums = np.stack([np.bincount(labels, w) for w in weights])
-    result: Floats = weights.sum(1) ** 2 - (sums**2).sum(1)
-    return result
+    result = [w.sum(dtype=np.float64) ** 2 - (np.bincount(labels, w) ** 2).sum() for w in weights]
+    return np.array(result, np.float64)
 
 
-def _mmd2(x: Floats, y: Floats, weights: Floats, labels: Counts) -> Floats:
+def _numbered(x: Rows, y: Rows) -> Iterator[tuple[slice, Floats, Floats]]:
+    """Blocks of both sets in float64, and their rows' numbers."""
+    start = 0
+    for a, b in together((x, y)):
+        part = slice(start, start + len(a))
+        yield part, np.asarray(a, np.float64), np.asarray(b, np.float64)
+        start = part.stop
+
+
+def _mmd2(x: Rows, y: Rows, weights: NDArray[Any], labels: Counts) -> Floats:
     """Squared MMD of sets that show the same prompts, for each row of weights (s, n).
 
-    Images of one prompt (and copies of one row) make no pair, within a set or across the two.
+    Images of one prompt (and copies of one row) make no pair, within a set or across the two. The
+    kernel is symmetric but across the sets, so a block stands for its mirror image too.
     """
     total = np.zeros(len(weights))
-    for start in range(0, len(x), BLOCK):
-        part = slice(start, start + BLOCK)
-        k = kernel(x, x[part]) + kernel(y, y[part]) - 2 * kernel(x, y[part])
-        k[labels[:, None] == labels[None, part]] = 0
-        total += ((weights @ k) * weights[:, part]).sum(1)
+    for rows, xa, ya in _numbered(x, y):
+        mine = np.asarray(weights[:, rows], np.float64)
+        for columns, xb, yb in _numbered(x, y):
+            if columns.start < rows.start:
+                continue
+            k = kernel(xa, xb) + kernel(ya, yb) - kernel(xa, yb) - kernel(ya, xb)
+            k[labels[rows, None] == labels[None, columns]] = 0
+            part = ((mine @ k) * weights[:, columns]).sum(1)
+            total += part if columns.start == rows.start else 2 * part
     result: Floats = total / _pairs(weights, labels)
     return result
 
 
-def _pair(reference: NDArray[Any], candidate: NDArray[Any]) -> tuple[Floats, Floats]:
+def _enough(reference: Rows, candidate: Rows) -> None:
     if same_length(reference=reference, candidate=candidate) < 2:
         raise UserError("given 1 image, expected at least 2 for a kernel distance")
-    return np.asarray(reference, np.float64), np.asarray(candidate, np.float64)
 
 
-def kid(reference: NDArray[Any], candidate: NDArray[Any], prompts: NDArray[Any]) -> float:
+def kid(reference: Rows, candidate: Rows, prompts: NDArray[Any]) -> float:
     """Kernel distance of two sets (n, d), (n, d) that show the same prompts (n,).
 
     All pairs of different prompts, no others: the two images of one prompt are alike whatever the
     methods are, and pairs of them would stand in the cross term alone. So its expectation is 0
     when both sets follow one law. No subsets, nothing random.
     """
-    x, y = _pair(reference, candidate)
+    _enough(reference, candidate)
     labels = cluster_labels(prompts)
-    same_length(reference=x, prompts=labels)
+    same_length(reference=reference, prompts=labels)
     if labels.max() < 1:
         raise UserError("given images of 1 prompt, expected at least 2 for a kernel distance")
-    return float(_mmd2(x, y, np.ones((1, len(x))), labels)[0])
+    return float(_mmd2(reference, candidate, np.ones((1, len(labels))), labels)[0])
 
 
 def kid_independent(reference: NDArray[Any], candidate: NDArray[Any]) -> float:
     """Kernel distance of two independent sets (n, d), (n, d), as the literature defines it."""
-    x, y = _pair(reference, candidate)
+    _enough(reference, candidate)
+    x, y = np.asarray(reference, np.float64), np.asarray(candidate, np.float64)
     n = len(x)
     inner = sum(kernel(a, a).sum() - np.trace(kernel(a, a)) for a in (x, y)) / (n * (n - 1))
     return float(inner - 2 * kernel(x, y).mean())
 
 
 def resampled_kid(
-    reference: NDArray[Any],
-    candidate: NDArray[Any],
+    reference: Rows,
+    candidate: Rows,
     clusters: NDArray[Any],
     *,
     samples: int = 1000,
@@ -92,17 +105,17 @@ def resampled_kid(
 ) -> Resampled:
     """`kid` with its centered joint bootstrap over prompts."""
     n = same_length(reference=reference, candidate=candidate, clusters=clusters)
-    x, y = _pair(reference, candidate)
-    value = kid(x, y, clusters)
+    value = kid(reference, candidate, clusters)
     labels = cluster_labels(clusters)
-    weights = np.stack(list(image_resamples(clusters, samples, seed)) or [np.ones(n)])[:samples]
-    keep = [len(np.unique(labels[w > 0])) > 1 for w in weights]
-    return Resampled(value, _mmd2(x, y, weights[keep], labels), n, centered=True)
+    counts = [w.astype(np.uint16) for w in image_resamples(clusters, samples, seed)]
+    kept = [w for w in counts if len(np.unique(labels[w > 0])) > 1]
+    weights = np.stack(kept) if kept else np.empty((0, n), np.uint16)
+    return Resampled(value, _mmd2(reference, candidate, weights, labels), n, centered=True)
 
 
 def kid_estimate(
-    reference: NDArray[Any],
-    candidate: NDArray[Any],
+    reference: Rows,
+    candidate: Rows,
     clusters: NDArray[Any],
     *,
     samples: int = 1000,

@@ -12,6 +12,7 @@ A metric is one object in one file. It reads one kind of stored feature per imag
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -19,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sunbench.errors import UserError
+from sunbench.metrics.blocks import Rows, together, whole
 from sunbench.metrics.estimate import Estimate, Floats, Resampled, resampled_mean, same_length
 
 if TYPE_CHECKING:
@@ -51,18 +53,26 @@ class Tolerance:
 
 @dataclass(frozen=True)
 class CellFeatures:
-    """What a metric is given of one cell: arrays of one row per image, in image order.
+    """What a metric is given of one cell: one row per image, in image order.
 
     candidate: what the metric reads, or the scores computed with the images. clusters: the prompt
     of each image. reference: the same of the reference cell, for "sets" and "pairs". texts: the
     embedding of each image's prompt, for "text". network: the network in brackets.
     """
 
-    candidate: NDArray[Any]
+    candidate: Rows
     clusters: NDArray[Any]
-    reference: NDArray[Any] | None = None
+    reference: Rows | None = None
     texts: NDArray[Any] | None = None
     network: Network | None = None
+
+    def blocks(self) -> Iterator[CellFeatures]:
+        """The same, some images at a time, in memory."""
+        optional = [r for r in (self.reference, self.texts) if r is not None]
+        for candidate, groups, *rest in together((self.candidate, self.clusters, *optional)):
+            reference = rest.pop(0) if self.reference is not None else None
+            texts = rest.pop(0) if self.texts is not None else None
+            yield CellFeatures(candidate, groups, reference, texts, self.network)
 
 
 @dataclass(frozen=True)
@@ -132,12 +142,13 @@ class PerImageMetric(Metric):
     """A metric with a score per image; its value is their mean."""
 
     def scores(self, features: CellFeatures) -> Floats:
-        """The score of each image, (n,) float64."""
-        return np.asarray(features.candidate, np.float64)
+        """The score of each image, (n,) float64; what is given is in memory."""
+        return np.asarray(whole(features.candidate), np.float64)
 
     def finite_scores(self, features: CellFeatures) -> Floats:
         """`scores`; UserError when one is not finite."""
-        return finite(self.scores(features), self.name)
+        scores = np.concatenate([self.scores(part) for part in features.blocks()])
+        return finite(scores, self.name)
 
     def resampled(self, features: CellFeatures) -> Resampled:
         """Mean over images, prompts resampled as clusters."""
@@ -189,7 +200,7 @@ def wrong_network(name: str, network: Network | None) -> UserError:
     return UserError(f"{name}: given {network_text}, expected one that the metric can use")
 
 
-def both(features: CellFeatures) -> tuple[NDArray[Any], NDArray[Any]]:
+def both(features: CellFeatures) -> tuple[Rows, Rows]:
     """Reference and candidate features of one N and one prompt order."""
     if features.reference is None:
         raise UserError("given no reference features, expected those of the reference cell")

@@ -19,7 +19,7 @@ from sunbench.store.files import ensure_space, key, make_folder, sha256_file, wr
 from sunbench.store.locks import Holder
 from sunbench.store.pairing import mispaired
 from sunbench.store.pictures import decode_picture, encode_png, picture_files, read_folder
-from sunbench.store.reader import CellReader, readers, whole_feature
+from sunbench.store.reader import CellReader, StoredFeature, readers, whole_feature
 from sunbench.store.results import ResultRow, Role
 from sunbench.store.rows import ShardRow
 from sunbench.store.runs import RunFolder
@@ -43,6 +43,7 @@ __all__ = [
     "SetPairRow",
     "ShardRow",
     "SourcesRecord",
+    "StoredFeature",
     "TrainingRequirements",
     "decode_picture",
     "encode_png",

@@ -174,18 +174,46 @@ def readers(run: Path, model: ModelRecord) -> list[CellReader]:
     return [CellReader(c, run) for c in sorted(sampled, key=lambda c: c.role != "reference")]
 
 
+class StoredFeature:
+    """A feature of a cell, read block by block of prompts in the order of images.
+
+    Raises UserError for a missing or broken shard, one without the feature, and for another number
+    of images.
+    """
+
+    def __init__(self, store: CellStore, layout: Layout, name: str) -> None:
+        self.store, self.layout, self.name = store, layout, name
+        self._row_shape = self._read(0).shape[1:]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(images, ...)."""
+        return (self.layout.images, *self._row_shape)
+
+    def __len__(self) -> int:
+        return self.layout.images
+
+    def parts(self) -> Iterator[NDArray[Any]]:
+        """The images of a block of prompts, all seeds of a prompt side by side."""
+        seeds = self.layout.seeds
+        for first in range(0, self.layout.shards, seeds):
+            shards = [self._read(k) for k in range(first, first + seeds)]
+            yield np.stack(shards, 1).reshape(-1, *self._row_shape)
+
+    def _read(self, k: int) -> NDArray[Any]:
+        rows, wanted = self.store.read_features(k, self.name), len(self.layout.shard(k))
+        if rows is None:
+            raise UserError(f"{self.store.folder}: feature {self.name!r} is missing; run again")
+        if len(rows) != wanted:
+            raise UserError(f"{self.store.folder}: {len(rows)} images, expected {wanted}")
+        return rows
+
+
 def whole_feature(store: CellStore, layout: Layout, name: str) -> NDArray[Any] | None:
     """A feature (images, ...) of a cell in the order of images; None where a shard lacks it.
 
     Errors: UserError for a missing or broken shard, and for another number of images.
     """
-    parts = [store.read_features(k, name) for k in range(layout.shards)]
-    arrays = [p for p in parts if p is not None]
-    if len(arrays) != len(parts):
+    if any(name not in store.feature_names(k) for k in range(layout.shards)):
         return None
-    if (stored := sum(map(len, arrays))) != layout.images:
-        raise UserError(f"{store.folder}: {stored} images, expected {layout.images}")
-    whole = np.empty((layout.images, *arrays[0].shape[1:]), arrays[0].dtype)
-    for k, array in enumerate(arrays):
-        whole[layout.shard(k)] = array
-    return whole
+    return np.concatenate(list(StoredFeature(store, layout, name).parts()))
