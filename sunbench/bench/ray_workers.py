@@ -79,7 +79,7 @@ class RayWorkers:
         """Connect, and set an actor to work on every device."""
         ray = _ray()
         if not ray.is_initialized():
-            ray.init(address=self.address, log_to_driver=False, runtime_env=self.runtime_env)
+            self._connect(ray)
         cuda = torch.device(self.device).type == "cuda"
         held = int(ray.cluster_resources().get("GPU" if cuda else "CPU", 0))
         if held < 1:
@@ -93,6 +93,15 @@ class RayWorkers:
         place = (self.device, str(self.cache.resolve()))
         self._actors = [actor.remote(*place) for _ in range(count)]
         self._tasks = [a.work.remote(str(run.resolve())) for a in self._actors]
+
+    def _connect(self, ray: Any) -> None:
+        try:
+            ray.init(address=self.address, log_to_driver=False, runtime_env=self.runtime_env)
+        except (OSError, RuntimeError, ValueError) as error:
+            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            raise UserError(
+                f"given --workers {self.address or 'ray'}, expected a Ray cluster there ({reason})"
+            ) from error
 
     def working(self, whole: bool) -> bool:
         """Whether an actor is at work still; UserError with the words of one that failed."""

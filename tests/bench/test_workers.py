@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -164,6 +165,29 @@ def test_without_ray_the_line_says_how_to_get_it(tmp_path: Path, monkeypatch: py
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(UserError, match=r"pip install 'sunbench\[ray\]'"):
         RayWorkers("cpu", tmp_path).start(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        ConnectionError("ray client connection timeout"),
+        ValueError("Ray Client requires pip package `ray[client]`.\nReinstall."),
+        RuntimeError("Version mismatch: The cluster was started with\nRay: 2.40"),
+    ],
+)
+def test_a_cluster_that_is_not_there_is_one_line(
+    error: Exception, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    def init(**settings: Any) -> None:
+        raise error
+
+    absent = SimpleNamespace(is_initialized=lambda: False, init=init)
+    monkeypatch.setitem(sys.modules, "ray", absent)
+    workers = RayWorkers("cpu", tmp_path, address="ray://head:10001")
+    with pytest.raises(UserError, match="given --workers ray://head:10001, expected") as caught:
+        workers.start(tmp_path)
+    assert "\n" not in str(caught.value)
+    assert str(error).splitlines()[0] in str(caught.value)
 
 
 def test_an_actor_must_see_its_one_gpu():
