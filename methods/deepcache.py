@@ -102,8 +102,8 @@ class CachedUNet(StandInUNet):
     def _whole(self, *args: Any, **more: Any) -> tuple[Tensor]:
         skip = self.down[-1].channels if self.down else int(self.network.conv_in.out_channels)
 
-        def keep(module: nn.Module, given: tuple[Any, ...]) -> None:
-            self._kept = given[0][:, :-skip]
+        def keep(module: nn.Module, inputs: tuple[Any, ...]) -> None:
+            self._kept = inputs[0][:, :-skip]
 
         handle = self.up[0].module.register_forward_pre_hook(keep)
         try:

@@ -2,13 +2,38 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import psutil
 import pytest
 import random_weights
 import tiny_sd
+
+#: Memory of one test process, by which their number is limited where there is little.
+WORKER_BYTES = 2 * 2**30
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """Processes of ``pytest -n auto``: one per core that may be used, at most eight."""
+    asked = os.environ.get("PYTEST_XDIST_AUTO_NUM_WORKERS", "")
+    if asked.isdecimal():
+        return int(asked)
+    affinity = hasattr(os, "sched_getaffinity")
+    cores = len(os.sched_getaffinity(0)) if affinity else os.cpu_count() or 1
+    return max(1, min(cores, 8, psutil.virtual_memory().available // WORKER_BYTES))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """A cache of this test process alone; tests that fill or break one have another still."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SUNBENCH_CACHE", str(tmp_path_factory.mktemp("session-cache")))
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -58,10 +58,10 @@ class AgdLayer(nn.Module):
         time = self.time(self.sines(timestep).to(dtype))
         tokens = torch.cat([scale[:, None], time[:, None], self.text(text.to(dtype))], 1)
         tokens = self.norm(tokens)
-        found = F.scaled_dot_product_attention(
+        attended = F.scaled_dot_product_attention(
             self.q(x.to(dtype))[:, None], self.k(tokens)[:, None], self.v(tokens)[:, None]
         )
-        out: Tensor = self.out(found[:, 0]).to(x.dtype)
+        out: Tensor = self.out(attended[:, 0]).to(x.dtype)
         return out
 
 

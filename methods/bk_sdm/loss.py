@@ -46,17 +46,17 @@ def stage_pairs(cut: str, stages: int) -> list[Pair]:
 @contextmanager
 def outputs(unet: Any, names: Sequence[str]) -> Iterator[dict[str, Tensor]]:
     """What modules of a network give in the passes of this context: the first of a tuple."""
-    found: dict[str, Tensor] = {}
+    features: dict[str, Tensor] = {}
 
     def hook(name: str) -> Callable[..., None]:
         def keep(module: Any, args: Any, out: Any) -> None:
-            found[name] = out[0] if isinstance(out, tuple) else out
+            features[name] = out[0] if isinstance(out, tuple) else out
 
         return keep
 
     handles = [unet.get_submodule(n).register_forward_hook(hook(n)) for n in dict.fromkeys(names)]
     try:
-        yield found
+        yield features
     finally:
         for handle in handles:
             handle.remove()
@@ -66,9 +66,9 @@ def predicted(
     unet: Any, names: Sequence[str], x: Tensor, index: Tensor, texts: Tensor
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """The noise that a network sees in x (B, C, h, w), float32, and its modules' outputs."""
-    with outputs(unet, names) as found:
+    with outputs(unet, names) as features:
         out = unet(x, index, encoder_hidden_states=texts, return_dict=False)[0]
-    return out.float(), found
+    return out.float(), features
 
 
 @dataclass(frozen=True)

@@ -106,8 +106,8 @@ def siblings(source: str, teacher: Mapping[str, Tensor]) -> list[str]:
     On the way down the pruned layer is the second of two, on the way up the second of three.
     """
     stage, layer, conv = source.split(".resnets.")[0], *source.split(".resnets.")[1].split(".", 1)
-    found = [f"{stage}.resnets.{k}.{conv}" for k in (1, 0, 2) if k != int(layer)]
-    return [name for name in found if name in teacher]
+    layers = [f"{stage}.resnets.{k}.{conv}" for k in (1, 0, 2) if k != int(layer)]
+    return [name for name in layers if name in teacher]
 
 
 def layout_of(path: Path, cut: str) -> Layout:
@@ -135,14 +135,14 @@ def check_student(path: Path, unet: Any, cut: str) -> tuple[Layout, Any]:
     layout = layout_of(path, cut)
     student = layout.empty(unet)
     shapes = {k: tuple(v.shape) for k, v in student.state_dict().items()}
-    given: dict[str, tuple[int, ...]] = {}
+    held: dict[str, tuple[int, ...]] = {}
     for file in weight_files(path):
         header = read_header(file)
-        given |= dict(header)
+        held |= dict(header)
         if not is_difference(path):
             check_floating(file, header)
     wanted = stored(path, shapes, shapes) if is_difference(path) else shapes
-    wrong = [k for k in given.keys() | wanted.keys() if given.get(k) != wanted.get(k)]
+    wrong = [k for k in held.keys() | wanted.keys() if held.get(k) != wanted.get(k)]
     if wrong:
         raise UserError(
             f"{path}: weights of another cut or architecture, {len(wrong)} tensors differ from the"

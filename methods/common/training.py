@@ -76,8 +76,8 @@ class TrainingJob:
     @cached_property
     def learned(self) -> Guidance | None:
         """The scales that the student learns; None for one that is guided as the base is."""
-        found: Guidance | None = self.settings.guidance(self.loaded.card.guidance_scale)
-        return found
+        guidance: Guidance | None = self.settings.guidance(self.loaded.card.guidance_scale)
+        return guidance
 
     @property
     def guidance(self) -> Guidance:

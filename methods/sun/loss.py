@@ -122,9 +122,9 @@ def start(
     before = to + delta
     x = noised(draw.x_0[rows], draw.eps[rows], schedule.level(before))
     x_t[rows] = trajectory(x, sub_steps(before, to, n), schedule, some.teacher)
-    given = x_t.clone()
-    given[rows] = trajectory(x, sub_steps(before, to, 1), schedule, some.student)
-    return x_t, given
+    x_in = x_t.clone()
+    x_in[rows] = trajectory(x, sub_steps(before, to, 1), schedule, some.student)
+    return x_t, x_in
 
 
 @torch.no_grad()
@@ -140,19 +140,19 @@ def targets(
     if not step:
         draw = draw._replace(replaced=torch.zeros_like(draw.replaced))
     t, index, rows = draw.t, schedule.index(draw.t), draw.rows
-    x_t, given = start(pair, schedule, draw, delta, n)
+    x_t, x_in = start(pair, schedule, draw, delta, n)
     first = pair.teacher(x_t, index)
     eps_cfg = first
     if len(rows):
         eps_cfg = first.clone()
-        eps_cfg[rows] = pair.pick(rows).teacher(given[rows], index[rows])
+        eps_cfg[rows] = pair.pick(rows).teacher(x_in[rows], index[rows])
     if not step:
-        return Targets(given, index, eps_cfg, None)
+        return Targets(x_in, index, eps_cfg, None)
     times = sub_steps(t, (t - delta).clamp_min(0), n)
     here, there = schedule.level(t), schedule.level(times[-1])
     x = ddim_step(x_t, first, here, schedule.level(times[1]))
     x_s = trajectory(x, times[1:], schedule, pair.teacher)
-    return Targets(given, index, eps_cfg, eps_step(given, x_s, here, there))
+    return Targets(x_in, index, eps_cfg, eps_step(x_in, x_s, here, there))
 
 
 def sun_loss(out: Tensor, aim: Targets, *, lam: float, cfg: bool = True) -> dict[str, Tensor]:

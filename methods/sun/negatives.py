@@ -15,8 +15,8 @@ MOST_PHRASES = 100
 def vocabulary(file: str, most: int | None, *, zoo: bool) -> Vocabulary:
     """Negative phrases to sample: of a file (one a line), else the zoo's or the project's own."""
     if file:
-        given = _phrases(Path(file))
-        return Vocabulary((given,), MOST_PHRASES if most is None else most)
+        listed = _phrases(Path(file))
+        return Vocabulary((listed,), MOST_PHRASES if most is None else most)
     own = zoo_vocabulary() if zoo else Vocabulary((phrases(),), MOST_PHRASES)
     return own if most is None else Vocabulary(own.kinds, most)
 

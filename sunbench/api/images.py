@@ -11,17 +11,15 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
 
 from sunbench.errors import UserError
+from sunbench.store.pictures import UNREADABLE, open_picture
 
 Pixels = NDArray[np.uint8]
 
 #: Formats that keep every pixel; a lossy one would be measured along with the method.
 LOSSLESS = (".png", ".bmp", ".tif", ".tiff")
 LOSSY = (".jpg", ".jpeg", ".webp", ".avif", ".gif")
-#: A larger image is refused before it is decoded.
-MAX_PIXELS = 64_000_000
 
 
 class ImageSet(Protocol):
@@ -157,15 +155,13 @@ class ParquetImages:
 def decode(file: Path | io.BytesIO, name: str) -> Pixels:
     """An image file as uint8 (H, W, 3); UserError for a broken, huge or lossy one."""
     try:
-        with Image.open(file) as image:
-            if image.width * image.height > MAX_PIXELS:
-                raise UserError(f"{name}: given {image.width} x {image.height} pixels, too many")
+        with open_picture(file) as image:
             if image.format in ("JPEG", "WEBP", "GIF", "AVIF"):
                 raise UserError(f"{name}: given {image.format}, expected a lossless format")
             return np.asarray(image.convert("RGB"))
-    except (OSError, SyntaxError, ValueError, UnidentifiedImageError) as error:
-        if isinstance(error, UserError):
-            raise
+    except UserError:
+        raise
+    except UNREADABLE as error:
         raise UserError(f"{name}: expected an image: {error}") from None
 
 

@@ -86,7 +86,7 @@ class Run:
         cells = self._readers(model or self.models[0])
         number = _prompt_number(cells[0], prompt)
         index = number * cells[0].seeds + _seed_number(cells[0], seed)
-        names = ("reference" if c.record.role == "reference" else c.name for c in cells)
+        names = ("reference" if c.role == "reference" else c.name for c in cells)
         images = ((name, c.row(index).image) for name, c in zip(names, cells, strict=True))
         pixels = {name: image for name, image in images if image is not None}
         if not pixels:
@@ -167,7 +167,7 @@ def run(
     timing: str = "short",
     task: str = "text2image",
     strength: float | None = None,
-    mask: str = "centre",
+    mask: str = "center",
     sources: str | Path | None = None,
     controlnet: str | Path | None = None,
     resolution: int | None = None,

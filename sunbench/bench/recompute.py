@@ -5,52 +5,30 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from sunbench.bench.evaluate import Outcome, evaluate
 from sunbench.bench.feature_extractors import FeatureExtractors
+from sunbench.bench.reduce import StoredCell
 from sunbench.errors import NotAvailable
 from sunbench.metrics import load_network
 from sunbench.metrics.networks.network import Network
 from sunbench.metrics.registry import MetricChoice, find
-from sunbench.paths import cell_folder
 from sunbench.sampling import Cell
-from sunbench.store import CellRecord, CellStore, ModelRecord, ResultRow, Role
+from sunbench.store import ModelRecord, ResultRow
+from sunbench.store.reader import CellReader
 
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class ReadCell:
-    """A sampled cell of run.json with its shards, opened to be read alone."""
+class RecordedCell(CellReader):
+    """A cell of run.json, sampled or not."""
 
-    role: Role
-    cell: Cell
-    store: CellStore
-
-    @classmethod
-    def of(cls, run: Path, record: CellRecord) -> ReadCell:
-        """The cell of a record; UserError for a folder that holds another."""
-        folder = cell_folder(run, record.role, record.key)
-        store = CellStore(folder, record.content, repair=False)
-        return cls(record.role, Cell.from_content(record.content), store)
-
-    @property
-    def prompts(self) -> list[str]:
-        """The text of each prompt."""
-        rows = [r for k in range(self.cell.shards) for r in self.store.read_rows(k)]
-        rows.sort(key=lambda row: row.index)
-        return [r.prompt for r in rows[:: len(self.cell.seeds)]]
-
-
-@dataclass(frozen=True)
-class RecordedCell:
-    """What run.json says of a cell."""
-
-    role: Role
-    key: str
-    cell: Cell
-    skip: str | None
+    @cached_property
+    def cell(self) -> Cell:
+        """What it is."""
+        return Cell.from_content(self.record.content)
 
 
 @dataclass
@@ -69,15 +47,15 @@ def recompute(run: Path, model: ModelRecord, rows: Sequence[ResultRow]) -> tuple
     they need a network that is not here; the log says so. Errors: UserError for a missing or broken
     shard or feature.
     """
-    cells = [RecordedCell(c.role, c.key, Cell.from_content(c.content), c.skip) for c in model.cells]
+    cells = [RecordedCell(record, run) for record in model.cells]
     cells.sort(key=lambda c: c.role != "reference")
-    stored: dict[tuple[str, str], ReadCell] = {
-        (c.role, c.key): ReadCell.of(run, c) for c in model.cells if c.skip is None
+    sampled: dict[tuple[str, str], StoredCell] = {
+        (c.role, c.key): c.check() for c in cells if c.skip is None
     }
+    prompts = [row.prompt for row in cells[0].rows()[:: cells[0].seeds]]
     outcome = Outcome()
-    prompts = stored[cells[0].role, cells[0].key].prompts
     extractors = recorded_extractors(rows)
-    evaluate(cells, stored, prompts, extractors, outcome)
+    evaluate(cells, sampled, prompts, extractors, outcome)
     valued = {r.metric for r in rows if r.value is not None}
     return outcome, valued & extractors.reasons.keys()
 

@@ -40,7 +40,7 @@ class Request:
     guidance_scale: float | None = None  # None: the model card's
     task: str = "text2image"
     strength: float | None = None  # None: the task's
-    mask: str = "centre"  # of inpainting: a name or a picture
+    mask: str = "center"  # of inpainting: a name or a picture
     sources: str | None = None  # folder of source images; None: the model's own
     controlnet: str | None = None  # hub id or folder; None: the zoo's
     metrics: tuple[str, ...] = ()  # empty: the model card's
@@ -73,9 +73,9 @@ class Request:
         return asdict(self)
 
 
-def _expect(good: bool, given: str, expected: str) -> None:
+def _expect(good: bool, actual: str, expected: str) -> None:
     if not good:
-        raise UserError(f"given {given}, expected {expected}")
+        raise UserError(f"given {actual}, expected {expected}")
 
 
 def _check_names(r: Request) -> None:
@@ -149,6 +149,6 @@ def _check_task(r: Request) -> None:
 
         check(r.mask)
     else:
-        _expect(r.mask == "centre", f"a mask for task {r.task}", "task inpaint")
+        _expect(r.mask == "center", f"a mask for task {r.task}", "task inpaint")
         named = [name for name in r.metrics if find(name).metric.compares == "source"]
         _expect(not named, f"metric {', '.join(named)} for task {r.task}", "task inpaint")

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from torch import Tensor
 
 from sunbench.bench.cells import PlannedCell, reference_cell
@@ -34,7 +34,7 @@ from sunbench.sampling import Cell
 from sunbench.sampling.edges import FILTER
 from sunbench.sampling.masks import NAMED
 from sunbench.store import SourcesRecord, key, sha256_file
-from sunbench.store.pictures import picture_files
+from sunbench.store.pictures import UNREADABLE, open_picture, picture_files
 
 if TYPE_CHECKING:
     from sunbench.models import LoadedModel
@@ -168,9 +168,9 @@ def _files(folder: Path, prompts: int) -> tuple[Path, ...]:
 def read_source(file: Path, side: int) -> Tensor:
     """A picture (3, side, side) uint8: the shortest side resized, the middle cut out."""
     try:
-        with Image.open(file) as picture:
+        with open_picture(file) as picture:
             whole = picture.convert("RGB")
-    except (UnidentifiedImageError, OSError) as error:
+    except UNREADABLE as error:
         raise UserError(f"given source {file}, which is no picture ({error})") from error
     scale = side / min(whole.size)
     width, height = (max(side, round(n * scale)) for n in whole.size)

@@ -25,10 +25,10 @@ from sunbench.store import RunFolder, write_atomic
 from sunbench.store.decode import decode
 
 
-def work(run: Path, *, device: str | None = None, made: Path | None = None) -> int:
+def work(run: Path, *, device: str | None = None, signs: Path | None = None) -> int:
     """Make shards of the run at work in a folder until none is left; how many were made.
 
-    device: another than the run's. made: a file that gets a line for each shard.
+    device: another than the run's. signs: a file that gets a line for each batch.
     Raises UserError for a folder without such a run, or a worker that would make other images.
     """
     order = WorkOrder.read(run)
@@ -38,7 +38,7 @@ def work(run: Path, *, device: str | None = None, made: Path | None = None) -> i
     for model in plans:
         model.cells = [c for c in model.cells if order.only in (None, c.role)]
     order.check(plans)
-    worker = Worker(request, RunFolder(run), _Tally(made))
+    worker = Worker(request, RunFolder(run), _Tally(signs))
     for model in plans:
         worker.make(model)
     return worker.new_shards

@@ -60,7 +60,7 @@ class _Slot:
     number: int
     process: subprocess.Popen[bytes] | None = None
     failures: int = 0
-    made: int = 0
+    sign_bytes: int = 0
 
 
 @dataclass
@@ -84,7 +84,7 @@ class LocalWorkers:
         self._run = run
         self._slots = [_Slot(i) for i in range(self.count)]
         for slot in self._slots:
-            self._made(slot).unlink(missing_ok=True)
+            self._signs(slot).unlink(missing_ok=True)
             self._start(slot)
 
     def working(self, whole: bool) -> bool:
@@ -121,7 +121,7 @@ class LocalWorkers:
     # -------------------------------------------------------------------------- one worker
 
     def _start(self, slot: _Slot) -> None:
-        command = [*self.command, str(self._run), "--signs", str(self._made(slot))]
+        command = [*self.command, str(self._run), "--signs", str(self._signs(slot))]
         if torch.device(self.device).type == "cuda":  # each sees one, whatever its number was
             command += ["--device", "cuda"]
         with self._log(slot).open("ab") as log:
@@ -135,9 +135,9 @@ class LocalWorkers:
 
     def _failed(self, slot: _Slot, code: int) -> None:
         """Count a failure; UserError with the worker's own words at the last one."""
-        made = self._made(slot).stat().st_size if self._made(slot).exists() else 0
-        slot.failures = 1 if made > slot.made else slot.failures + 1
-        slot.made = made
+        size = self._signs(slot).stat().st_size if self._signs(slot).exists() else 0
+        slot.failures = 1 if size > slot.sign_bytes else slot.failures + 1
+        slot.sign_bytes = size
         if slot.failures >= self.failures:
             lines = self._log(slot).read_text(errors="replace").strip().splitlines()
             why = lines[-1] if lines else f"exit code {code}"
@@ -157,7 +157,7 @@ class LocalWorkers:
     def _log(self, slot: _Slot) -> Path:
         return self._run / "work" / f"worker-{slot.number}.log"
 
-    def _made(self, slot: _Slot) -> Path:
+    def _signs(self, slot: _Slot) -> Path:
         return self._run / "work" / f"worker-{slot.number}.signs"
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import sys
+import warnings
 from typing import Annotated
 
 import typer
@@ -89,6 +91,8 @@ def _root(
     pass
 
 
+#: What a system refuses when a disk is full or broken, or too many files are open.
+_REFUSED = {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS, errno.EMFILE, errno.ENFILE}
 #: Exit code of a command stopped by Ctrl-C.
 INTERRUPTED = 130
 
@@ -97,6 +101,7 @@ def main() -> None:
     """Entry point: a mistake is one line and exit code 2; ``--debug`` shows where it comes from."""
     handler = RichHandler(console=err, show_path=False, show_time=False)
     logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[handler])
+    warnings.filterwarnings("ignore", message="Image size .* could be decompression bomb")
     for stream in (sys.stdout, sys.stderr):  # names that the terminal's encoding lacks
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
@@ -121,11 +126,25 @@ def _explain(error: Exception) -> int:
         _complain(str(error))
     elif isinstance(error, typer.TyperException):
         _complain(_usage(error))
+    elif refusal := _refusal(error):
+        _complain(refusal)
     else:
         text = " ".join(str(error).split())
         name = type(error).__name__
         _complain(f"{name}: {text[:300]} (--debug shows where; unexpected, so please report it)")
     return 2
+
+
+def _refusal(error: Exception) -> str:
+    """What the machine refused: room, open files, memory; "" for any other error."""
+    if isinstance(error, OSError) and error.errno in _REFUSED:
+        return f"{error.strerror}{'' if error.filename is None else f': {error.filename}'}"
+    if isinstance(error, MemoryError | RuntimeError):
+        from sunbench.bench.batches import out_of_memory
+
+        if isinstance(error, MemoryError) or out_of_memory(error):
+            return "out of memory, expected more; a smaller --batch-size needs less"
+    return ""
 
 
 def _usage(error: typer.TyperException) -> str:

@@ -38,7 +38,7 @@ def board(
     out: OutFile = Path("board.md"),
 ) -> None:
     """One board of a run: all methods at equal budgets of U-Net evaluations, nearest first."""
-    from sunbench.report.board import board as made
+    from sunbench.report.board import board as render
     from sunbench.report.data import read_run
     from sunbench.store import RunFolder
 
@@ -46,7 +46,7 @@ def board(
     budgets = o.numbers(nfe, "nfe") or tuple(folder.read_run().request.get("nfe") or ())
     if not budgets:
         raise UserError("given no budgets, expected --nfe: the run was asked for steps")
-    _write(out, made(read_run(folder), budgets, metric))
+    _write(out, render(read_run(folder), budgets, metric))
 
 
 def retention(

@@ -60,11 +60,11 @@ def run(
     mask: Annotated[
         str,
         o.option(
-            "Mask of inpaint: centre, left, right, top, bottom or an image file.",
+            "Mask of inpaint: center, left, right, top, bottom or an image file.",
             panel=o.TASK,
             metavar="NAME",
         ),
-    ] = "centre",
+    ] = "center",
     sources: Annotated[
         str | None,
         o.option(

@@ -29,8 +29,8 @@ def work(
     """
     from sunbench.bench.work import work as work_on
 
-    made = work_on(folder, device=device, made=signs)
-    say(f"{made} shards made")
+    shards = work_on(folder, device=device, signs=signs)
+    say(f"{shards} shards made")
 
 
 def parse_workers(text: str, device: str) -> Workers | Literal["auto"] | None:

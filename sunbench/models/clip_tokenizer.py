@@ -30,14 +30,14 @@ START, END = "<|startoftext|>", "<|endoftext|>"
 PADDING = {"sd1": END, "sd2": "!"}
 
 
-def clip_tokenizer(given: str | None, architecture: str) -> Any:
+def clip_tokenizer(source: str | None, architecture: str) -> Any:
     """Give the tokenizer of SD1.x or SD2.x.
 
-    given: a tokenizer folder or hub id. Without one: the vocabulary inside open_clip where that is
+    source: a tokenizer folder or hub id. Without one: the vocabulary inside open_clip where that is
     installed, else the hub's; both hold the same 49408 tokens. Raises NotAvailable when none is.
     """
-    if given is not None:
-        return _open(_given_folder(given))
+    if source is not None:
+        return _open(_folder_of(source))
     return _open(_standard_folder(), PADDING.get(architecture, END))
 
 
@@ -65,15 +65,15 @@ def _open(folder: Path, padding: str | None = None) -> Any:
     return tokenizer
 
 
-def _given_folder(given: str) -> Path:
-    found = place(given, "tokenizer")
-    if found.kind == "file" or found.file is not None:
+def _folder_of(source: str) -> Path:
+    origin = place(source, "tokenizer")
+    if origin.kind == "file" or origin.file is not None:
         raise UserError(
-            f"given tokenizer {given!r}, expected a folder with vocab.json and merges.txt"
+            f"given tokenizer {source!r}, expected a folder with vocab.json and merges.txt"
         )
-    if found.kind == "folder":
-        return Path(found.id)
-    return _fetch(found.id, found.revision)
+    if origin.kind == "folder":
+        return Path(origin.id)
+    return _fetch(origin.id, origin.revision)
 
 
 def tokenizer_files(names: Sequence[str]) -> list[str]:

@@ -78,6 +78,8 @@ def load(
     that is possible.
     """
     kind = _pipeline_class(task, controlnet)
+    if device.partition(":")[0] == "meta":
+        raise UserError(f"given device {device!r}, expected cpu, cuda or mps: it holds no values")
     with _quiet(), one_line(f"model {card.name!r} ({card.id})"):
         source = open_source(card)
         card = _known_architecture(card, source, task)

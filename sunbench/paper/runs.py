@@ -39,7 +39,7 @@ class PartRun:
 
     def _readers(self, model: str, role: str) -> list[CellReader]:
         own = readers(self.job.folder, self.models[model]) if model in self.models else []
-        return [c for c in own if c.record.role == role]
+        return [c for c in own if c.role == role]
 
     def reference(self, model: str) -> CellReader | None:
         """The model's 25-step set."""

@@ -40,8 +40,8 @@ class TimingRequest:
 
     def __post_init__(self) -> None:
         if self.rounds < 3 or self.warm_up < 1:
-            given = f"{self.rounds} rounds and {self.warm_up} warm-up"
-            raise UserError(f"given {given}, expected 3 and 1 or more")
+            rounds = f"{self.rounds} rounds and {self.warm_up} warm-up"
+            raise UserError(f"given {rounds}, expected 3 and 1 or more")
         if not isinstance(getattr(torch, self.dtype, None), torch.dtype):
             raise UserError(f"given dtype {self.dtype!r}, expected float32, float16 or bfloat16")
 

@@ -119,10 +119,10 @@ def _shipped(name: str, column: str, entry: Mapping[str, Any]) -> PromptSet:
 
 
 def _from_file(path: Path, column: str | None) -> tuple[PromptSet, bool]:
-    found, chosen = files.read(path, column)
-    negative = records.negative_column([c for c in found.columns if c != chosen])
-    ids = "id" in found.columns and chosen != "id"
-    rows = records.prompts(found.records, chosen, negative=negative, ids=ids)
+    table, chosen = files.read(path, column)
+    negative = records.negative_column([c for c in table.columns if c != chosen])
+    ids = "id" in table.columns and chosen != "id"
+    rows = records.prompts(table.records, chosen, negative=negative, ids=ids)
     return PromptSet(path.stem, rows, f"file {path.name}", "not stated"), negative is not None
 
 
@@ -130,9 +130,9 @@ def _from_hub(
     name: str, there: hub.HubSet, column: str | None, limit: int | None, entry: Mapping[str, Any]
 ) -> tuple[PromptSet, bool]:
     """Ids are of the texts: a data set's ``id`` column need not be one per caption."""
-    found, chosen = hub.read(there, column, limit)
-    negative = records.negative_column([c for c in found.columns if c != chosen])
-    rows = records.prompts(found.records, chosen, negative=negative)
+    table, chosen = hub.read(there, column, limit)
+    negative = records.negative_column([c for c in table.columns if c != chosen])
+    rows = records.prompts(table.records, chosen, negative=negative)
     source = f"{entry['source']} ({there.name})" if entry else there.name
     license = entry.get("license", "see the data set's page")
     return PromptSet(name, rows, source, license), negative is not None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from pathlib import Path
 
@@ -9,6 +10,8 @@ from sunbench.regression.compare import Comparison, Verdict
 from sunbench.report.formats import markdown_table
 from sunbench.report.texts import number
 from sunbench.store import write_atomic
+
+log = logging.getLogger(__name__)
 
 #: Columns of the verdict table.
 HEAD = ["verdict", "row", "metric", "baseline", "run", "change", "allowed", "why"]
@@ -53,6 +56,9 @@ def write_page(comparison: Comparison, run: Path) -> Path:
     file.parent.mkdir(parents=True, exist_ok=True)
     write_atomic(file, text.encode())
     if summary := os.environ.get("GITHUB_STEP_SUMMARY"):
-        with Path(summary).open("a", encoding="utf-8") as out:
-            out.write(text)
+        try:
+            with Path(summary).open("a", encoding="utf-8") as out:
+                out.write(text)
+        except OSError as error:
+            log.warning("cannot write GITHUB_STEP_SUMMARY=%s: %s", summary, error.strerror)
     return file

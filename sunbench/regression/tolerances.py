@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import tomllib
 from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any
 from sunbench.errors import UserError
 from sunbench.metrics import Tolerance
 from sunbench.metrics.registry import find, metrics
+from sunbench.store.files import read_toml
 
 
 def load_tolerances(path: Path | None = None) -> dict[str, Tolerance]:
@@ -22,18 +22,11 @@ def load_tolerances(path: Path | None = None) -> dict[str, Tolerance]:
     """
     tolerances = {name: metric.tolerance for name, metric in metrics().items()}
     if path is not None:
-        try:
-            tolerances |= _tolerances(path.read_text("utf-8"), str(path))
-        except OSError as error:
-            raise UserError(f"cannot read {path}: {error.strerror}") from error
+        tolerances |= _tolerances(read_toml(path), str(path))
     return tolerances
 
 
-def _tolerances(text: str, name: str) -> dict[str, Tolerance]:
-    try:
-        tables = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise UserError(f"{name} is not TOML ({error})") from error
+def _tolerances(tables: Mapping[str, Any], name: str) -> dict[str, Tolerance]:
     for metric in tables:
         find(metric)
     return {m: _tolerance(table, f"{name}, {m}") for m, table in tables.items()}

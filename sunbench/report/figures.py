@@ -65,7 +65,7 @@ def write_figures(run: RunFolder) -> list[Path]:
         stored = {m.name: readers(run.path, m) for m in asked.models}
         for name, some in stored.items():
             out += _save(sheet(some), folder, f"images-{name}")
-    _warn_absent([c for some in stored.values() for c in some if c.record.role == "reference"])
+    _warn_absent([c for some in stored.values() for c in some if c.role == "reference"])
     return out
 
 

@@ -6,14 +6,15 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from torch import Tensor
 
 from sunbench.errors import UserError, unknown
+from sunbench.store.pictures import UNREADABLE, open_picture
 
 #: Name -> painted rows and columns, as shares of the side.
 NAMED = {
-    "centre": ((0.25, 0.75), (0.25, 0.75)),
+    "center": ((0.25, 0.75), (0.25, 0.75)),
     "left": ((0.0, 1.0), (0.0, 0.5)),
     "right": ((0.0, 1.0), (0.5, 1.0)),
     "top": ((0.0, 0.5), (0.0, 1.0)),
@@ -48,8 +49,8 @@ def _box(name: str, side: int) -> Tensor:
 
 def _picture(path: Path, side: int) -> Tensor:
     try:
-        with Image.open(path) as picture:
+        with open_picture(path) as picture:
             small = picture.convert("L").resize((side, side), Image.Resampling.NEAREST)
-    except (UnidentifiedImageError, OSError) as error:
+    except UNREADABLE as error:
         raise UserError(f"given mask {path}, which is no picture ({error})") from error
     return torch.from_numpy((np.asarray(small) > 127).astype(np.float32))

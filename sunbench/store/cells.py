@@ -84,7 +84,7 @@ class CellStore:
         file = self.folder / "cell.json"
         if file.exists():
             try:
-                self._compare(parse_json(file.read_bytes(), str(file)))
+                self._compare(_read(file))
                 return
             except UserError as error:
                 if not self._is_ours(file):
@@ -98,7 +98,7 @@ class CellStore:
         if self.folder.name == self.key:
             return True
         try:
-            parse_json(file.read_bytes(), str(file))
+            _read(file)
         except UserError:
             return True
         return False
@@ -270,6 +270,9 @@ class CellStore:
         if not file.exists():
             log.warning("%s is missing; its shard is to be made again", file)
             return True
+        if not file.is_file():
+            self._move_aside(file, f"{file} is no file")
+            return True
         try:
             return self._differs(file, entry)
         except OSError as error:
@@ -308,6 +311,13 @@ class CellStore:
     def feature_names(self, index: int) -> list[str]:
         """Names of the features stored beside a shard's images."""
         return sorted(self.manifest(index)["features"])
+
+
+def _read(file: Path) -> dict[str, Any]:
+    try:
+        return parse_json(file.read_bytes(), str(file))
+    except OSError as error:
+        raise UserError(f"cannot read {file}: {error.strerror or error}") from error
 
 
 def _key(content: Any) -> str | None:

@@ -11,6 +11,7 @@ import socket
 import tempfile
 import threading
 import time
+import tomllib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -208,6 +209,20 @@ def parse_json(data: bytes, name: str) -> dict[str, Any]:
     if not isinstance(document, dict):
         raise UserError(f"{name}: expected a JSON object, given {type(document).__name__}")
     return document
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """A TOML file as a table; UserError in one line where it is none."""
+    if path.exists() and not path.is_file():
+        raise UserError(f"cannot read {path}: expected a TOML file")
+    try:
+        return tomllib.loads(path.read_text("utf-8"))
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror}") from error
+    except RecursionError as error:
+        raise UserError(f"{path} is not TOML (nested too deeply)") from error
+    except ValueError as error:  # bad TOML, bytes that are no UTF-8, numbers of 5,000 digits
+        raise UserError(f"{path} is not TOML ({error!s:.200})") from error
 
 
 def read_versioned(path: Path, version: int, made_by: str) -> dict[str, Any]:

@@ -6,17 +6,48 @@ JPEG artefacts move FID by more than the differences measured here, so no lossy 
 from __future__ import annotations
 
 import io
+import struct
+import zlib
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from sunbench.errors import UserError
 
 SUFFIXES = (".png", ".bmp", ".ppm", ".webp", ".jpg", ".jpeg", ".gif", ".tif", ".tiff", ".avif")
 _LOSSLESS = ("PNG", "BMP", "PPM")
+#: Of one picture: 8192 x 8192; a file of a few kilobytes can hold many more.
+MOST_PIXELS = 2**26
+#: What Pillow raises for files that are no pictures, broken, or bombs.
+UNREADABLE = (
+    OSError,
+    ValueError,
+    TypeError,
+    LookupError,
+    SyntaxError,
+    EOFError,
+    MemoryError,
+    struct.error,
+    zlib.error,
+    Image.DecompressionBombError,
+    Image.DecompressionBombWarning,
+)
+
+
+@contextmanager
+def open_picture(source: Path | str | IO[bytes]) -> Iterator[Image.Image]:
+    """A picture whose pixels are not read yet; one of UNREADABLE for none, or one of too many."""
+    with Image.open(source) as picture:
+        if picture.width * picture.height > MOST_PIXELS:
+            raise ValueError(
+                f"{picture.width} x {picture.height} pixels, expected at most {MOST_PIXELS:,}"
+            )
+        yield picture
 
 
 def encode_png(image: NDArray[np.uint8]) -> bytes:
@@ -50,7 +81,7 @@ def _described(kind: str | None) -> str:
 def decode_picture(data: bytes, name: str) -> NDArray[np.uint8]:
     """The picture (H, W, 3) uint8 in lossless 8-bit RGB bytes; UserError naming it otherwise."""
     try:
-        with Image.open(io.BytesIO(data)) as picture:
+        with open_picture(io.BytesIO(data)) as picture:
             if not _is_lossless(data, picture.format):
                 raise UserError(
                     f"{name}: given a {_described(picture.format)} picture, expected a lossless "
@@ -59,7 +90,9 @@ def decode_picture(data: bytes, name: str) -> NDArray[np.uint8]:
             if picture.mode != "RGB":
                 raise UserError(f"{name}: given mode {picture.mode}, expected 8-bit RGB")
             return np.array(picture)
-    except (UnidentifiedImageError, OSError, SyntaxError) as error:
+    except UserError:
+        raise
+    except UNREADABLE as error:
         raise UserError(f"{name} is not a whole picture ({error})") from error
 
 

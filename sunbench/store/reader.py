@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import pyarrow as pa
@@ -18,7 +18,7 @@ from sunbench.errors import UserError
 from sunbench.paths import cell_folder
 from sunbench.store import rows as parquet
 from sunbench.store.cells import CellStore
-from sunbench.store.documents import CellContent, CellRecord, ModelRecord
+from sunbench.store.documents import CellContent, CellRecord, ModelRecord, Role
 from sunbench.store.layout import Layout
 from sunbench.store.manifest import stem, unseal
 from sunbench.store.rows import ShardRow
@@ -40,6 +40,21 @@ class CellReader:
         self.folder = cell_folder(run, record.role, record.key)
 
     @property
+    def role(self) -> Role:
+        """Its part in the run."""
+        return self.record.role
+
+    @property
+    def key(self) -> str:
+        """The key of its content."""
+        return self.record.key
+
+    @property
+    def skip(self) -> str | None:
+        """Why it could not be sampled."""
+        return self.record.skip
+
+    @property
     def about(self) -> CellContent:
         """What the cell's content says."""
         return self.record.about
@@ -47,7 +62,7 @@ class CellReader:
     @property
     def name(self) -> str:
         """In words: "ddim at 4 steps"."""
-        method = "reference" if self.record.role == "reference" else self.about.method
+        method = "reference" if self.role == "reference" else self.about.method
         return f"{method} at {self.about.steps} steps"
 
     @property
@@ -91,7 +106,7 @@ class CellReader:
 
     # -------------------------------------------------------------------------- whole shards
 
-    def check(self) -> CellReader:
+    def check(self) -> Self:
         """Itself; UserError unless every shard is there, whole and this cell's."""
         self.store  # noqa: B018
         return self
@@ -163,7 +178,7 @@ class CellReader:
         """Shard k's list of files, or None when it is missing or broken."""
         file = self.folder / f"{stem(k)}.json"
         try:
-            return unseal(file.read_bytes(), str(file), self.record.key, k)
+            return unseal(file.read_bytes(), str(file), self.key, k)
         except (OSError, UserError):
             return None
 

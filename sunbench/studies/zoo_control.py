@@ -20,12 +20,12 @@ from sunbench.zoo.data import Scene
 STEPS = 25
 
 
-def agreement(found: Tensor, wanted: Tensor) -> Tensor:
+def agreement(edges: Tensor, wanted: Tensor) -> Tensor:
     """F1 of edges (N, 3, H, W) of 0 and 1 against wanted ones, a pixel's shift allowed: (N,)."""
-    found, wanted = found[:, :1], wanted[:, :1]
-    wide = [F.max_pool2d(x, 3, 1, 1) for x in (found, wanted)]
+    edges, wanted = edges[:, :1], wanted[:, :1]
+    wide = [F.max_pool2d(x, 3, 1, 1) for x in (edges, wanted)]
     share = lambda a, b: (a * b).flatten(1).sum(1) / a.flatten(1).sum(1).clamp_min(1)  # noqa: E731
-    precision, recall = share(found, wide[1]), share(wanted, wide[0])
+    precision, recall = share(edges, wide[1]), share(wanted, wide[0])
     return 2 * precision * recall / (precision + recall).clamp_min(1e-6)
 
 

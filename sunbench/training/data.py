@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import io
-import struct
-import zlib
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -22,6 +20,7 @@ from sunbench.errors import NotAvailable, UserError
 from sunbench.prompts import hub
 from sunbench.prompts.files import read
 from sunbench.prompts.records import prompt_column
+from sunbench.store.pictures import UNREADABLE, open_picture
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 IMAGE_COLUMNS = ("image", "img", "picture", "jpg", "jpeg", "png", "webp")
@@ -30,22 +29,6 @@ SPRITES = "sprites.safetensors"
 ZOO_BUILD = Path("build/zoo") / SPRITES
 #: Images of the zoo that are composed once, to see that its art is whole.
 PROBED = 256
-#: Of one training image: 8192 x 8192; a file of a few kilobytes can hold many more.
-MOST_PIXELS = 2**26
-#: What Pillow raises for files that are no images, broken, or bombs.
-UNREADABLE = (
-    OSError,
-    ValueError,
-    TypeError,
-    LookupError,
-    SyntaxError,
-    EOFError,
-    MemoryError,
-    struct.error,
-    zlib.error,
-    Image.DecompressionBombError,
-    Image.DecompressionBombWarning,
-)
 Examples = tuple[Tensor, list[str]]
 
 
@@ -88,11 +71,7 @@ def _opened(value: Any) -> Image.Image:
     if isinstance(value, dict):
         value = value["bytes"] or value["path"]
     source = io.BytesIO(value) if isinstance(value, bytes) else value
-    with Image.open(source) as image:
-        if image.width * image.height > MOST_PIXELS:
-            raise ValueError(
-                f"{image.width} x {image.height} pixels, expected at most {MOST_PIXELS:,}"
-            )
+    with open_picture(source) as image:
         image.load()
     return image
 
@@ -242,10 +221,10 @@ def from_parquet(path: Path, size: int) -> Listed:
     return _rows(path.name, _load(path.name, "parquet", "train", data_files=str(path)), size)
 
 
-def from_hub(found: hub.HubSet, size: int) -> Listed:
+def from_hub(place: hub.HubSet, size: int) -> Listed:
     """Rows of a hub data set ``owner/name[@revision][:split]``."""
-    data = _load(found.name, found.path, found.split, revision=found.revision)
-    return _rows(found.name, data, size)
+    data = _load(place.name, place.path, place.split, revision=place.revision)
+    return _rows(place.name, data, size)
 
 
 # ------------------------------------------------------------------------------ zoo

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from importlib.resources import files
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from sunbench.errors import UserError, unknown
+from sunbench.store.files import read_toml
 from sunbench.training.loop import LoopSettings
 from sunbench.training.loop import within as within
 from sunbench.training.trackers import check_tracker
@@ -53,8 +53,8 @@ def _is_kind(value: object, kind: str) -> bool:
     if kind.startswith("tuple["):
         inner = kind[6:-1].split(",")[0]
         return isinstance(value, list | tuple) and all(_is_kind(v, inner) for v in value)
-    given = type(value).__name__
-    return given == kind or (given, kind) == ("int", "float")
+    name = type(value).__name__
+    return name == kind or (name, kind) == ("int", "float")
 
 
 def _checked(key: str, value: Any, kind: str) -> Any:
@@ -67,11 +67,11 @@ def _kinds(cls: Any) -> dict[str, str]:
     return {f.name: str(f.type).removesuffix(" | None") for f in fields(cls)}
 
 
-def _loop(default: LoopSettings, given: object) -> LoopSettings:
-    if not isinstance(given, dict):
-        raise UserError(f"given loop = {given!r}, expected a table [loop]")
+def _loop(default: LoopSettings, table: object) -> LoopSettings:
+    if not isinstance(table, dict):
+        raise UserError(f"given loop = {table!r}, expected a table [loop]")
     kinds = _kinds(LoopSettings)
-    known = {k: _checked(k, v, kinds[k]) if k in kinds else v for k, v in given.items()}
+    known = {k: _checked(k, v, kinds[k]) if k in kinds else v for k, v in table.items()}
     loop = LoopSettings.from_table(asdict(default) | known)
     one_of("dtype", loop.dtype, LOOP_DTYPES)
     return loop
@@ -103,24 +103,10 @@ def over(table: Table, upper: Table) -> dict[str, Any]:
 def recipe(method: str) -> dict[str, Any]:
     """The zoo's settings of a method: what differs from its paper's."""
     place = files("sunbench.methods").joinpath("recipes", f"{method}.toml")
-    return read_table(Path(str(place)))
+    return read_toml(Path(str(place)))
 
 
 def asked(method: str, config: Path | None, *, zoo: bool) -> dict[str, Any]:
     """A file's settings over the recipe for a model of the zoo, over the paper's for any other."""
     table = recipe(method) if zoo else {}
-    return table if config is None else over(table, read_table(config))
-
-
-def read_table(path: Path) -> dict[str, Any]:
-    """A TOML file as a table; UserError in one line where it is none."""
-    if path.exists() and not path.is_file():
-        raise UserError(f"cannot read {path}: expected a TOML file")
-    try:
-        return tomllib.loads(path.read_text("utf-8"))
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror}") from error
-    except RecursionError as error:
-        raise UserError(f"{path} is no TOML (nested too deeply)") from error
-    except ValueError as error:  # bad TOML, bytes that are no UTF-8, numbers of 5,000 digits
-        raise UserError(f"{path} is no TOML ({error!s:.200})") from error
+    return table if config is None else over(table, read_toml(config))

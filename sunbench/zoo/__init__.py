@@ -115,15 +115,15 @@ def _rebuild(parts: dict[str, Path], index: Path, target: Path) -> None:
 def _assemble(parts: dict[str, Path], index: Path, target: Path) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=".part-") as tmp:
-        made = Path(tmp) / target.name
-        made.mkdir()
-        shutil.copyfile(index, made / index.name)
+        folder = Path(tmp) / target.name
+        folder.mkdir()
+        shutil.copyfile(index, folder / index.name)
         for name, part in parts.items():
-            (made / name).mkdir()
+            (folder / name).mkdir()
             for file in part.iterdir():
-                _link(file, made / name / file.name)
+                _link(file, folder / name / file.name)
         with suppress(OSError):  # another process was faster
-            os.replace(made, target)
+            os.replace(folder, target)
 
 
 def _link(source: Path, target: Path) -> None:

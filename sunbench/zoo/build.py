@@ -75,8 +75,8 @@ def text_encoder(folder: Path) -> CLIPTextModel:
     clip = CLIPModel.from_pretrained(folder)
     encoder = CLIPTextModel(clip.config.text_config)
     own = encoder.state_dict()
-    found = clip.text_model.state_dict()
-    encoder.load_state_dict({k: found[k.removeprefix("text_model.")] for k in own})
+    tower = clip.text_model.state_dict()
+    encoder.load_state_dict({k: tower[k.removeprefix("text_model.")] for k in own})
     return encoder.eval()
 
 

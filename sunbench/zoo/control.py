@@ -91,10 +91,10 @@ def captions(index: Tensor, style: Tensor, generator: torch.Generator) -> list[s
     whole = captions_of(index, style, generator, recipe()["unet"]["named_styles"])
     chance = torch.rand(len(index), generator=generator).tolist()
     empty, short = table["empty_captions"], table["brief_captions"]
-    made = []
+    texts = []
     for row, words, c in zip(index.tolist(), whole, chance, strict=True):
-        made.append("" if c < empty else brief(Scene(*row)) if c < empty + short else words)
-    return made
+        texts.append("" if c < empty else brief(Scene(*row)) if c < empty + short else words)
+    return texts
 
 
 def _loss(

@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from PIL import Image
+from png_bomb import png_bomb
 
 import sunbench
 from sunbench.api import scores as module
@@ -141,6 +142,8 @@ def mistakes(a: np.ndarray, b: np.ndarray, folder: Path) -> list[tuple[Any, Any,
     Image.new("RGB", (9, 9)).save(folder / "mixed/001.png")
     write_folder(folder / "broken", a)
     (folder / "broken/003.png").write_bytes(b"\x89PNG\r\n\x1a\n")
+    write_folder(folder / "bomb", a)
+    (folder / "bomb/003.png").write_bytes(png_bomb(60_000))
     return [
         (a, b[:-1], "expected the same number"),
         (folder / "half", folder / "whole", "given 5 of 12 names that both sets hold"),
@@ -153,6 +156,7 @@ def mistakes(a: np.ndarray, b: np.ndarray, folder: Path) -> list[tuple[Any, Any,
         (a[:, :, :16], b, "expected one size"),
         (folder / "mixed", a[:2], "expected the same number|expected all|expected one size"),
         (folder / "broken", folder / "whole", "003.png: expected an image"),
+        (folder / "bomb", folder / "whole", "003.png: expected an image: .* pixels"),
     ]
 
 

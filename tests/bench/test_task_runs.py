@@ -78,12 +78,12 @@ def test_inpainting_keeps_and_measures_what_is_not_masked(lab: Any):
 
     entry = document(lab, "paint")["cells"][0]["content"]
     assert entry["task_settings"] == {
-        "mask": "centre",
+        "mask": "center",
         "sources": sources_of(lab, "paint").key,
         "source_shift": 0,
         "strength": 1.0,
     }
-    stays = mask("centre", 16).numpy() < 0.5
+    stays = mask("center", 16).numpy() < 0.5
     images, sources = pictures(lab.cell("ddim", "paint")), pictures(sources_of(lab, "paint"))
     gap = (images.astype(float) - sources)[:, stays]
     expected = np.mean([20 * np.log10(255) - 10 * np.log10((g**2).mean()) for g in gap])

@@ -29,13 +29,19 @@ def local(lab: Any, count: int, *more: str) -> LocalWorkers:
     return LocalWorkers(count, command=(*command, *more) if more else command)
 
 
-def run(lab: Any, name: str, workers: Any, monkeypatch: pytest.MonkeyPatch, **more: Any) -> Any:
+def run(
+    lab: Any,
+    name: str,
+    workers: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    progress: Any = None,
+) -> Any:
     """A run in a cache of its own."""
     monkeypatch.setenv("SUNBENCH_CACHE", str(lab.out / f"{name}-cache"))
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        return execute(lab.request(**{**SMALL, **more}), lab.out / name, workers=workers)
+        return execute(lab.request(**SMALL), lab.out / name, progress, workers=workers)
     finally:
         torch.set_num_threads(threads)
 
@@ -66,7 +72,8 @@ class Counted:
 
 def test_one_two_and_killed_workers_give_the_same_bytes(lab: Any, monkeypatch: pytest.MonkeyPatch):
     alone = run(lab, "one", None, monkeypatch)
-    two = run(lab, "two", local(lab, 2), monkeypatch)
+    progress = Counted()
+    two = run(lab, "two", local(lab, 2), monkeypatch, progress)
     killed = run(lab, "killed", local(lab, 2, "--die", "9"), monkeypatch)
     assert alone.new_shards == two.new_shards == killed.new_shards == 3 * 4
     assert len(set(results(lab, n) for n in ("one", "two", "killed"))) == 1
@@ -79,14 +86,8 @@ def test_one_two_and_killed_workers_give_the_same_bytes(lab: Any, monkeypatch: p
     assert not (lab.out / "two/work").exists()
     assert not (lab.out / "two/texts").exists()
     assert list((lab.out / "killed-cache/claims").iterdir()) == []
-
-
-def test_progress_counts_all_workers(lab: Any, monkeypatch: pytest.MonkeyPatch):
-    progress = Counted()
-    monkeypatch.setenv("SUNBENCH_CACHE", str(lab.out / "cache"))
-    request = lab.request(**{**SMALL, "images": 4, "floor": False})
-    execute(request, lab.out / "run", progress, workers=local(lab, 1))
-    assert progress.total == progress.planned_nfe == 4 * 2 * 5 + 4 * 2 * 2
+    # the progress of the run counts all workers: reference and floor in five steps, DDIM in two
+    assert progress.total == progress.planned_nfe == 16 * 2 * (5 + 5 + 2)
     assert progress.cells[0] == "reference"
 
 

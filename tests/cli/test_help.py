@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import io
 import json
 import sys
 from collections.abc import Iterator
@@ -104,6 +106,41 @@ def test_an_unexpected_error_is_one_line_and_a_hint(sunbench: Any, monkeypatch: 
     monkeypatch.setattr(sys, "argv", ["sunbench", "doctor", "--debug"])
     with pytest.raises(RuntimeError):
         main()
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device"), "No space left on device"),
+        (
+            OSError(errno.EMFILE, "Too many open files", "x.parquet"),
+            "Too many open files: x.parquet",
+        ),
+        (MemoryError(), "out of memory, expected more; a smaller --batch-size needs less"),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory: 8 bytes"), "out of memory"),
+    ],
+)
+def test_what_the_machine_refuses_is_no_bug(
+    error: Exception, line: str, sunbench: Any, monkeypatch: Any
+):
+    def fail() -> None:
+        raise error
+
+    monkeypatch.setattr("sunbench.doctor.examine", fail)
+    code, out, err = sunbench("doctor")
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert err.startswith(f"sunbench: {line}")
+    assert "report it" not in err
+
+
+def test_a_letter_that_the_output_cannot_hold_is_spelled(monkeypatch: Any):
+    screen = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(screen, "ascii", write_through=True))
+    monkeypatch.setattr("sunbench.doctor.examine", lambda: console.say("caf\xe9"))
+    monkeypatch.setattr(sys, "argv", ["sunbench", "doctor", "--json"])
+    with pytest.raises(SystemExit):
+        main()
+    assert screen.getvalue().startswith(b"caf\\xe9\n")
 
 
 def test_stopping_it_says_how_to_go_on(sunbench: Any, monkeypatch: Any):

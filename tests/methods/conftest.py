@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from PIL import Image
+from trainings import LOOP
 
 from sunbench.methods.agd.train import AgdTraining, agd_stage
 from sunbench.methods.boostdiff.settings import BoostLoraTraining, BoostTraining
@@ -26,21 +27,9 @@ from sunbench.methods.linear_ag.fit import LinearFit
 from sunbench.methods.pcm.train import PcmTraining, pcm_stage
 from sunbench.methods.tcd.train import TcdTraining, tcd_stage
 from sunbench.models import LoadedModel, ModelCard
-from sunbench.training import LoopSettings
 from sunbench.training.data import Listed
 from sunbench.training.settings import TrainingSettings
 
-LOOP = LoopSettings(
-    steps=4,
-    batch=4,
-    learning_rate=3e-3,
-    warmup=0,
-    decay=0.0,
-    dtype="float32",
-    checkpoint_every=2,
-    log_every=1,
-    ema=0.5,
-)
 SETTINGS: dict[str, TrainingSettings] = {
     "lcm": LcmTraining(sheet=2, loop=LOOP),
     "lcm-lora": LcmLoraTraining(sheet=2, rank=2, guidance_scale=5.0, loop=LOOP),

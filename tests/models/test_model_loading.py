@@ -326,6 +326,11 @@ def test_only_pickles_are_refused(sd1_folder: Path, tmp_path: Path) -> None:
     fails(own(folder), "only pickled weights .* convert")
 
 
+@pytest.mark.parametrize("device", ["meta", "meta:0"])
+def test_a_device_without_values_is_refused(sd1_folder: Path, device: str) -> None:
+    fails(own(sd1_folder), f"given device '{device}', expected cpu, cuda or mps", device=device)
+
+
 def test_unknown_task_gets_its_neighbour(sd1_folder: Path) -> None:
     fails(own(sd1_folder), "did you mean 'text2image'", task="txt2image")
 

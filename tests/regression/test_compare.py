@@ -439,11 +439,13 @@ def test_own_tolerances_go_over_the_packages(tmp_path: Path):
         ("[fd]\nabsolute = nan\nrelative = 0", "expected absolute, relative"),
         ("[fdd]\nabsolute = 1\nrelative = 0", "unknown metric 'fdd'; did you mean"),
         ("[fd", "is not TOML"),
+        ("[fd] # \xff", r"mine\.toml is not TOML"),
+        ("a = " + "[" * 5000, "nested too deeply"),
     ],
 )
 def test_bad_tolerances(tmp_path: Path, text: str, message: str):
     file = tmp_path / "mine.toml"
-    file.write_text(text)
+    file.write_text(text, "latin-1")
     with pytest.raises(UserError, match=message):
         load_tolerances(file)
 
@@ -451,13 +453,21 @@ def test_bad_tolerances(tmp_path: Path, text: str, message: str):
 # ------------------------------------------------------------------------------ page and command
 
 
-def test_the_page_and_githubs_summary(base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_the_page_and_githubs_summary(
+    base: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+):
     run = write_run(tmp_path / "run", shift={"ssim": -0.02}, dtype="<b>|x")
     got = judge(base, run)
     summary = tmp_path / "summary.md"
     summary.write_text("before\n")
     monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(summary))
     page = write_page(got, run).read_text()
+    monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(tmp_path / "nowhere/summary.md"))
+    assert write_page(got, run).read_text() == page
+    assert "cannot write GITHUB_STEP_SUMMARY" in caplog.text
     assert summary.read_text() == "before\n" + page
     assert page == markdown(got)
     lines = page.splitlines()

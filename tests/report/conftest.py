@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from result_rows import result_row
 from run_documents import model_record, run_document
 from timing_rows import timing_row
 
@@ -86,24 +87,9 @@ def write_cell(
 
 
 def result(model: str, method: str, steps: int, metric: str, value: float, n: int) -> ResultRow:
-    return ResultRow(
-        model=model,
-        method=method,
-        role="candidate",
-        steps=steps,
-        task="text2image",
-        prompts="mine",
-        metric=metric,
-        value=value,
-        low=value * 0.95,
-        high=value * 1.05,
-        n=n,
-        nfe=2 * steps,
-        protocol="zoo <em>CLIP</em>",
-        feature_key="",
-        reason=None,
-        key="k",
-    )
+    names = {"model": model, "method": method, "steps": steps, "metric": metric, "prompts": "mine"}
+    ends = {"value": value, "low": value * 0.95, "high": value * 1.05}
+    return result_row(**names, **ends, n=n, nfe=2 * steps, protocol="zoo <em>CLIP</em>")
 
 
 def _model(path: Path, cache: Path, name: str, prompts: int, seeds: Sequence[int], keep: bool):

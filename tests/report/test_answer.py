@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from result_rows import result_row
 
 from sunbench.errors import UserError
 from sunbench.report.answer import answer, model_answer, picks
@@ -26,24 +27,7 @@ from sunbench.report.choice import (
 from sunbench.report.data import CellTime
 from sunbench.store import PairRow, ResultRow
 
-ROW = ResultRow(
-    model="tiny",
-    method="ddim",
-    role="candidate",
-    steps=4,
-    task="text2image",
-    prompts="zoo",
-    metric="perceptual[zoo-clip]",
-    value=0.4,
-    low=0.38,
-    high=0.42,
-    n=100,
-    nfe=8,
-    protocol="zoo CLIP",
-    feature_key="",
-    reason=None,
-    key="k",
-)
+ROW = result_row()
 
 
 def row(

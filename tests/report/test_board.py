@@ -5,32 +5,14 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+from result_rows import result_row
 
 from sunbench.errors import UserError
 from sunbench.report.board import board, budget_of, command
 from sunbench.report.data import CellTime, RunData
-from sunbench.store import ResultRow
 
 METRIC = "perceptual[zoo-clip]"
-ROW = ResultRow(
-    model="tiny",
-    method="ddim",
-    role="candidate",
-    steps=4,
-    task="text2image",
-    prompts="mine",
-    metric=METRIC,
-    value=0.4,
-    low=0.3,
-    high=0.5,
-    n=100,
-    nfe=8.0,
-    protocol="p",
-    feature_key="",
-    reason=None,
-    key="k",
-    relative=0.5,
-)
+ROW = result_row(metric=METRIC, low=0.3, high=0.5, nfe=8.0, relative=0.5)
 ROWS = [
     ROW,
     replace(ROW, method="sun", steps=8, value=0.1, low=0.05, high=0.2),

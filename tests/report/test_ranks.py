@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from result_rows import result_row
 
 from sunbench.report.data import RunData
 from sunbench.report.headline import RANK, headline
@@ -33,24 +34,8 @@ FINITE = [
 
 
 def row(method: str, metric: str, value: float) -> ResultRow:
-    return ResultRow(
-        model="tiny",
-        method=method,
-        role="candidate",
-        steps=4,
-        task="text2image",
-        prompts="p",
-        metric=metric,
-        value=value,
-        low=value,
-        high=value,
-        n=50,
-        nfe=8,
-        protocol="",
-        feature_key="",
-        reason=None,
-        key=method,
-    )
+    ends = {"value": value, "low": value, "high": value}
+    return result_row(method=method, metric=metric, n=50, key=method, **ends)
 
 
 METHODS = ("ddim", "dpm++", "sun")

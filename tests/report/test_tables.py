@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from result_rows import result_row
 from timing_rows import timing_row
 
 from sunbench.errors import UserError
@@ -31,27 +32,10 @@ from sunbench.report.tables import (
 )
 from sunbench.report.texts import cell_text, number, reasons, short_text
 from sunbench.report.times import flags, time_table
-from sunbench.store import PairRow, ResultRow, Results, RunFolder, TrainingRequirements
+from sunbench.store import PairRow, Results, RunFolder, TrainingRequirements
 from sunbench.store.timings import Spread
 
-ROW = ResultRow(
-    model="tiny",
-    method="ddim",
-    role="candidate",
-    steps=4,
-    task="text2image",
-    prompts="zoo",
-    metric="fd[zoo-clip]",
-    value=12.3456,
-    low=11.0,
-    high=14.25,
-    n=100,
-    nfe=8,
-    protocol="zoo CLIP",
-    feature_key="",
-    reason=None,
-    key="k",
-)
+ROW = result_row(metric="fd[zoo-clip]", value=12.3456, low=11.0, high=14.25)
 REASON = replace(ROW, method="dpm++", value=None, low=None, high=None, nfe=None, reason="no CFG")
 REFERENCE = replace(
     ROW, method="dpm++", role="reference", steps=25, nfe=50, metric="clip_score[zoo-clip]"

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from huggingface_hub import ModelCard
+from result_rows import result_row
 
 from sunbench.errors import UserError
 from sunbench.report.weights_card import weights_card, write_beside, write_cards
@@ -26,23 +27,15 @@ DOCUMENT = {
     "loop": {"learning_rate": 5e-5},
     "cost": {"steps": 600, "images": 19200, "seconds": 480.4, "parameters": 4431204},
 }
-ROW = ResultRow(
+ROW = result_row(
     model="emoji",
     method="lcm",
-    role="candidate",
-    steps=4,
-    task="text2image",
-    prompts="zoo",
     metric="fd[zoo-clip]",
     value=0.707,
     low=0.498,
     high=0.953,
     n=400,
     nfe=4,
-    protocol="zoo CLIP",
-    feature_key="",
-    reason=None,
-    key="k",
 )
 
 

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -161,6 +162,42 @@ def test_only_the_broken_shard_is_made_again(
         store.read_rows(1)
     assert store.shards() == [0, 2]
     store.write_shard(1, rows_of(1), features_of(1))
+    assert contents(store.folder) == before
+
+
+def dangle(file: Path) -> None:
+    file.symlink_to(file.with_name("nowhere"))
+
+
+@pytest.mark.parametrize("place", [Path.mkdir, os.mkfifo, dangle])
+@pytest.mark.parametrize("name", ["shard-00001.parquet", "feature"])
+def test_what_is_no_file_in_the_place_of_one_is_made_again(
+    tmp_path: Path, name: str, place: Callable[[Path], None]
+) -> None:
+    store = cell(tmp_path / "c", 2)
+    before = contents(store.folder)
+    if name == "feature":
+        name = next(iter(store.manifest(1)["features"].values()))["file"]
+    (store.folder / name).unlink()
+    place(store.folder / name)
+    assert not CellStore(store.folder, CONTENT, repair=False).has_shard(1)
+    again = CellStore(store.folder, CONTENT)
+    assert [again.has_shard(i) for i in range(2)] == [True, False]
+    again.write_shard(1, rows_of(1), features_of(1))
+    assert contents(store.folder) == before
+
+
+@pytest.mark.parametrize("place", [Path.mkdir, dangle])
+def test_a_cell_file_that_is_no_file_is_made_again(
+    tmp_path: Path, place: Callable[[Path], None]
+) -> None:
+    store = cell(tmp_path / "c", 1)
+    before = contents(store.folder)
+    (store.folder / "cell.json").unlink()
+    place(store.folder / "cell.json")
+    with pytest.raises(UserError, match=r"cell\.json"):
+        CellStore(store.folder, CONTENT, repair=False)
+    assert CellStore(store.folder, CONTENT).has_shard(0)
     assert contents(store.folder) == before
 
 

@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from PIL import Image
+from png_bomb import png_bomb
 
 from sunbench.errors import UserError
 from sunbench.store import decode_picture, encode_png, picture_files, read_folder
@@ -50,6 +51,8 @@ def test_lossless_kinds_are_read(kind: str, options: dict[str, Any]) -> None:
         (encoded("PNG")[:-30], "not a whole picture"),
         (b"no picture", "not a whole picture"),
         (b"", "not a whole picture"),
+        (png_bomb(9_000), "9000 x 9000 pixels, expected at most"),
+        (png_bomb(60_000), "not a whole picture"),
     ],
 )
 def test_other_bytes_are_refused_in_one_line(data: bytes, said: str) -> None:

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from result_rows import result_row
 from run_documents import ENVIRONMENT
 
 from sunbench.errors import UserError
@@ -28,12 +29,9 @@ numbers = st.floats(allow_nan=False, allow_infinity=False)
 
 def row(**changes: Any) -> ResultRow:
     """A valid row, with changes."""
-    values: dict[str, Any] = {
-        "model": "emoji", "method": "ddim", "role": "candidate", "steps": 4, "task": "text2image", "prompts": "zoo",
-        "metric": "fd[zoo-clip]", "value": 1.5, "low": 1.0, "high": 2.0, "n": 256, "nfe": 8.0,
-        "protocol": "zoo-clip, clean resize, float32", "feature_key": "0123abcd", "reason": None, "key": "0" * 20,
-    }  # fmt: skip
-    return ResultRow(**values | changes)
+    values = {"model": "emoji", "metric": "fd[zoo-clip]", "feature_key": "0123abcd"}
+    numbers = {"value": 1.5, "low": 1.0, "high": 2.0, "n": 256, "nfe": 8.0}
+    return result_row(**{**values, **numbers, **changes})
 
 
 def document(rows: Any) -> dict[str, Any]:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
+from result_rows import result_row
 
 from sunbench.errors import UserError
 from sunbench.store import ResultRow
@@ -17,26 +16,9 @@ METRIC = "perceptual[zoo-clip]"
 def row(
     model: str = "tuned", method: str = "sun", value: float = 0.2, **changes: object
 ) -> ResultRow:
-    made = ResultRow(
-        model=model,
-        method=method,
-        role="candidate",
-        steps=4,
-        task="text2image",
-        prompts="mine",
-        metric=METRIC,
-        value=value,
-        low=0.9 * value,
-        high=value / 0.9,
-        n=100,
-        nfe=4.0,
-        protocol="p",
-        feature_key="",
-        reason=None,
-        key="k",
-        relative=2 * value,
-    )
-    return replace(made, **changes)  # type: ignore[arg-type]
+    names = {"model": model, "method": method, "metric": METRIC, "prompts": "mine"}
+    numbers = {"value": value, "low": 0.9 * value, "high": value / 0.9, "relative": 2 * value}
+    return result_row(**{**names, **numbers, "nfe": 4.0, **changes})
 
 
 def test_retention_is_trained_over_plugged():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -61,6 +62,7 @@ def _difference(g: np.random.Generator, samples: int, seed: int) -> Estimate:
     return Estimate(d.value, *d.interval(), len(a))
 
 
+@cache
 def _kid_truth() -> float:
     """The law's own kernel distance, from two large independent samples."""
     g = np.random.default_rng(9)
@@ -72,6 +74,7 @@ def _kid_truth() -> float:
     return total / blocks
 
 
+@cache
 def _fd_truth() -> float:
     """The expectation at this N, which is what the interval is for."""
     g = np.random.default_rng(8)

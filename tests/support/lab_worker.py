@@ -22,13 +22,13 @@ def main() -> None:
     parser.add_argument("world", type=Path)
     parser.add_argument("run", type=Path)
     parser.add_argument("--signs", type=Path)
-    parser.add_argument("--die", type=int, default=0, help="kill -9 at so many renames, once")
+    parser.add_argument("--die", type=int, default=0, help="kill -9 at so many renames, one worker")
     given = parser.parse_args()
     tiny_sd.settle(tiny_sd.World.at(given.world), setattr)
     if given.die:
-        die_once(given.die, given.signs.with_suffix(".died"))
+        die_once(given.die, given.signs.with_name("died"))
     try:
-        work(given.run, made=given.signs)
+        work(given.run, signs=given.signs)
     except UserError as error:
         sys.exit(f"sunbench: {error}")
 
@@ -45,7 +45,7 @@ def die_once(moment: int, mark: Path) -> None:
 
     def counted(*args: object) -> None:
         count[0] += 1
-        if count[0] == moment:
+        if count[0] == moment and not mark.exists():
             mark.touch()
             os.kill(os.getpid(), signal.SIGKILL)
         rename(*args)  # type: ignore[arg-type]

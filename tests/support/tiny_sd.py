@@ -172,12 +172,14 @@ def _card(name: str, root: Path, prompts: Path) -> str:
 
 
 def settle(world: World, patch: Callable[[Any, str, Any], None]) -> None:
-    """Make the library live in the world: its zoo, short references, shards of four images."""
+    """Make the library live in the world: its zoo, short references and timing, small shards."""
     import sunbench.bench.cells
     import sunbench.sampling.cell
+    import sunbench.timing.measure as timing
     import sunbench.zoo
     from sunbench.reference_sets import Recipe
 
     patch(sunbench.zoo, "weights", lambda: world.weights)
     patch(sunbench.bench.cells, "recipe_for", lambda model: Recipe(model=model, steps=5))
     patch(sunbench.sampling.cell, "SHARD_SIZE", 4)
+    patch(timing, "LEVELS", {**timing.LEVELS, "short": timing.Level(1, 1, True)})

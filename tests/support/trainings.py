@@ -11,6 +11,7 @@ from sunbench.methods.ld3.train import Ld3Training
 from sunbench.methods.linear_ag.fit import LinearFit
 from sunbench.methods.pcm.train import PcmTraining
 from sunbench.methods.tcd.train import TcdTraining
+from sunbench.training import LoopSettings
 from sunbench.training.settings import TrainingSettings
 
 CLASSES: dict[str, type[TrainingSettings]] = {
@@ -24,6 +25,18 @@ CLASSES: dict[str, type[TrainingSettings]] = {
     "agd": AgdTraining,
 }
 METHODS = tuple(CLASSES)
+#: Four updates with a checkpoint in their middle.
+LOOP = LoopSettings(
+    steps=4,
+    batch=4,
+    learning_rate=3e-3,
+    warmup=0,
+    decay=0.0,
+    dtype="float32",
+    checkpoint_every=2,
+    log_every=1,
+    ema=0.5,
+)
 #: What is fitted, by its settings.
 FITTED: dict[str, type[TrainingSettings]] = {
     "gits": GitsFit,

@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from png_bomb import png_bomb
 
+from sunbench.bench.sources import read_source
 from sunbench.errors import UserError
 from sunbench.metrics.psnr import psnr
 from sunbench.metrics.unmasked_psnr import unmasked_psnr
@@ -42,7 +44,7 @@ def test_flat_pictures_and_borders_have_no_edges():
 def test_named_masks(name: str):
     made = mask(name, 64)
     assert set(made.unique().tolist()) == {0.0, 1.0}
-    assert float(made.mean()) == (0.25 if name == "centre" else 0.5)
+    assert float(made.mean()) == (0.25 if name == "center" else 0.5)
     eighths = made.reshape(8, 8, 8, 8).mean((1, 3))  # whole latents of 8 pixels
     assert set(eighths.unique().tolist()) == {0.0, 1.0}
 
@@ -63,14 +65,19 @@ def test_a_mask_from_a_picture(tmp_path: Path):
 
 
 def test_wrong_masks_are_told_in_one_line(tmp_path: Path):
-    with pytest.raises(UserError, match="did you mean 'centre'"):
-        mask("center", 8)
+    with pytest.raises(UserError, match="did you mean 'center'"):
+        mask("centre", 8)
     Image.new("L", (4, 4), 255).save(tmp_path / "all.png")
     with pytest.raises(UserError, match="paints all or nothing"):
         mask(str(tmp_path / "all.png"), 4)
     (tmp_path / "text.png").write_text("no")
     with pytest.raises(UserError, match="which is no picture"):
         mask(str(tmp_path / "text.png"), 4)
+    (tmp_path / "bomb.png").write_bytes(png_bomb(60_000))
+    with pytest.raises(UserError, match="which is no picture"):
+        mask(str(tmp_path / "bomb.png"), 4)
+    with pytest.raises(UserError, match="which is no picture"):
+        read_source(tmp_path / "bomb.png", 4)
 
 
 def test_unmasked_psnr_counts_only_what_stays():

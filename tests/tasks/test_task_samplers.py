@@ -30,7 +30,7 @@ from sunbench.sampling.task import asked_steps, encode, misfit
 
 IMAGES = [ImageId(f"p{i}", 0) for i in range(3)]
 KINDS = ("image2image", "inpaint", "inpaint9", "controlnet")
-PAINTED = mask("centre", 16)
+PAINTED = mask("center", 16)
 PipeFor = Callable[[str], Any]
 
 

@@ -11,9 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from sunbench.errors import UserError
+from sunbench.store.files import read_toml
 from sunbench.training import LoopSettings, fit
 from sunbench.training.record import Cost, averaged, read_curves, record_cost, settle
-from sunbench.training.settings import from_table, over, read_table
+from sunbench.training.settings import from_table, over
 
 LOOP = LoopSettings(
     steps=6,
@@ -192,7 +193,7 @@ def test_one_table_over_another():
 
 def test_files_that_are_no_settings(tmp_path: Path):
     (tmp_path / "bad.toml").write_text("a = ")
-    with pytest.raises(UserError, match="is no TOML"):
-        read_table(tmp_path / "bad.toml")
+    with pytest.raises(UserError, match="is not TOML"):
+        read_toml(tmp_path / "bad.toml")
     with pytest.raises(UserError, match=r"cannot read .*none\.toml: No such file"):
-        read_table(tmp_path / "none.toml")
+        read_toml(tmp_path / "none.toml")

@@ -121,10 +121,10 @@ def wanted(path: Path, model: ModelRecord, number: int, metric: str | None) -> W
     metric: the LPIPS whose scores order best and worst, or None.
     """
     own = readers(path, model)
-    reference = next((c for c in own if c.record.role == "reference"), None)
+    reference = next((c for c in own if c.role == "reference"), None)
     if reference is None:
         return None
-    candidates = tuple(c for c in own if c.record.role == "candidate")
+    candidates = tuple(c for c in own if c.role == "candidate")
     prefix = _score_prefix(reference, metric)
     scores = tuple(c.scores(prefix) if prefix else np.full(c.images, np.nan) for c in candidates)
     ends = tuple(extremes(s, reference.seeds) for s in scores)

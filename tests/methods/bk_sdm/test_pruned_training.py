@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+import trainings
 from PIL import Image
 from safetensors.torch import load_file
 
@@ -26,22 +27,12 @@ from sunbench.methods.common.trainees import parameters_of
 from sunbench.methods.common.training import TrainingJob
 from sunbench.models import LoadedModel, ModelCard
 from sunbench.sampling import SampleSettings
-from sunbench.training import LoopSettings
+from sunbench.store.files import read_toml
 from sunbench.training import loop as training_loop
 from sunbench.training.data import Listed
-from sunbench.training.settings import asked, read_table
+from sunbench.training.settings import asked
 
-LOOP = LoopSettings(
-    steps=4,
-    batch=2,
-    learning_rate=3e-3,
-    warmup=0,
-    decay=0.0,
-    dtype="float32",
-    checkpoint_every=2,
-    log_every=1,
-    ema=0.5,
-)
+LOOP = replace(trainings.LOOP, batch=2)
 COLORS = ((200, 20, 20), (20, 200, 20), (20, 20, 200))
 Make = Callable[..., TrainingJob]
 
@@ -243,7 +234,7 @@ def test_recipes_have_the_budget_of_the_other_methods(method: str):
         file = Path(str(_recipes())) / "ablations" / f"{name}.toml"
         assert asked(method, file, zoo=True) == {
             **asked(method, None, zoo=True),
-            **read_table(file),
+            **read_toml(file),
         }
 
 

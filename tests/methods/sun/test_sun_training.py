@@ -6,9 +6,7 @@ import csv
 import io
 import json
 import random
-import struct
 import sys
-import zlib
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -22,6 +20,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from PIL import Image
+from png_bomb import png_bomb
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
@@ -338,7 +337,7 @@ def test_latents_are_what_the_pipeline_decodes(pipeline: Any):
 
 
 @pytest.mark.parametrize("size", [(96, 32), (32, 96), (50, 50)])
-def test_shortest_side_is_resized_and_the_centre_kept(size: tuple[int, int]):
+def test_shortest_side_is_resized_and_the_center_kept(size: tuple[int, int]):
     pixels = np.random.default_rng(0).integers(256, size=(size[1], size[0], 3), dtype=np.uint8)
     whole = Image.fromarray(pixels)
     w, h = (16 * side // min(size) for side in size)
@@ -411,24 +410,10 @@ def test_broken_pictures_are_named(folder: Path):
         from_folder(folder, 16).draw(8, torch.Generator().manual_seed(0))
 
 
-def bomb(path: Path, side: int) -> None:
-    """A PNG of side x side black pixels in a few kilobytes."""
-
-    def chunk(kind: bytes, data: bytes) -> bytes:
-        body = kind + data
-        return struct.pack(">I", len(data)) + body + struct.pack(">I", zlib.crc32(body))
-
-    header = struct.pack(">IIBBBBB", side, side, 1, 0, 0, 0, 0)
-    data = zlib.compress(bytes((side // 8 + 1) * 64), 9)
-    path.write_bytes(
-        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", data) + chunk(b"IEND", b"")
-    )
-
-
 @pytest.mark.filterwarnings("default::PIL.Image.DecompressionBombWarning")
 @pytest.mark.parametrize("side", [9000, 12_000, 60_000])
 def test_png_bombs_are_named(folder: Path, side: int):
-    bomb(folder / "blue.png", side)
+    (folder / "blue.png").write_bytes(png_bomb(side))
     with pytest.raises(UserError, match=r"image 1 \(.*blue\.png\) cannot be read \(.*pixels"):
         from_folder(folder, 16).draw(8, torch.Generator().manual_seed(0))
 
@@ -618,7 +603,7 @@ def test_settings_from_a_file(tmp_path: Path):
         ("substeps = 300", "given 300 substeps in 0.25 of the time"),
         ("max_phrases = -1", "given max_phrases = -1, expected at least 0"),
         ('times = "gird"', "did you mean 'grid'?"),
-        ("p = ", "is no TOML"),
+        ("p = ", "is not TOML"),
     ],
 )
 def test_settings_that_are_wrong_are_one_line(tmp_path: Path, text: str, line: str):
