@@ -35,15 +35,10 @@ def test_a_chart_a_distance_and_a_sheet_a_model(finished: Finished):
         assert np.asarray(picture.convert("L")).min() < 60
 
 
-def test_the_same_run_gives_the_same_figures(finished: Finished):
+def test_the_same_run_gives_the_same_figures_in_full_color(finished: Finished):
     run = finished(names=("tiny",))
     first = {p.name: p.read_bytes() for p in write_figures(run)}
     assert {p.name: p.read_bytes() for p in write_figures(run)} == first
-
-
-def test_sheets_are_in_full_color(finished: Finished):
-    run = finished(names=("tiny",))
-    write_figures(run)
     for path in (run.path / "figures").glob("*.png"):
         with Image.open(path) as image:
             assert image.mode in ("RGB", "RGBA")

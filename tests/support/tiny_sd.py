@@ -6,6 +6,7 @@ import json
 import string
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -175,9 +176,10 @@ def settle(world: World, patch: Callable[[Any, str, Any], None]) -> None:
     """Make the library live in the world: its zoo, short references and timing, small shards."""
     import sunbench.bench.cells
     import sunbench.sampling.cell
-    import sunbench.timing.measure as timing
     import sunbench.zoo
     from sunbench.reference_sets import Recipe
+
+    timing = import_module("sunbench.timing.measure")
 
     patch(sunbench.zoo, "weights", lambda: world.weights)
     patch(sunbench.bench.cells, "recipe_for", lambda model: Recipe(model=model, steps=5))
