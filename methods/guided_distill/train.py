@@ -48,7 +48,7 @@ class Earlier:
     def named(cls, spec: str | None) -> Earlier:
         """By --from: the folder of a training, or of its students."""
         earlier = cls(None if spec is None else Path(spec))
-        if spec is not None and not earlier.found():
+        if spec is not None and not earlier.exists():
             raise UserError(
                 f"given --from {spec!r}, expected the folder of a {NAME} training, with"
                 f" stage1/student or {NAME}/4"
@@ -71,7 +71,7 @@ class Earlier:
             return whole
         return difference if difference.is_file() else None
 
-    def found(self) -> bool:
+    def exists(self) -> bool:
         """Whether there is any student."""
         return self.stage1() is not None or any(self.round(n) for n in range(1, 501))
 

@@ -107,7 +107,7 @@ class NegativeText:
     def __init__(self, states: Tensor) -> None:
         self.states = states
         self._positive: Tensor | None = None
-        self._made: dict[object, list[KeyValue]] = {}
+        self._held: dict[object, list[KeyValue]] = {}
 
     def remembered(
         self, layer: object, positive: Tensor, make: Callable[[], list[KeyValue]]
@@ -116,11 +116,11 @@ class NegativeText:
         if torch.is_grad_enabled():
             return make()
         if positive is not self._positive:
-            self._made.clear()
+            self._held.clear()
             self._positive = positive
-        if layer not in self._made:
-            self._made[layer] = make()
-        return self._made[layer]
+        if layer not in self._held:
+            self._held[layer] = make()
+        return self._held[layer]
 
 
 def _check(attn: Any, positive: Tensor, negative: Tensor) -> None:
