@@ -13,6 +13,8 @@ import pytest
 import random_weights
 import tiny_sd
 
+import sunbench.cli.console  # noqa: F401  # while no test has set a width, which it would keep
+
 #: Memory of one test process, by which their number is limited where there is little.
 WORKER_BYTES = 2 * 2**30
 

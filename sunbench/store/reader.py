@@ -220,7 +220,11 @@ class StoredFeature:
         if rows is None:
             raise UserError(f"{self.store.folder}: feature {self.name!r} is missing; run again")
         if len(rows) != wanted:
-            raise UserError(f"{self.store.folder}: {len(rows)} images, expected {wanted}")
+            stored = self.layout.images - wanted + len(rows)
+            raise UserError(
+                f"{self.store.folder}: {stored} images, expected {self.layout.images}"
+                f" ({len(rows)} in shard {k}, not {wanted})"
+            )
         return rows
 
 

@@ -271,7 +271,7 @@ def test_encoding_undoes_decoding_of_scale_and_shift_and_takes_the_mode():
         )
     vae.register_to_config(shift_factor=0.25)
     vae.eval().requires_grad_(False)
-    pipe = SimpleNamespace(vae=vae)
+    pipe = SimpleNamespace(vae=vae, vae_scale_factor=1)
     x = pictures().float() / 127.5 - 1
     z = encode(pipe, x)
     assert torch.equal(encode(pipe, x), z)
