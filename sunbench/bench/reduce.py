@@ -10,7 +10,7 @@ import numpy as np
 
 from sunbench.bench.feature_extractors import FeatureExtractors
 from sunbench.metrics import CellFeatures, Estimate, PairedMetric, PerImageMetric, SetMetric
-from sunbench.metrics.blocks import whole
+from sunbench.metrics.blocks import Rows, whole
 from sunbench.metrics.comparisons import (
     EQUIVALENCE_SHARE,
     Difference,
@@ -35,6 +35,9 @@ from sunbench.store import (
     StoredFeature,
 )
 from sunbench.store.shared import settings_key
+
+#: A feature up to this size is held in memory: every draw of an interval passes over it again.
+HELD_BYTES = 2**26
 
 
 class StoredCell(Protocol):
@@ -61,9 +64,10 @@ def gather(stored: StoredCell, feature: str) -> np.ndarray:
     return whole(stored_feature(stored, feature))
 
 
-def stored_feature(stored: StoredCell, feature: str) -> StoredFeature:
-    """The same, read when it is needed."""
-    return StoredFeature(stored.store, stored.cell.layout, feature)
+def stored_feature(stored: StoredCell, feature: str) -> Rows:
+    """The same; what is too large to hold is read from the shards each time it is needed."""
+    rows = StoredFeature(stored.store, stored.cell.layout, feature)
+    return whole(rows) if rows.nbytes <= HELD_BYTES else rows
 
 
 def clusters(cell: Cell) -> np.ndarray:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -198,12 +199,18 @@ class StoredFeature:
 
     def __init__(self, store: CellStore, layout: Layout, name: str) -> None:
         self.store, self.layout, self.name = store, layout, name
-        self._row_shape = self._read(0).shape[1:]
+        first = self._read(0)
+        self._row_shape, self._itemsize = first.shape[1:], first.itemsize
 
     @property
     def shape(self) -> tuple[int, ...]:
         """(images, ...)."""
         return (self.layout.images, *self._row_shape)
+
+    @property
+    def nbytes(self) -> int:
+        """Of all rows in memory."""
+        return math.prod(self.shape) * self._itemsize
 
     def __len__(self) -> int:
         return self.layout.images

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from itertools import count
 from typing import Generic, TypeVar
 
 import torch
@@ -19,19 +20,6 @@ class _Numbered(Dataset[T]):
 
     def __getitem__(self, k: int) -> T:
         return self.make(k)
-
-
-class _From:
-    """The numbers from k on."""
-
-    def __init__(self, k: int) -> None:
-        self.k = k
-
-    def __iter__(self) -> Iterator[int]:
-        k = self.k
-        while True:
-            yield k
-            k += 1
 
 
 class Prefetcher(Generic[T]):
@@ -66,11 +54,11 @@ class Prefetcher(Generic[T]):
             DataLoader(
                 _Numbered(self.make),
                 batch_size=None,
-                sampler=_From(k),
+                sampler=count(k),
                 num_workers=self.processes,
                 prefetch_factor=4,
                 multiprocessing_context="fork",
                 generator=torch.Generator(),  # its seeds are nobody's: the global one stays
-                pin_memory=True,
+                pin_memory=torch.cuda.is_available(),
             )
         )

@@ -14,18 +14,21 @@ from sunbench.errors import UserError, unknown
 Log = Callable[[int, dict[str, float]], None]
 
 
+def _known() -> dict[str, Any]:
+    return {str(key): kind for key, kind in LOGGER_TYPE_TO_CLASS.items()}
+
+
 def check_tracker(name: str) -> None:
     """Raise UserError unless the tracker is known and its package is installed."""
-    known = {str(key): kind for key, kind in LOGGER_TYPE_TO_CLASS.items()}
-    if name not in known:
-        raise unknown("track", name, known)
+    if name not in _known():
+        raise unknown("track", name, _known())
     if name not in [str(tracker) for tracker in get_available_trackers()]:
         raise UserError(f"given track = {name!r}, expected an installed one: pip install {name}")
 
 
 def open_tracker(name: str, run: str, folder: Path) -> Log:
     """Start a run of a tracker; what it writes to disk goes into ``folder``."""
-    kind: Any = {str(key): kind for key, kind in LOGGER_TYPE_TO_CLASS.items()}[name]
+    kind = _known()[name]
     where = {"logging_dir": folder} if kind.requires_logging_directory else {}
     tracker = kind(run, **where)
     tracker.start()
