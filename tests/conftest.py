@@ -13,7 +13,10 @@ import pytest
 import random_weights
 import tiny_sd
 
-import sunbench.cli.console  # noqa: F401  # while no test has set a width, which it would keep
+# A console keeps the width that it finds when it is made; tests set their own, and tox sets 80.
+os.environ.pop("COLUMNS", None)
+os.environ.pop("LINES", None)
+import sunbench.cli.console  # noqa: F401
 
 #: Memory of one test process, by which their number is limited where there is little.
 WORKER_BYTES = 2 * 2**30
