@@ -17,6 +17,7 @@ from sunbench.errors import UserError
 from sunbench.methods.common.guidance import StandInUNet
 from sunbench.methods.ddim import ddim
 from sunbench.sampling import PipelineMethod, PipelineSampler, SampleSettings
+from sunbench.sampling.ahead import HostTimesteps
 from sunbench.sampling.pipeline import with_network
 
 #: lambda 0.6 answers to a guidance_scale of 7.5 in the examples of CFGpp-diffusion/CFGpp, and 0..1
@@ -46,19 +47,18 @@ def scales(alphas_cumprod: Tensor, timesteps: list[int], lam: float) -> dict[int
 class ScaledUNet(StandInUNet):
     """Both predictions, their difference stretched so that the pipeline's scale acts as another."""
 
-    def __init__(self, network: Any, guidance_scale: float) -> None:
+    def __init__(self, network: Any, guidance_scale: float, scheduler: Any) -> None:
         super().__init__(network)
-        self.guidance_scale = guidance_scale
-        self.scheduler: Any = None
-        self.lam = strength(guidance_scale)
+        self.guidance_scale, self.lam = guidance_scale, strength(guidance_scale)
+        self.scheduler, self.timesteps = scheduler, HostTimesteps(scheduler)
 
     def forward(self, sample: Tensor, timestep: Tensor, *args: Any, **more: Any) -> tuple[Tensor]:
         """Predictions of the stacked rows (2B, C, h, w), unconditional ones first."""
         more = {**more, "return_dict": False}
         unconditional, conditional = self.network(sample, timestep, *args, **more)[0].chunk(2)
-        steps = [int(t) for t in self.scheduler.timesteps]
+        steps = self.timesteps.read().tolist()
         table = scales(self.scheduler.alphas_cumprod, steps, self.lam)
-        ratio = table.get(int(timestep), self.lam) / self.guidance_scale
+        ratio = table.get(int(self.timesteps(timestep)), self.lam) / self.guidance_scale
         return (torch.cat([unconditional, unconditional + ratio * (conditional - unconditional)]),)
 
 
@@ -83,10 +83,9 @@ class CfgPlusPlus(PipelineMethod):
         """Put the rule before the U-Net of a copy of the pipeline, which stays as it is."""
         if (reason := self.skip(pipeline, settings)) is not None:
             raise UserError(reason)
-        unet = ScaledUNet(pipeline.unet, settings.guidance_scale)
-        own = with_network(pipeline, unet, self.solver)
-        unet.scheduler = own.scheduler
-        return PipelineSampler(own, settings, counted=unet.network)
+        own = with_network(pipeline, pipeline.unet, self.solver)
+        own.unet = ScaledUNet(pipeline.unet, settings.guidance_scale, own.scheduler)
+        return PipelineSampler(own, settings, counted=own.unet.network)
 
 
 def cfg_pp() -> CfgPlusPlus:

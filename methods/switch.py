@@ -22,7 +22,7 @@ from sunbench.registry import MODEL, switch_steps
 from sunbench.sampling import PipelineMethod, PipelineSampler, SampleBatch, SampleSettings
 from sunbench.sampling.counter import UNetCounter
 from sunbench.sampling.pipeline import with_network
-from sunbench.timing.stopwatch import ModuleTimer, Stopwatch
+from sunbench.sampling.stopwatch import ModuleTimer, Stopwatch
 
 
 class SwitchUNet(StandInUNet):

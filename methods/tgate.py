@@ -15,11 +15,10 @@ import torch
 from torch import Tensor
 
 from sunbench.errors import UserError
-from sunbench.methods.common.guidance import SelectiveMethod, SelectiveSampler, SelectiveUNet
+from sunbench.methods.common.guidance import SelectiveMethod, SelectiveSampler, selective
 from sunbench.methods.common.lora import sharing_copy
 from sunbench.methods.dpm_solver import dpm_solver_pp
 from sunbench.sampling import SampleSettings
-from sunbench.sampling.pipeline import with_network
 
 #: Share of the steps before the gate: 10 of 25, as in the examples of HaozheLiu-ST/T-GATE for
 #: Stable Diffusion 2.1 and XL.
@@ -122,8 +121,7 @@ class TGate(SelectiveMethod):
         if (reason := self.skip(pipeline, settings)) is not None:
             raise UserError(reason)
         rule = GateRule(self.gate(settings))
-        unet = SelectiveUNet(gated(pipeline.unet, rule), rule)
-        return SelectiveSampler(with_network(pipeline, unet, self.solver), settings, unet)
+        return selective(pipeline, gated(pipeline.unet, rule), rule, self.solver, settings)
 
 
 def tgate() -> TGate:

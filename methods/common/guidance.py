@@ -16,7 +16,14 @@ import torch
 from torch import Tensor, nn
 
 from sunbench.errors import UserError
-from sunbench.sampling import PipelineMethod, PipelineSampler, SampleBatch, SampleSettings
+from sunbench.sampling import (
+    PipelineMethod,
+    PipelineSampler,
+    SampleBatch,
+    SampleSettings,
+    SolverSpec,
+)
+from sunbench.sampling.ahead import HostTimesteps
 from sunbench.sampling.pipeline import with_network
 
 
@@ -62,28 +69,35 @@ class StandInUNet(nn.Module):
 
 
 class SelectiveUNet(StandInUNet):
-    """A U-Net that evaluates the rows which its rule asks for."""
+    """A U-Net that evaluates the rows which its rule asks for.
 
-    def __init__(self, network: Any, rule: GuidanceRule) -> None:
+    scheduler: whose timesteps it is called with, so that the rule reads them on the processor.
+    """
+
+    def __init__(self, network: Any, rule: GuidanceRule, scheduler: Any = None) -> None:
         super().__init__(network)
         self.rule = rule
+        self.timesteps = None if scheduler is None else HostTimesteps(scheduler)
 
     def forward(
         self, sample: Tensor, timestep: Tensor, encoder_hidden_states: Tensor, **more: Any
     ) -> tuple[Tensor]:
         """Predictions of the stacked rows (2B, C, h, w), unconditional ones first."""
         images = len(sample) // 2
-        rows = self.rule.needs_unconditional(timestep, images).nonzero().flatten()
-        taken = torch.cat([rows, torch.arange(images, 2 * images)]).to(sample.device)
+        known = timestep if self.timesteps is None else self.timesteps(timestep)
+        rows = self.rule.needs_unconditional(known, images).nonzero().flatten()
+        taken = torch.cat([rows, torch.arange(images, 2 * images)])
+        taken = taken.to(sample.device, non_blocking=True)
+        own = taken[: len(rows)]  # ``rows`` on the device
         more = {k: _rows(v, taken, len(sample)) for k, v in more.items() if k != "return_dict"}
         out = self.network(
             sample[taken], timestep, encoder_hidden_states[taken], return_dict=False, **more
         )[0]
         unconditional, conditional = out[: len(rows)], out[len(rows) :]
         if len(rows):
-            self.rule.observe(unconditional, conditional[rows], rows)
+            self.rule.observe(unconditional, conditional[own], rows)
         both = torch.cat([conditional, conditional])
-        both[rows.to(both.device)] = unconditional
+        both[own] = unconditional
         return (both,)
 
 
@@ -107,6 +121,15 @@ class SelectiveSampler(PipelineSampler):
         """Denoise a batch; see ``Sampler.sample``."""
         self._unet.rule.begin(len(batch))
         return super().sample(batch)
+
+
+def selective(
+    pipeline: Any, network: Any, rule: GuidanceRule, solver: SolverSpec, settings: SampleSettings
+) -> SelectiveSampler:
+    """A sampler of a network behind a rule, on a copy of the pipeline."""
+    own = with_network(pipeline, network, solver)
+    own.unet = SelectiveUNet(network, rule, own.scheduler)
+    return SelectiveSampler(own, settings, own.unet)
 
 
 @dataclass(frozen=True)
@@ -141,5 +164,4 @@ class SelectiveMethod(PipelineMethod):
         """Put the rule before the U-Net of a copy of the pipeline, which stays as it is."""
         if (reason := self.skip(pipeline, settings)) is not None:
             raise UserError(reason)
-        unet = SelectiveUNet(pipeline.unet, self.rule(pipeline))
-        return SelectiveSampler(with_network(pipeline, unet, self.solver), settings, unet)
+        return selective(pipeline, pipeline.unet, self.rule(pipeline), self.solver, settings)

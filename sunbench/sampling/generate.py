@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +14,7 @@ from sunbench.sampling.batch import ImageId, TaskInputs, make_batch, noise_hash
 from sunbench.sampling.cell import Cell
 from sunbench.sampling.method import Sampler
 from sunbench.sampling.pipeline import decode, latent_shape
+from sunbench.sampling.stopwatch import Stopwatch
 
 
 @dataclass(frozen=True)
@@ -27,12 +27,6 @@ class Generated:
     nfe: float
     sample_seconds: float
     decode_seconds: float
-
-
-def _now(device: torch.device) -> float:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    return time.perf_counter()
 
 
 def generate(
@@ -58,16 +52,16 @@ def generate(
         latent_shape(pipeline, cell.resolution),
         inputs,
     )
-    device = pipeline.unet.device
+    stopwatch = Stopwatch(pipeline.unet.device)
     hashes = [noise_hash(z) for z in batch.latents]
-    began = _now(device)
+    began = stopwatch.mark()
     latents = sampler.sample(batch)
-    sampled = _now(device)
+    sampled = stopwatch.mark()
     try:
         pictures = decode(pipeline, latents)
     except NotFinite as error:
         raise NotFinite(f"{cell.label}: {error}") from error
-    done = _now(device)
-    return Generated(
-        pictures, latents.half().cpu(), hashes, sampler.nfe, sampled - began, done - sampled
-    )
+    decoded = stopwatch.mark()
+    kept = latents.half().cpu()  # after this copy all marks have been reached
+    times = began.until(sampled), sampled.until(decoded)
+    return Generated(pictures, kept, hashes, sampler.nfe, *times)

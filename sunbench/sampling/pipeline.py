@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from sunbench.errors import NotFinite
+from sunbench.sampling.ahead import ahead
 from sunbench.sampling.batch import SampleBatch
 from sunbench.sampling.counter import UNetCounter
 from sunbench.sampling.method import SampleSettings
@@ -38,51 +39,48 @@ def decode(pipeline: Any, latents: Tensor) -> Tensor:
     At most DECODED_PIXELS at once, fewer where memory runs out. An image that overflows in half
     precision is decoded in float32. Raises NotFinite where that gives NaN or infinity too.
     """
-    pixels = latents.shape[-2] * latents.shape[-1] * int(pipeline.vae_scale_factor) ** 2
-    return _in_parts(pipeline.vae, latents, max(1, DECODED_PIXELS // pixels))
+    vae, pixels = pipeline.vae, latents[0, 0].numel() * int(pipeline.vae_scale_factor) ** 2
+    size = max(1, DECODED_PIXELS // pixels)
+    images, on_device = _in_parts(vae, latents, size)
+    finite = on_device.cpu()  # the one time that the processor waits for the device
+    if not finite.all() and vae.dtype in (torch.float16, torch.bfloat16):
+        bad = (~finite).nonzero().flatten().to(images.device)
+        images[bad], again = _in_float32(vae, latents[bad], size)
+        finite = again.cpu()
+    if not finite.all():
+        raise NotFinite(f"decoded images are not finite ({type(vae).__name__}, {vae.dtype})")
+    return images
 
 
-def _in_parts(vae: Any, latents: Tensor, size: int) -> Tensor:
+def _in_parts(vae: Any, latents: Tensor, size: int) -> tuple[Tensor, Tensor]:
+    """Images (B, 3, H, W) uint8, and which of them are finite (B,): both on the device."""
     try:
-        return torch.cat([_decoded(vae, part) for part in latents.split(size)])
+        parts = [_decoded(vae, part) for part in latents.split(size)]
     except torch.OutOfMemoryError:
         if size == 1 or len(latents) == 1:
             raise
+    else:
+        images, finite = zip(*parts, strict=True)
+        return torch.cat(images), torch.cat(finite)
     torch.cuda.empty_cache()
     return _in_parts(vae, latents, min(size, len(latents)) // 2)
 
 
-def _decoded(vae: Any, latents: Tensor) -> Tensor:
-    x = _pixels(vae, latents)
-    finite = _finite(x)
-    if not bool(finite.all()) and vae.dtype in (torch.float16, torch.bfloat16):
-        x[~finite] = _in_float32(vae, latents[~finite])
-        finite = _finite(x)
-    if not bool(finite.all()):
-        raise NotFinite(f"decoded images are not finite ({type(vae).__name__}, {vae.dtype})")
-    return (x / 2 + 0.5).clamp(0, 1).mul(255).round().to(torch.uint8)
-
-
-def _finite(x: Tensor) -> Tensor:
-    """Which of the images (B, ...) are: (B,)."""
-    return torch.isfinite(x).flatten(1).all(1)
-
-
-def _pixels(vae: Any, latents: Tensor) -> Tensor:
-    """(B, 3, H, W) float32, -1..1."""
+def _decoded(vae: Any, latents: Tensor) -> tuple[Tensor, Tensor]:
     shift = getattr(vae.config, "shift_factor", None) or 0.0
     z = latents.to(vae.dtype) / vae.config.scaling_factor + shift
-    x: Tensor = vae.decode(z, return_dict=False)[0]
-    return x.float()
+    x = vae.decode(z, return_dict=False)[0].float()  # -1..1
+    finite = torch.isfinite(x).flatten(1).all(1)
+    return (x / 2 + 0.5).clamp(0, 1).mul(255).round().to(torch.uint8), finite
 
 
-def _in_float32(vae: Any, latents: Tensor) -> Tensor:
-    """As `_pixels`; the weights are as before afterwards, which float32 holds exactly."""
+def _in_float32(vae: Any, latents: Tensor, size: int) -> tuple[Tensor, Tensor]:
+    """As `_in_parts`; the weights are as before afterwards, which float32 holds exactly."""
     dtype = vae.dtype
     log.warning("%d images overflow in %s and are decoded in float32", len(latents), dtype)
     nn.Module.to(vae, torch.float32)
     try:
-        return _pixels(vae, latents)
+        return _in_parts(vae, latents, size)
     finally:
         nn.Module.to(vae, dtype)
 
@@ -105,7 +103,7 @@ class PipelineSampler:
         dtype, device = pipe.unet.dtype, pipe.unet.device
         negative = None if s.guidance_scale <= 1 else batch.negative_embeds.to(device, dtype)
         arguments = call_arguments(pipe, s.task, batch, s.strength)
-        with UNetCounter(self.counted) as counter:
+        with UNetCounter(self.counted) as counter, ahead(pipe.scheduler, batch.generators, device):
             out = pipe(
                 prompt_embeds=batch.prompt_embeds.to(device, dtype),
                 negative_prompt_embeds=negative,

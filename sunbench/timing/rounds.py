@@ -10,8 +10,8 @@ from typing import Any, Literal
 import torch
 
 from sunbench.sampling import Sampler, SampleSettings, decode
+from sunbench.sampling.stopwatch import ModuleTimer, Stopwatch
 from sunbench.timing.inputs import TimingInputs
-from sunbench.timing.stopwatch import ModuleTimer, Stopwatch
 
 
 @dataclass(frozen=True)

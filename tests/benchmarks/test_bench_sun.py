@@ -31,7 +31,7 @@ from torch import Tensor
 from sunbench.methods.sun import SunAdapter
 from sunbench.methods.sun.attention import KEYWORD, NegativeText
 from sunbench.sampling.counter import UNetCounter
-from sunbench.timing.stopwatch import ModuleTimer, Stopwatch
+from sunbench.sampling.stopwatch import ModuleTimer, Stopwatch
 
 STEPS, REFERENCE_STEPS = 4, 25
 TEXT = (1, 77, 768)

@@ -13,10 +13,10 @@ import psutil
 import pytest
 import torch
 
+from sunbench.sampling.stopwatch import ModuleTimer, Stopwatch
 from sunbench.timing import machine
 from sunbench.timing.machine import LoadMeter, available_cpus, device_name
 from sunbench.timing.memory import memory_kind, peak_bytes
-from sunbench.timing.stopwatch import ModuleTimer, Stopwatch
 
 CPU = torch.device("cpu")
 Times = namedtuple("Times", "user nice system idle iowait guest guest_nice")
