@@ -11,11 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import tiny_sd
 import torch
-from diffusers import StableDiffusionPipeline
 from PIL import Image
-from transformers import CLIPTextConfig, CLIPTextModel
+from sizes import with_words
 
 from sunbench import registry
 from sunbench.bench import Request
@@ -159,13 +157,7 @@ def test_a_model_of_stable_diffusions_size_runs_in_float16(
     monkeypatch.setenv("SUNBENCH_CACHE", str(tmp_path / "cache"))
     made = random_pipeline("sd1", DEVICE, torch.float16)
     assert sum(p.numel() for p in made.unet.parameters()) == 859_520_964
-    words = tiny_sd.tokenizer(tmp_path / "words")
-    config = CLIPTextConfig(**{**made.text_encoder.config.to_dict(), "vocab_size": len(words)})
-    encoder = CLIPTextModel(config).to(DEVICE, torch.float16)
-    whole = {**made.components, "tokenizer": words, "text_encoder": encoder}
-    StableDiffusionPipeline(**whole, requires_safety_checker=False).save_pretrained(
-        tmp_path / "model"
-    )
+    with_words(made, tmp_path / "words").save_pretrained(tmp_path / "model")
     adapter = SunAdapter.for_unet(torch.nn.Module.to(made.unet, "cpu", torch.float32))
     write_adapter(adapter, tmp_path / "sun.safetensors")
     (tmp_path / "prompts.txt").write_text("a b\nb a\n")
