@@ -1,7 +1,7 @@
 """Workers of one run as a discrete-event model: 1 to 256 of them, with failures and a shared disk.
 
     python tests/benchmarks/scale_model.py                      # the table of docs/scale.md
-    python tests/benchmarks/scale_model.py --measure OUT        # beside real runs of 1 and 2 workers
+    python tests/benchmarks/scale_model.py --measure OUT    # beside real runs of 1, 2, 4 workers
 
 A worker takes the first shard that is neither there nor claimed and whose reference is there, as
 `sunbench.bench.work` does; it makes it, then writes it through a disk that serves one writer at a
@@ -14,9 +14,13 @@ from __future__ import annotations
 import argparse
 import heapq
 import math
+import os
 import random
-from collections import deque
+import time
+from collections import defaultdict, deque
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
+from pathlib import Path
 
 
 @dataclass(frozen=True)
@@ -155,35 +159,72 @@ def table(plan: Plan, site: Site, seeds: int = 5) -> list[tuple[int, float, floa
     return out
 
 
-def measure(folder: str, images: int) -> None:
-    """Real runs of 1 and 2 workers beside the model, whose costs are from the first of them."""
-    import os
-    import time
-    from pathlib import Path
+@dataclass(frozen=True)
+class RealRun:
+    """A run on this machine; made: seconds from its begin to each manifest, with its cell."""
 
+    seconds: float
+    made: list[tuple[float, str]]
+
+
+def real_run(folder: Path, workers: int, images: int) -> RealRun:
+    """The zoo's base, shards of ten images, in a cache of its own; every worker has one thread."""
     from sunbench.bench import Request
     from sunbench.bench.run import execute
     from sunbench.bench.workers import LocalWorkers
 
-    request = Request(images=images, methods=("ddim",), steps=(4, 8), timing="none")
-    seconds: dict[int, float] = {}
-    for n in (1, 2):
-        os.environ["SUNBENCH_CACHE"] = str(Path(folder) / f"cache-{n}")
-        began = time.perf_counter()
-        execute(request, Path(folder) / str(n), workers=LocalWorkers(n))
-        seconds[n] = time.perf_counter() - began
-    shards = -(-images // 250)
-    work = seconds[1] - 15.0
-    each = work / shards / (2 * 50 + 8 + 16)
-    plan = Plan(shards, 50 * each, (8 * each, 16 * each))
-    for n in (1, 2):
-        print(f"{n}: {seconds[n]:.1f} s, model {simulate(plan, Site(n)).seconds:.1f} s")
+    os.environ["SUNBENCH_CACHE"] = str(folder / "cache")
+    request = Request(
+        images=images, seeds=tuple(range(images // 10)), methods=("ddim",), steps=(4, 8),
+        timing="none",
+    )  # fmt: skip
+    began = time.time()
+    execute(request, folder / "run", workers=LocalWorkers(workers))
+    seconds = time.time() - began
+    manifests = folder.rglob("shard-?????.json")
+    made = [(f.stat().st_mtime - began, str(f.parent.relative_to(folder))) for f in manifests]
+    return RealRun(seconds, sorted(made))
+
+
+def fitted(run: RealRun) -> tuple[Plan, float]:
+    """The costs of a run with one worker, and the seconds until that worker began.
+
+    A shard costs the time since the one before it; the first costs what its cell's others do.
+    """
+    gaps = defaultdict[str, list[float]](list)
+    for (before, _), (now, cell) in pairwise(run.made):
+        gaps[cell].append(now - before)
+    costs = {cell: sum(own) / len(own) for cell, own in gaps.items()}
+    order = list(dict.fromkeys(cell for _, cell in run.made))  # the reference, then the floor
+    first, cell = run.made[0]
+    shards = len(run.made) // len(order)
+    reference = sum(costs[c] for c in order[:2]) / 2
+    return Plan(shards, reference, tuple(costs[c] for c in order[2:])), first - costs[cell]
+
+
+def shared(plan: Plan, workers: int, cores: int) -> Plan:
+    """The plan where workers share fewer cores: every shard takes so many times as long."""
+    slower = max(1.0, workers / cores)
+    costs = tuple(cost * slower for cost in plan.candidates)
+    return replace(plan, reference=plan.reference * slower, candidates=costs)
+
+
+def measure(folder: Path, images: int) -> None:
+    """Real runs of 1, 2 and 4 workers beside the model, whose costs are from the first of them."""
+    cores = len(os.sched_getaffinity(0))
+    runs = {n: real_run(folder / str(n), n, images) for n in (1, 2, 4)}
+    plan, start = fitted(runs[1])
+    print(f"{plan.shards} shards a cell, {cores} cores, a worker begins after {start:.1f} s\n")
+    print("| workers | last shard, s | by the model | whole run, s |\n|---|---|---|---|")
+    for n, run in runs.items():
+        model = simulate(shared(plan, n, cores), Site(n, start=start)).seconds
+        print(f"| {n} | {run.made[-1][0]:.1f} | {model:.1f} | {run.seconds:.1f} |")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--measure", metavar="OUT", help="folder for real runs")
-    parser.add_argument("--images", type=int, default=1000)
+    parser.add_argument("--measure", metavar="OUT", type=Path, help="folder for real runs")
+    parser.add_argument("--images", type=int, default=320, help="of a cell, a multiple of 10")
     given = parser.parse_args()
     if given.measure:
         measure(given.measure, given.images)

@@ -58,3 +58,18 @@ def test_a_slow_disk_is_a_floor_below_the_time():
 @pytest.mark.parametrize("workers", [2, 16])
 def test_more_workers_are_not_slower(workers: int):
     assert simulate(model.STUDY, Site(workers)).seconds < simulate(model.STUDY, Site(1)).seconds
+
+
+def test_a_run_with_one_worker_gives_the_costs_that_it_took():
+    """Two shards of a reference, a floor, a candidate; the worker began after 3 seconds."""
+    made, now = [], 3.0
+    for cell, cost in (("reference", 10.0), ("floor", 10.0), ("ddim", 4.0)):
+        for _ in range(2):
+            now += cost
+            made.append((now, cell))
+    plan, start = model.fitted(model.RealRun(now + 5, made))
+    assert (plan.shards, plan.reference, plan.candidates, start) == (2, 10.0, (4.0,), 3.0)
+    assert simulate(plan, Site(1, start=start)).seconds == now
+    half = model.shared(plan, 4, 2)
+    assert simulate(half, Site(2, start=start)).seconds == 3 + 2 * (now - 3) / 2
+    assert model.shared(plan, 2, 2) == plan
