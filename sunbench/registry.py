@@ -211,6 +211,13 @@ METHODS: dict[str, MethodEntry] = {
         "pcm-lora",
         "sunbench.methods.pcm.train:train",
     ),
+    "dmd2-lora": MethodEntry(
+        "sunbench.methods.dmd2.method:dmd2_lora",
+        "arXiv 2405.14867",
+        "DMD2 as a LoRA: distribution matching, LCM's scheduler, one pass a step",
+        "dmd2-lora",
+        "sunbench.methods.dmd2.train:train",
+    ),
     "pcm-lora-cfg": MethodEntry(
         "sunbench.methods.adapters.method:pcm_lora_cfg",
         "arXiv 2405.18407",

@@ -39,6 +39,11 @@ class Trainee:
     unet: Any
     module: nn.Module
 
+    @property
+    def written(self) -> nn.Module:
+        """The part of the module that ``write`` writes: all of it but for helpers."""
+        return self.module
+
     def write(self, path: Path, about: Mapping[str, str], dtype: torch.dtype) -> None:
         """Write the weights in the layout that the method's sampler reads."""
         raise NotImplementedError

@@ -174,7 +174,7 @@ class Stage:
         self._account()
 
     def _account(self) -> None:
-        cost = Cost.of(self.folder, self.loop, parameters_of(self.trainee.module))
+        cost = Cost.of(self.folder, self.loop, parameters_of(self.trainee.written))
         record_cost(self.job.out, cost, self.job.settings.loop, self.part)
 
     def _tracked(self) -> Log | None:
@@ -187,7 +187,7 @@ class Stage:
 
     def run(self) -> Path:
         """Train, write the averaged weights, keep them in the trainee; returns the target."""
-        count = f"{parameters_of(self.trainee.module):,}"
+        count = f"{parameters_of(self.trainee.written):,}"
         log.info("%s %s: %s parameters", self.job.method, self.part or "", count)
         if self.job.settings.gradient_checkpointing:
             self.trainee.unet.enable_gradient_checkpointing()

@@ -16,8 +16,8 @@ def train(
     method: Annotated[
         str,
         typer.Argument(
-            help="sun, agd, lcm, lcm-lora, tcd-lora, pcm-lora, guided-distill, boostdiff-lora or"
-            " boostdiff-bitfit, bk-sdm-base, -small or -tiny, a-sdm-m1 to -m6;"
+            help="sun, agd, lcm, lcm-lora, tcd-lora, pcm-lora, dmd2-lora, guided-distill,"
+            " boostdiff-lora or boostdiff-bitfit, bk-sdm-base, -small or -tiny, a-sdm-m1 to -m6;"
             " gits, ld3 or linear-ag, which are fitted."
         ),
     ],
@@ -53,7 +53,8 @@ def train(
     guidance scale. guided-distill: guidance as an input, then half of the steps round by round;
     one student U-Net per number of steps, trained again for each fine-tune. boostdiff-lora,
     boostdiff-bitfit: one guidance scale in a small LoRA or in the biases. tcd-lora, pcm-lora:
-    consistency along the trajectory, or in phases, as a LoRA. agd: guidance in adapters.
+    consistency along the trajectory, or in phases, as a LoRA. dmd2-lora: distribution matching as
+    a LoRA. agd: guidance in adapters.
     bk-sdm-*, a-sdm-*: a pruned or assembled U-Net beside the base's, guided as it is; --from of
     a-sdm names a trained bk-sdm-base. gits, ld3: timesteps for each number of steps. linear-ag: a
     linear rule for unconditional passes.

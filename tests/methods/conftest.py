@@ -16,6 +16,7 @@ from sunbench.methods.agd.train import AgdTraining, agd_stage
 from sunbench.methods.boostdiff.settings import BoostLoraTraining, BoostTraining
 from sunbench.methods.boostdiff.train import bitfit_stage, lora_stage
 from sunbench.methods.common.training import TrainingJob
+from sunbench.methods.dmd2.train import DmdTraining, dmd2_stage
 from sunbench.methods.gits.fit import GitsFit
 from sunbench.methods.guided_distill.settings import GuidedTraining
 from sunbench.methods.guided_distill.train import Earlier
@@ -40,6 +41,7 @@ SETTINGS: dict[str, TrainingSettings] = {
     "boostdiff-bitfit": BoostTraining(sheet=2, guidance_scale=5.0, loop=LOOP),
     "tcd-lora": TcdTraining(sheet=2, rank=2, guidance_scale=5.0, loop=LOOP),
     "pcm-lora": PcmTraining(sheet=2, rank=2, guidance_scale=5.0, loop=LOOP),
+    "dmd2-lora": DmdTraining(sheet=2, steps=(2,), ratio=2, rank=2, guidance_scale=5.0, loop=LOOP),
     "agd": AgdTraining(sheet=2, points=1, width=8, loop=LOOP),
     "gits": GitsFit(loop=LOOP),
     "linear-ag": LinearFit(loop=LOOP),
@@ -64,6 +66,7 @@ def trained(job: TrainingJob) -> Path:
         "boostdiff-bitfit": bitfit_stage,
         "tcd-lora": tcd_stage,
         "pcm-lora": pcm_stage,
+        "dmd2-lora": dmd2_stage,
         "agd": agd_stage,
     }
     return stages[job.method](job).run()

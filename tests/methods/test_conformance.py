@@ -44,7 +44,7 @@ ONE_PASS = (
     "ddim-unguided",
     *("sun", "sun-dpm++", "lcm", "lcm-lora", "guided-distill"),
     *("boostdiff-lora", "boostdiff-lora-dpm++", "boostdiff-bitfit", "boostdiff-bitfit-dpm++"),
-    *("tcd-lora", "pcm-lora", "hyper-sd", "flash-sd", "agd"),
+    *("tcd-lora", "pcm-lora", "hyper-sd", "flash-sd", "agd", "dmd2-lora"),
 )
 
 

@@ -113,6 +113,7 @@ def write(unet: Any, folder: Path) -> dict[str, Path]:
             name: lora(unet, folder / f"{name}.safetensors", TARGETS, 5 + k)
             for k, name in enumerate(ADAPTERS)
         },
+        "dmd2-lora": lora(unet, folder / "dmd2-lora.safetensors", TARGETS, 20),
         "agd": agd(unet, folder / "agd.safetensors", 9),
         **tables(folder),
     }

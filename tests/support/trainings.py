@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from sunbench.methods.agd.train import AgdTraining
 from sunbench.methods.boostdiff.settings import BoostLoraTraining, BoostTraining
+from sunbench.methods.dmd2.train import DmdTraining
 from sunbench.methods.gits.fit import GitsFit
 from sunbench.methods.guided_distill.settings import GuidedTraining
 from sunbench.methods.lcm.settings import LcmLoraTraining, LcmTraining
@@ -22,6 +23,7 @@ CLASSES: dict[str, type[TrainingSettings]] = {
     "boostdiff-bitfit": BoostTraining,
     "tcd-lora": TcdTraining,
     "pcm-lora": PcmTraining,
+    "dmd2-lora": DmdTraining,
     "agd": AgdTraining,
 }
 METHODS = tuple(CLASSES)

@@ -41,6 +41,7 @@ from sunbench.methods.common.trainees import (
     parameters_of,
 )
 from sunbench.methods.common.training import Stage, TrainingJob, start_file
+from sunbench.methods.dmd2.train import dmd2_stage
 from sunbench.methods.guided_distill.settings import GuidedTraining
 from sunbench.methods.guided_distill.train import Earlier, stage1, stage2
 from sunbench.methods.guided_distill.train import run as run_guided
@@ -90,6 +91,7 @@ def stages(job: TrainingJob) -> list[Stage]:
         "boostdiff-bitfit": bitfit_stage,
         "tcd-lora": tcd_stage,
         "pcm-lora": pcm_stage,
+        "dmd2-lora": dmd2_stage,
         "agd": agd_stage,
     }
     if job.method in single:

@@ -1,0 +1,1 @@
+"""DMD2: a few-step student whose images match the base's distribution."""
