@@ -29,6 +29,13 @@ def test_importing_it_imports_nothing_heavy():
     assert "score" in python(code)
 
 
+def test_reading_a_finished_run_imports_nothing_that_samples():
+    code = "import sys, sunbench.bench.finished, sunbench.report.tables, sunbench.report.answer\n"
+    code += "heavy = {'diffusers', 'transformers', 'peft', 'torchvision', 'scipy.stats'}\n"
+    code += "print(heavy & set(sys.modules))"
+    assert python(code).strip() == "set()"
+
+
 #: Takes away what an editable installation would find.
 PLAIN = """
 import sys

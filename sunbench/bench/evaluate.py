@@ -3,37 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Protocol
 
 from sunbench.bench.feature_extractors import FeatureExtractors
+from sunbench.bench.outcome import Outcome
 from sunbench.bench.planner import ModelPlan
 from sunbench.bench.reduce import Reducer, StoredCell, result_row
 from sunbench.bench.training_requirements import training_requirements
 from sunbench.sampling import Cell
 from sunbench.store import (
-    FiniteNRow,
-    PairRow,
-    ResultRow,
     Role,
-    SetPairRow,
-    TrainingRequirements,
 )
-from sunbench.store.timings import TimingRow
-
-
-@dataclass
-class Outcome:
-    """The numbers of a run, images that are all black, and shards that had to be made."""
-
-    rows: list[ResultRow] = field(default_factory=list)
-    pairs: list[PairRow] = field(default_factory=list)
-    set_pairs: list[SetPairRow] = field(default_factory=list)
-    finite_n: list[FiniteNRow] = field(default_factory=list)
-    times: list[TimingRow] = field(default_factory=list)
-    requirements: list[TrainingRequirements] = field(default_factory=list)
-    black: int = 0
-    new_shards: int = 0
 
 
 class ListedCell(Protocol):

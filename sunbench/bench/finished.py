@@ -18,15 +18,15 @@ import torch
 from huggingface_hub.constants import HF_HUB_CACHE
 
 from sunbench import zoo
-from sunbench.bench.claim import read_marker, write_marker
+from sunbench.bench.claim import claim, read_marker, write_marker
 from sunbench.bench.environment import environment
-from sunbench.bench.evaluate import Outcome
-from sunbench.bench.planner import cards
-from sunbench.bench.request import Request
+from sunbench.bench.outcome import Outcome
+from sunbench.bench.request import Request, cards
 from sunbench.errors import UserError
 from sunbench.models import ModelCard, find
 from sunbench.paths import cell_folder
 from sunbench.store import CellRecord, CellStore, RunDocument, RunFolder, key, sha256_file
+from sunbench.store.files import remove_parts
 
 #: Whose code shapes the numbers.
 PACKAGES = ("sunbench", "sunbench.methods", "sunbench.reference_sets")
@@ -77,6 +77,21 @@ class Receipt:
 
     def _marker(self, run: RunFolder) -> dict[str, Any]:
         return {"stamp": self.stamp, "request": self.request, **_documents(run)}
+
+
+def finished_outcome(request: Request, out: Path) -> Outcome | None:
+    """What a folder already holds of a request; None where anything is to be made or checked.
+
+    Imports nothing that samples, so that asking again is quick. Errors as `execute`.
+    """
+    if not RunFolder(out).run_file.exists():
+        return None
+    claim(out)
+    run = RunFolder(out)
+    with run.lock():
+        for folder in (out, out / "tables"):
+            remove_parts(folder)
+        return Receipt.of(request, None).outcome(run)
 
 
 def _documents(run: RunFolder) -> dict[str, str]:

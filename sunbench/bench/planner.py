@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING
 import psutil
 import torch
 
-from sunbench import prompts, registry, zoo
+from sunbench import prompts, zoo
 from sunbench.bench.batches import BatchSize
 from sunbench.bench.cells import PlannedCell, plan_model
-from sunbench.bench.request import Request
+from sunbench.bench.request import Request, cards
 from sunbench.bench.sources import SourcePlan, plan_sources, task_content
 from sunbench.errors import UserError
 from sunbench.metrics.registry import find as find_metric
-from sunbench.models import ModelCard, find, load
+from sunbench.models import ModelCard, load
 from sunbench.paths import cell_folder
 from sunbench.sampling import latent_shape
 from sunbench.sampling.texts import embedding_bytes
@@ -101,17 +101,6 @@ def prompt_set(card: ModelCard, request: Request) -> PromptSet:
         default_negative=card.default_negative,
         limit=request.n_prompts,
     )
-
-
-def cards(request: Request) -> list[ModelCard]:
-    """The cards of the request's models; their names head the tables, so no two may be equal."""
-    chosen = [find(name) for name in request.models]
-    names = [card.name for card in chosen]
-    registry.check_weights_models(request.weights, names)
-    for name in names:
-        if names.count(name) > 1:
-            raise UserError(f"given two models named {name!r}, expected different names")
-    return chosen
 
 
 def metrics_of(card: ModelCard, request: Request) -> tuple[str, ...]:

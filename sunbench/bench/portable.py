@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from sunbench.bench.claim import MARKER, claim
-from sunbench.bench.evaluate import Outcome
+from sunbench.bench.outcome import Outcome
 from sunbench.bench.recompute import recompute
 from sunbench.errors import UserError
 from sunbench.paths import cell_folder, own_reference

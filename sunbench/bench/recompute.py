@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from sunbench.bench.evaluate import Outcome, evaluate
+from sunbench.bench.evaluate import evaluate
 from sunbench.bench.feature_extractors import FeatureExtractors
+from sunbench.bench.outcome import Outcome
 from sunbench.bench.reduce import StoredCell
 from sunbench.errors import NotAvailable
 from sunbench.metrics import load_network

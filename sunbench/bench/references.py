@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from sunbench.bench.evaluate import Outcome
+from sunbench.bench.outcome import Outcome
 from sunbench.bench.progress import Progress
 from sunbench.bench.request import Request
 from sunbench.bench.run import execute

@@ -9,6 +9,8 @@ from typing import Any, Literal
 from sunbench import registry
 from sunbench.errors import UserError
 from sunbench.metrics.registry import find
+from sunbench.models import ModelCard
+from sunbench.models import find as find_model
 from sunbench.reference_sets import FLOOR_OFFSET
 
 NEGATIVES = ("none", "default", "sampled")
@@ -152,3 +154,14 @@ def _check_task(r: Request) -> None:
         _expect(r.mask == "center", f"a mask for task {r.task}", "task inpaint")
         named = [name for name in r.metrics if find(name).metric.compares == "source"]
         _expect(not named, f"metric {', '.join(named)} for task {r.task}", "task inpaint")
+
+
+def cards(request: Request) -> list[ModelCard]:
+    """The cards of the request's models; their names head the tables, so no two may be equal."""
+    chosen = [find_model(name) for name in request.models]
+    names = [card.name for card in chosen]
+    registry.check_weights_models(request.weights, names)
+    for name in names:
+        if names.count(name) > 1:
+            raise UserError(f"given two models named {name!r}, expected different names")
+    return chosen

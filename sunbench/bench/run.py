@@ -13,11 +13,12 @@ from sunbench.bench.cells import PlannedCell
 from sunbench.bench.claim import claim, read_marker
 from sunbench.bench.clock import Clock
 from sunbench.bench.environment import environment
-from sunbench.bench.evaluate import Outcome, add_requirements, evaluate
+from sunbench.bench.evaluate import add_requirements, evaluate
 from sunbench.bench.feature_extractors import FeatureExtractors
 from sunbench.bench.finished import Receipt
 from sunbench.bench.handles import CellHandle
 from sunbench.bench.order import WorkOrder
+from sunbench.bench.outcome import Outcome
 from sunbench.bench.planner import ModelPlan, bytes_needed, load_model, metrics_of, plan
 from sunbench.bench.power import add_power
 from sunbench.bench.progress import NoProgress, Progress

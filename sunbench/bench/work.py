@@ -12,8 +12,8 @@ from pathlib import Path
 
 from sunbench.bench.cells import PlannedCell
 from sunbench.bench.clock import Clock
-from sunbench.bench.evaluate import Outcome
 from sunbench.bench.order import WorkOrder, file_of, skip_file
+from sunbench.bench.outcome import Outcome
 from sunbench.bench.planner import ModelPlan, load_model, plan
 from sunbench.bench.progress import NoProgress, Progress
 from sunbench.bench.request import Request

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -11,11 +11,11 @@ from sunbench.cli import options as o
 from sunbench.cli.config import config_text, load_config
 from sunbench.cli.console import out, say
 from sunbench.cli.report import print_report
-from sunbench.cli.work import parse_workers
+from sunbench.cli.work import check_workers, parse_workers
 
 if TYPE_CHECKING:
     from sunbench.bench import Request
-    from sunbench.bench.workers import Workers
+    from sunbench.bench.outcome import Outcome
 
 
 def run(
@@ -157,7 +157,7 @@ def run(
         _print_plan(request, folder)
         say("\n# the same as a file for --config\n" + config_text(context).rstrip())
     else:
-        _execute(request, folder, parse_workers(workers, request.device))
+        _execute(request, folder, workers)
 
 
 def _print_plan(request: Request, folder: Path) -> None:
@@ -170,16 +170,25 @@ def _print_plan(request: Request, folder: Path) -> None:
     ConsoleProgress(out).print_plan(plans, sum(bytes_needed(plans, request.keep_images, folder)))
 
 
-def _execute(request: Request, folder: Path, workers: Workers | Literal["auto"] | None) -> None:
-    from sunbench.bench.run import execute
-    from sunbench.progress import ConsoleProgress
+def _execute(request: Request, folder: Path, workers: str) -> None:
+    from sunbench.bench.finished import finished_outcome
     from sunbench.report.tables import write_tables
     from sunbench.store import RunFolder
 
-    with ConsoleProgress(out) as progress:
-        outcome = execute(request, folder, progress, workers=workers)
+    check_workers(workers)
+    outcome = finished_outcome(request, folder) or _made(request, folder, workers)
     write_tables(RunFolder(folder))
     print_report(folder)
     if outcome.black:
         say(f"{outcome.black} all-black images (counted, not dropped)", style="yellow")
     say(f"Tables: {folder / 'tables'}")
+
+
+def _made(request: Request, folder: Path, workers: str) -> Outcome:
+    """What a run finds that has something to do."""
+    from sunbench.bench.run import execute
+    from sunbench.progress import ConsoleProgress
+
+    chosen = parse_workers(workers, request.device)
+    with ConsoleProgress(out) as progress:
+        return execute(request, folder, progress, workers=chosen)

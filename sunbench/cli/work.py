@@ -33,10 +33,18 @@ def work(
     say(f"{shards} shards made")
 
 
+def check_workers(text: str) -> None:
+    """Raise UserError unless ``--workers`` can mean something."""
+    named = text in ("auto", "ray") or text.startswith("ray://")
+    if not named and (not text.isdecimal() or int(text) > 1024):
+        raise UserError(f"given workers {text!r}, expected {WORKERS}")
+
+
 def parse_workers(text: str, device: str) -> Workers | Literal["auto"] | None:
     """The workers that ``--workers`` asks for; None is the run's own process."""
     from sunbench.bench.workers import LocalWorkers
 
+    check_workers(text)
     if text == "auto":
         return "auto"
     if text == "ray" or text.startswith("ray://"):
@@ -44,8 +52,6 @@ def parse_workers(text: str, device: str) -> Workers | Literal["auto"] | None:
         from sunbench.paths import cache_root
 
         return RayWorkers(device, cache_root(), None if text == "ray" else text)
-    if not text.isdecimal() or int(text) > 1024:
-        raise UserError(f"given workers {text!r}, expected {WORKERS}")
     return None if int(text) == 1 else LocalWorkers(int(text), device)
 
 

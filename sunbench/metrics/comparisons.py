@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
+from scipy import special
 
 from sunbench.errors import UserError
 from sunbench.metrics.estimate import Floats, Resampled, cluster_labels, same_length
@@ -29,7 +29,7 @@ class Difference:
         """P(T > (value - shift) / error)."""
         if self.error == 0:
             return float(self.value < shift) + 0.5 * (self.value == shift)
-        return float(stats.t.sf((self.value - shift) / self.error, self.freedom))
+        return float(special.stdtr(self.freedom, (shift - self.value) / self.error))
 
     def p(self) -> float:
         """Two-sided p-value of "no difference"."""
@@ -37,7 +37,7 @@ class Difference:
 
     def interval(self, level: float = 0.95) -> tuple[float, float]:
         """Student's interval of this level."""
-        half = float(stats.t.ppf((1 + level) / 2, self.freedom)) * self.error
+        half = float(special.stdtrit(self.freedom, (1 + level) / 2)) * self.error
         return self.value - half, self.value + half
 
     def tost(self, margin: float) -> float:
@@ -145,5 +145,5 @@ def minimum_detectable_effect(
     if prompts < 2:
         raise UserError(f"given {prompts} prompt, expected at least 2")
     freedom = prompts - 1
-    quantiles = stats.t.ppf([1 - (1 - level) / (2 * comparisons), power], freedom)
+    quantiles = special.stdtrit(freedom, [1 - (1 - level) / (2 * comparisons), power])
     return float(quantiles.sum() * deviation / prompts**0.5)

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
+from scipy import special
 
 from sunbench.errors import UserError
 
@@ -155,7 +155,7 @@ def centered_interval(value: float, draws: Floats, level: float) -> tuple[float,
         return float("nan"), float("nan")
     deviations = draws - draws.mean()
     if len(draws) < 40:
-        half = float(stats.t.ppf((1 + level) / 2, len(draws) - 1) * draws.std(ddof=1))
+        half = float(special.stdtrit(len(draws) - 1, (1 + level) / 2) * draws.std(ddof=1))
         return value - half, value + half
     low, high = np.quantile(deviations, [(1 - level) / 2, (1 + level) / 2])
     return value + min(float(low), 0.0), value + max(float(high), 0.0)
@@ -175,7 +175,7 @@ def closer_share(
     gap = np.bincount(labels, np.asarray(a, np.float64) - np.asarray(b, np.float64))
     count = len(gap)
     share = float(np.where(gap < 0, 1.0, np.where(gap > 0, 0.0, 0.5)).mean())
-    z2 = float(stats.norm.ppf((1 + level) / 2)) ** 2
+    z2 = float(special.ndtri((1 + level) / 2)) ** 2
     center = (share + z2 / (2 * count)) / (1 + z2 / count)
     half = (share * (1 - share) / count + z2 / (4 * count**2)) ** 0.5 * z2**0.5 / (1 + z2 / count)
     return Estimate(

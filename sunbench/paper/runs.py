@@ -7,8 +7,9 @@ from functools import cached_property
 from typing import Any
 
 from sunbench.bench import Request
-from sunbench.bench.planner import cards, plan
+from sunbench.bench.planner import plan
 from sunbench.bench.progress import Progress
+from sunbench.bench.request import cards
 from sunbench.bench.run import execute
 from sunbench.errors import UserError
 from sunbench.metrics.registry import find as find_metric

@@ -12,8 +12,9 @@ from sunbench import registry
 from sunbench.bench.feature_extractors import FeatureExtractors
 from sunbench.bench.handles import read_shard
 from sunbench.bench.paired_scores import Side, open_side
-from sunbench.bench.planner import cards, load_model, prompt_set
+from sunbench.bench.planner import load_model, prompt_set
 from sunbench.bench.repair import recorded_request
+from sunbench.bench.request import cards
 from sunbench.errors import UserError
 from sunbench.report.formats import plain
 from sunbench.store import CellReader, CellRecord, write_atomic

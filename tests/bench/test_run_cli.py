@@ -41,6 +41,21 @@ def test_run_prints_plan_and_tables(done: Any, sunbench: Any, monkeypatch: pytes
     assert done.tables() == before
 
 
+def test_a_finished_run_is_read_and_not_executed(
+    done: Any, sunbench: Any, monkeypatch: pytest.MonkeyPatch
+):
+    assert sunbench(*options(done))[0] == 0  # whole, whatever an earlier test took away
+    before = done.tables()
+    monkeypatch.setattr("sunbench.bench.run.execute", None)
+    code, out, err = sunbench(*options(done), "--workers", "auto")
+    assert (code, err) == (0, "")
+    assert "Tables:" in out
+    assert done.tables() == before
+    code, _, err = sunbench(*options(done), "--workers", "nine")
+    assert code == 2
+    assert "given workers 'nine'" in err
+
+
 def test_report_writes_the_tables_again(done: Any, sunbench: Any):
     before = done.tables()
     for file in (done.out / "run/tables").iterdir():

@@ -5,12 +5,14 @@
 
 Runs in the tests' tiny world unless a model is named, as many runs as the kills need, in shards of
 ten images; says at the end how it went, and fails where results.json or a manifest differs from the
-undisturbed run's, which one process with one thread makes. Takes minutes.
+undisturbed run's, which one process with one thread makes. Takes minutes. Where a worker takes
+long to start, kill less often (--every), or none lives to make a shard.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import random
 import shutil
@@ -19,6 +21,8 @@ import sys
 import threading
 import time
 from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "support"))
@@ -47,14 +51,36 @@ def run(request: Request, folder: Path, workers: LocalWorkers | None) -> Run:
     return RunFolder(folder / "run").results_file.read_bytes(), manifests
 
 
-def killer(
-    workers: LocalWorkers, rng: random.Random, stop: threading.Event, dead: list[int]
-) -> None:
-    """Kill a random worker every now and then."""
-    while not stop.wait(rng.uniform(2, 10)):
-        if pids := workers.pids():
-            os.kill(pid := rng.choice(pids), signal.SIGKILL)
-            dead.append(pid)
+def claimed(cache: Path) -> set[int]:
+    """Processes that are making a shard, by their claims."""
+    pids = set()
+    for file in cache.glob("claims/*"):
+        with suppress(OSError, ValueError):  # given back meanwhile
+            pids.add(int(json.loads(file.read_bytes())["pid"]))
+    return pids
+
+
+@dataclass
+class Killer:
+    """Kills a random worker every few seconds until it is stopped.
+
+    every: seconds between two kills, on average. kills: how many died; at_work: of these, how many
+    held the claim of a shard.
+    """
+
+    rng: random.Random
+    every: float
+    kills: int = 0
+    at_work: int = 0
+
+    def run(self, workers: LocalWorkers, cache: Path, stop: threading.Event) -> None:
+        """Kill workers of one run."""
+        while not stop.wait(self.rng.uniform(self.every / 3, self.every * 5 / 3)):
+            if pids := workers.pids():
+                victim = self.rng.choice(pids)
+                self.at_work += victim in claimed(cache)
+                os.kill(victim, signal.SIGKILL)
+                self.kills += 1
 
 
 def setting(folder: Path, model: str | None) -> tuple[str, Sequence[str]]:
@@ -66,15 +92,13 @@ def setting(folder: Path, model: str | None) -> tuple[str, Sequence[str]]:
     return str(world.card), (sys.executable, str(WORKER), str(folder))
 
 
-def disturbed(
-    request: Request, folder: Path, workers: LocalWorkers, rng: random.Random
-) -> tuple[Run, int]:
-    """A run whose workers are killed, and how many of them were."""
-    dead, stop = list[int](), threading.Event()
-    thread = threading.Thread(target=killer, args=(workers, rng, stop, dead))
+def disturbed(request: Request, folder: Path, workers: LocalWorkers, killer: Killer) -> Run:
+    """A run whose workers are killed."""
+    stop = threading.Event()
+    thread = threading.Thread(target=killer.run, args=(workers, folder / "cache", stop))
     thread.start()
     try:
-        return run(request, folder, workers), len(dead)
+        return run(request, folder, workers)
     finally:
         stop.set()
         thread.join()
@@ -86,6 +110,7 @@ def main() -> None:
     parser.add_argument("--model", help="of the zoo, or a card; the tests' tiny one by default")
     for name, value in (("kills", 50), ("workers", 4), ("images", 40), ("seed", 0)):
         parser.add_argument(f"--{name}", type=int, default=value)
+    parser.add_argument("--every", type=float, default=6, help="seconds between kills, on average")
     asked = parser.parse_args()
     asked.folder.mkdir(parents=True)
     model, command = setting(asked.folder, asked.model)
@@ -95,16 +120,20 @@ def main() -> None:
     )  # fmt: skip
     torch.set_num_threads(1)
     expected = run(request, asked.folder / "straight", None)
-    rng, kills, runs, began = random.Random(asked.seed), 0, 0, time.monotonic()
-    while kills < asked.kills:
-        workers, folder = LocalWorkers(asked.workers, command=command, failures=99), str(runs)
-        result, dead = disturbed(request, asked.folder / folder, workers, rng)
-        kills, runs = kills + dead, runs + 1
-        if result != expected:
-            sys.exit(f"run {runs} differs from the undisturbed one after {kills} kills")
-        shutil.rmtree(asked.folder / folder)
-        print(f"run {runs}: {dead} kills, {len(expected[1])} shards, identical", flush=True)
-    print(f"{kills} kills over {runs} runs, all identical; {time.monotonic() - began:.0f} s")
+    killer, runs, began = Killer(random.Random(asked.seed), asked.every), 0, time.monotonic()
+    while killer.kills < asked.kills:
+        workers = LocalWorkers(asked.workers, command=command, failures=99)
+        folder, runs = asked.folder / str(runs), runs + 1
+        if disturbed(request, folder, workers, killer) != expected:
+            sys.exit(f"run {runs} differs from the undisturbed one after {killer.kills} kills")
+        shutil.rmtree(folder)
+        print(
+            f"run {runs} is identical: {len(expected[1])} shards; {killer.kills} kills so far",
+            flush=True,
+        )
+    seconds = time.monotonic() - began
+    print(f"{killer.kills} kills, {killer.at_work} of them of a worker that was making a shard,")
+    print(f"over {runs} runs with {asked.workers} workers: all identical; {seconds:.0f} s")
 
 
 if __name__ == "__main__":

@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from sunbench import registry
-from sunbench.bench.planner import cards, load_model, prompt_set
+from sunbench.bench.planner import load_model, prompt_set
+from sunbench.bench.request import cards
 from sunbench.studies.sampled_faults import FAULTS, Asked, sampled_faults
 
 
