@@ -46,15 +46,17 @@ def evaluate(
     prompts: Sequence[str],
     extractors: FeatureExtractors,
     outcome: Outcome,
+    budgets: Sequence[int] = (),
 ) -> None:
     """Add one model's numbers: its cells' metrics against its reference, and win rates.
 
     cells: the reference first. handles: by role and key; a cell without one says why in its rows.
-    prompts: their texts.
+    prompts: their texts. budgets: of evaluations, at which methods are compared instead of at equal
+    steps.
     """
     first = handles[cells[0].role, cells[0].key]
     floor = next((h for h in handles.values() if h.role == "floor"), None)
-    reducer = Reducer(extractors, first, list(prompts), floor)
+    reducer = Reducer(extractors, first, list(prompts), floor, tuple(budgets))
     for listed in cells:
         if listed.skip is None:
             handle = handles[listed.role, listed.key]

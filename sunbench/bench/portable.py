@@ -85,7 +85,7 @@ def merge_runs(a: Path, b: Path, out: Path) -> Outcome:
         own = [r for r in rows if r.model == model.name]
         own.sort(key=lambda r: r.role != "candidate")  # they have every metric, in its order
         _check_metrics(model.name, own)
-        _add(outcome, recompute(out, model, own)[0])
+        _add(outcome, recompute(out, model, own, documents[0].budgets)[0])
     outcome.times = _times([r.timing for r in results])
     outcome.requirements = list(
         {(r.model, r.method): r for s in results[::-1] for r in s.requirements}.values()

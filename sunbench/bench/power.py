@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from sunbench.metrics.comparisons import minimum_detectable_effect
 from sunbench.metrics.registry import MetricChoice, find
 from sunbench.paths import reference_sets
 from sunbench.reference_sets import FLOOR_OFFSET
-from sunbench.store import CellContent, CellStore, Results, RunFolder
+from sunbench.store import CellContent, CellStore, Results, RunFolder, budget_of
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,7 @@ class Spread:
 def add_power(plans: list[ModelPlan], request: Request, out: Path) -> None:
     """Say in each plan what its prompts suffice for; nothing where no two methods are compared."""
     for model in plans:
-        choice, comparisons = distance(model, request), planned_comparisons(model)
+        choice, comparisons = distance(model, request), planned_comparisons(model, request.nfe)
         if choice is None or not comparisons:
             continue
         spread = _pilot(model, choice, out) or _floor(model, choice)
@@ -49,9 +50,10 @@ def distance(model: ModelPlan, request: Request) -> MetricChoice | None:
     return next(iter([*images, *paired]), None)
 
 
-def planned_comparisons(model: ModelPlan) -> int:
-    """How many pairs of methods at equal steps there will be."""
-    counts = Counter(c.cell.steps for c in model.cells if c.role == "candidate" and not c.skip)
+def planned_comparisons(model: ModelPlan, budgets: Sequence[int] = ()) -> int:
+    """How many pairs of methods at equal steps, or within equal budgets, there will be."""
+    cells = [c for c in model.cells if c.role == "candidate" and not c.skip]
+    counts = Counter(budget_of(c.evaluations, budgets) if budgets else c.cell.steps for c in cells)
     return sum(n * (n - 1) // 2 for n in counts.values())
 
 

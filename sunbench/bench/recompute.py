@@ -41,12 +41,14 @@ class RecordedNetwork:
     key: str
 
 
-def recompute(run: Path, model: ModelRecord, rows: Sequence[ResultRow]) -> tuple[Outcome, set[str]]:
+def recompute(
+    run: Path, model: ModelRecord, rows: Sequence[ResultRow], budgets: Sequence[int] = ()
+) -> tuple[Outcome, set[str]]:
     """One model's rows and comparisons from the stored features, paired scores and prompts.
 
-    rows: the model's, from results.json. Beside the outcome, the metrics that were left out because
-    they need a network that is not here; the log says so. Errors: UserError for a missing or broken
-    shard or feature.
+    rows: the model's, from results.json; budgets: as for ``evaluate``. Beside the outcome,
+    the metrics that were left out because they need a network that is not here; the log says so.
+    Errors: UserError for a missing or broken shard or feature.
     """
     cells = [RecordedCell(record, run) for record in model.cells]
     cells.sort(key=lambda c: c.role != "reference")
@@ -56,7 +58,7 @@ def recompute(run: Path, model: ModelRecord, rows: Sequence[ResultRow]) -> tuple
     prompts = [row.prompt for row in cells[0].rows()[:: cells[0].seeds]]
     outcome = Outcome()
     extractors = recorded_extractors(rows)
-    evaluate(cells, sampled, prompts, extractors, outcome)
+    evaluate(cells, sampled, prompts, extractors, outcome, budgets)
     valued = {r.metric for r in rows if r.value is not None}
     return outcome, valued & extractors.reasons.keys()
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Protocol
 
@@ -33,6 +33,7 @@ from sunbench.store import (
     Role,
     SetPairRow,
     StoredFeature,
+    budget_of,
 )
 from sunbench.store.shared import settings_key
 
@@ -82,12 +83,16 @@ def nfe_of(handle: StoredCell) -> float:
 
 @dataclass
 class Reducer:
-    """Computes one model's metrics against its reference; each number is computed once."""
+    """Computes one model's metrics against its reference; each number is computed once.
+
+    budgets: of evaluations, at which methods are compared; without one it is at equal steps.
+    """
 
     extractors: FeatureExtractors
     reference: StoredCell
     prompts: list[str]
     floor: StoredCell | None = None
+    budgets: tuple[int, ...] = ()
     _texts: dict[str, np.ndarray] = field(default_factory=dict)
     _measured: dict[tuple[str, str], Measured] = field(default_factory=dict)
     _halves: dict[tuple[str, str], FiniteN | None] = field(default_factory=dict)
@@ -163,8 +168,8 @@ class Reducer:
     # ------------------------------------------------------------------------- comparisons
 
     def pairs(self, candidates: list[StoredCell], choice: MetricChoice) -> list[PairRow]:
-        """Every two methods at equal steps on a paired metric: win rate and difference."""
-        metric, two = choice.metric, list(at_equal_steps(candidates))
+        """Every two methods at equal work on a paired metric: win rate and difference."""
+        metric, two = choice.metric, list(at_equal_work(candidates, self.budgets))
         if not isinstance(metric, PairedMetric):
             return []
         differences = [self._difference(a, b, choice, metric) for a, b in two]
@@ -194,14 +199,22 @@ class Reducer:
         x, y = (sign * self.scores(m, choice) for m in (a, b))
         e = closer_share(x, y, clusters(a.cell))
         share = {"a_closer": e.value, "low": e.low, "high": e.high, "n": e.n}
-        return _names(a, b, choice) | share
+        return self._names(a, b, choice) | share
+
+    def _names(self, a: StoredCell, b: StoredCell, choice: MetricChoice) -> dict[str, Any]:
+        where = {"model": a.cell.model, "steps": a.cell.steps, "metric": choice.label}
+        if self.budgets:
+            where["nfe"] = budget_of(nfe_of(a), self.budgets)
+        if b.cell.steps != a.cell.steps:
+            where["steps_b"] = b.cell.steps
+        return where | {"a": a.cell.method, "b": b.cell.method}
 
     def set_pairs(self, candidates: list[StoredCell], choice: MetricChoice) -> list[SetPairRow]:
-        """Every two methods at equal steps on a distance of sets: difference, and its order.
+        """Every two methods at equal work on a distance of sets: difference, and its order.
 
         order_holds: A and B stand in one order at N, at N / 2 and at infinity.
         """
-        two = list(at_equal_steps(candidates))
+        two = list(at_equal_work(candidates, self.budgets))
         values = [(self.measured(a, choice), self.measured(b, choice)) for a, b in two]
         shown = [
             (p, v, w)
@@ -217,7 +230,7 @@ class Reducer:
             held = {m.cell.method: self._finite_n(m, choice) for m in (a, b)}
             known = {name: value for name, value in held.items() if value is not None}
             holds = not order_changes(known) if len(known) == 2 else None
-            out.append(SetPairRow(**_names(a, b, choice), **asdict(c), order_holds=holds))
+            out.append(SetPairRow(**self._names(a, b, choice), **asdict(c), order_holds=holds))
         return out
 
     def finite_n(self, cells: list[StoredCell], choice: MetricChoice) -> list[FiniteNRow]:
@@ -247,11 +260,17 @@ class Reducer:
         return self._halves.get(place)
 
 
-def at_equal_steps(candidates: list[StoredCell]) -> Iterator[tuple[StoredCell, StoredCell]]:
-    """Every two methods at equal steps, once, in the order of their names."""
-    for a in candidates:
-        for b in candidates:
-            if a.cell.steps == b.cell.steps and a.cell.method < b.cell.method:
+def at_equal_work(
+    candidates: list[StoredCell], budgets: Sequence[int]
+) -> Iterator[tuple[StoredCell, StoredCell]]:
+    """Every two methods at equal steps, or within one budget of evaluations as they were counted.
+
+    Once, in the order of their names; what takes more than every budget is not compared.
+    """
+    work = [budget_of(nfe_of(c), budgets) if budgets else c.cell.steps for c in candidates]
+    for a, of_a in zip(candidates, work, strict=True):
+        for b, of_b in zip(candidates, work, strict=True):
+            if of_a is not None and of_a == of_b and a.cell.method < b.cell.method:
                 yield a, b
 
 
@@ -260,11 +279,6 @@ def detectable(d: Difference, comparisons: int) -> float:
     prompts = int(d.freedom) + 1
     deviation = d.error * prompts**0.5
     return minimum_detectable_effect(deviation, prompts, comparisons=comparisons)
-
-
-def _names(a: StoredCell, b: StoredCell, choice: MetricChoice) -> dict[str, Any]:
-    where = {"model": a.cell.model, "steps": a.cell.steps, "metric": choice.label}
-    return where | {"a": a.cell.method, "b": b.cell.method}
 
 
 def _finite(number: float) -> float | None:

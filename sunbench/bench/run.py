@@ -145,7 +145,7 @@ class RunAtWork:
             outcome.times += time_model(model, self.request, runner)
         with clock.phase("statistics and intervals"):
             texts = [p.text for p in model.prompts.rows]
-            evaluate(model.cells, handles, texts, runner.extractors, outcome)
+            evaluate(model.cells, handles, texts, runner.extractors, outcome, self.request.nfe)
 
     def runner_for(self, model: ModelPlan, clock: Clock, outcome: Outcome) -> Runner:
         """The runner of a loaded model, with its feature networks and source images."""

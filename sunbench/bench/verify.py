@@ -135,7 +135,7 @@ def _values(path: Path, document: RunDocument, results: Results) -> Iterator[str
         }
         of_model = replace(results, **parts)
         try:
-            outcome, left_out = recompute(path, model, of_model.rows)
+            outcome, left_out = recompute(path, model, of_model.rows, document.budgets)
         except UserError as error:
             yield str(error)
             continue
@@ -170,8 +170,9 @@ def _unlike(
 
 
 def _place(record: Any) -> tuple[Any, ...]:
-    names = ("model", "role", "method", "a", "b", "steps", "metric", "batch", "key")
-    return tuple(getattr(record, n) for n in names if hasattr(record, n))
+    names = ("model", "role", "method", "a", "b", "steps", "steps_b", "metric", "batch", "key")
+    held = (getattr(record, n, None) for n in names)
+    return tuple(value for value in held if value is not None)
 
 
 def _limit(metric: str | None) -> float:

@@ -43,7 +43,7 @@ def board(
     from sunbench.store import RunFolder
 
     folder = RunFolder(run)
-    budgets = o.numbers(nfe, "nfe") or tuple(folder.read_run().request.get("nfe") or ())
+    budgets = o.numbers(nfe, "nfe") or folder.read_run().budgets
     if not budgets:
         raise UserError("given no budgets, expected --nfe: the run was asked for steps")
     _write(out, render(read_run(folder), budgets, metric))

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -121,9 +121,12 @@ def compared(
     return out
 
 
+Named = TypeVar("Named", bound=Hashable)
+
+
 def rank_intervals(
-    names: Sequence[str], closer: Sequence[tuple[str, str]]
-) -> dict[str, tuple[int, int]]:
+    names: Sequence[Named], closer: Sequence[tuple[Named, Named]]
+) -> dict[Named, tuple[int, int]]:
     """Ranks that each method may have: first and last, 1 being the best.
 
     closer: pairs (a, b) where a is shown to be better than b, corrected for all pairs; then all

@@ -11,6 +11,7 @@ from sunbench.metrics.registry import find
 from sunbench.report.choice import (
     Point,
     Recommendation,
+    at_equal_nfe,
     complete,
     default_distance,
     distances,
@@ -128,9 +129,9 @@ def _nearest(candidates: Iterable[Point], what: str, max_distance: float | None)
     return text
 
 
-def _tie_sentence(same: list[tuple[Point, Point, str]], count: int) -> str:
+def _tie_sentence(same: list[tuple[Point, Point, str]], count: int, equal: str) -> str:
     if not same:
-        text = "Methods at equal steps: every difference in distance is distinguishable."
+        text = f"Methods at equal {equal}: every difference in distance is distinguishable."
         return text if count > 1 else ""
     named = [f"{a.name} and {b.name} ({why})" for a, b, why in same[:NAMED_TIES]]
     more = len(same) - len(named)
@@ -164,7 +165,8 @@ def model_answer(
     else:
         out.append(f"Nothing has both a latency and a value of {metric}, so there is no front.")
     valued = [p for p in candidates if p.row.value is not None]
-    out.append(_tie_sentence(ties(candidates, win_rates), len(valued)))
+    equal = "NFE" if at_equal_nfe(win_rates) else "steps"
+    out.append(_tie_sentence(ties(candidates, win_rates), len(valued), equal))
     return [s for s in [*out, *_missing(candidates)] if s]
 
 

@@ -3,25 +3,23 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from sunbench.errors import UserError
-from sunbench.report.choice import Point, complete, default_distance, front, points
+from sunbench.report.choice import Point, complete, default_distance, front, points, win_rate
 from sunbench.report.data import RunData, models
 from sunbench.report.formats import markdown_table, plain
 from sunbench.report.texts import cell_text
-from sunbench.store import ResultRow
+from sunbench.store import PairRow, ResultRow, budget_of
 
 NOTE = (
     "Rows are sorted by distance to the reference's images; intervals are 95 %. In seed units 0 is"
     " the reference's image and 1 as far as another seed. NFE is counted, per image. \\* is on the"
-    " front of end-to-end time at batch 1 against distance."
+    " front of end-to-end time at batch 1 against distance. *Farther than the first* is the paired"
+    " difference of distances from the budget's nearest row, prompt by prompt, where the run"
+    " compares the two (with `--nfe` it does); its interval holds for all comparisons together, and"
+    " ≈ marks a difference that does not hold."
 )
-
-
-def budget_of(nfe: float, budgets: Sequence[int]) -> int | None:
-    """The smallest budget that pays for these evaluations; None above them all."""
-    return min((b for b in budgets if nfe <= b), default=None)
 
 
 def command(row: ResultRow) -> str:
@@ -32,20 +30,35 @@ def command(row: ResultRow) -> str:
     )
 
 
-def _line(point: Point, best: bool) -> list[str]:
+def farther(first: Point, point: Point, pairs: Iterable[PairRow]) -> str:
+    """The paired difference of distances of a point from another, with its interval."""
+    pair = win_rate(pairs, first, point)
+    if pair is None or pair.difference is None:
+        return "–"
+    ends = (pair.difference_low or 0.0, pair.difference_high or 0.0)
+    turned = pair.cells[0] == (first.row.method, first.row.steps)
+    value, (low, high) = pair.difference, ends
+    if turned:
+        value, low, high = -value, -high, -low
+    return f"{value:+.3g} [{low:+.3g}, {high:+.3g}]{'' if pair.distinguishable else ' ≈'}"
+
+
+def _line(point: Point, best: bool, difference: str) -> list[str]:
     row = point.row
     relative = "–" if row.relative is None else f"{row.relative:.2f}"
     ms = "–" if point.latency_ms is None else f"{point.latency_ms:.1f}"
     nfe = "–" if row.nfe is None else f"{row.nfe:g}"
     name = f"`{row.method}`" + (" \\*" if best else "")
-    return [name, str(row.steps), nfe, cell_text(row), relative, ms, f"`{command(row)}`"]
+    own = [name, str(row.steps), nfe, cell_text(row), relative, difference, ms]
+    return [*own, f"`{command(row)}`"]
 
 
 def _section(data: RunData, model: str, metric: str, budgets: Sequence[int]) -> list[str]:
     own = data.of_model(model)
     every = [p for p in points(own.rows, own.times, model, metric) if p.row.value is not None]
     best = {id(p) for p in front(complete(every))}
-    head = ["method", "steps", "NFE", metric, "seed units", "ms per image", "command"]
+    head = ["method", "steps", "NFE", metric, "seed units", "farther than the first"]
+    head += ["ms per image", "command"]
     parts = [f"## {plain(model)}"]
     groups: dict[int | None, list[Point]] = {}
     for point in every:
@@ -53,7 +66,9 @@ def _section(data: RunData, model: str, metric: str, budgets: Sequence[int]) -> 
         groups.setdefault(budget_of(nfe, budgets), []).append(point)
     for budget in sorted(groups, key=lambda b: math.inf if b is None else b):
         title = "Above all budgets" if budget is None else f"Up to {budget} NFE"
-        lines = [_line(p, id(p) in best) for p in sorted(groups[budget], key=lambda p: p.loss)]
+        first, *rest = sorted(groups[budget], key=lambda p: p.loss)
+        lines = [_line(first, id(first) in best, "–")]
+        lines += [_line(p, id(p) in best, farther(first, p, own.win_rates)) for p in rest]
         parts += [f"### {title}", markdown_table(head, lines, left=1)]
     missing = sorted(
         {

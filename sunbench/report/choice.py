@@ -226,21 +226,25 @@ def pick(
 # ------------------------------------------------------------------------------ ties
 
 
-def _win_rate(win_rates: Iterable[PairRow], a: Point, b: Point) -> PairRow | None:
-    """The win rate of two points at equal steps."""
-    if a.row.steps != b.row.steps or a.row.method == b.row.method:
+def win_rate(win_rates: Iterable[PairRow], a: Point, b: Point) -> PairRow | None:
+    """The win rate of two points where the run compares them: at equal steps, or equal NFE."""
+    if a.row.method == b.row.method:
         return None
-    wanted = (a.row.model, a.row.metric, a.row.steps, {a.row.method, b.row.method})
-    own = (w for w in win_rates if (w.model, w.metric, w.steps, {w.a, w.b}) == wanted)
+    wanted = (a.row.model, a.row.metric, _cells(a, b))
+    own = (w for w in win_rates if (w.model, w.metric, frozenset(w.cells)) == wanted)
     return next(own, None)
+
+
+def _cells(a: Point, b: Point) -> frozenset[tuple[str, int]]:
+    return frozenset((p.row.method, p.row.steps) for p in (a, b))
 
 
 def tie(win_rates: Iterable[PairRow], a: Point, b: Point) -> str | None:
     """Why the distances of two points are not distinguishable, or None when they are.
 
-    By the win rate at equal steps when the run has it, else by their intervals.
+    By the win rate when the run has it, else by their intervals.
     """
-    rate = _win_rate(win_rates, a, b)
+    rate = win_rate(win_rates, a, b)
     if rate is not None:
         if rate.distinguishable:
             return None
@@ -252,15 +256,23 @@ def tie(win_rates: Iterable[PairRow], a: Point, b: Point) -> str | None:
     return None if apart else "their intervals overlap"
 
 
+def at_equal_nfe(win_rates: Iterable[PairRow]) -> bool:
+    """Whether a run compares methods within budgets of evaluations, not at equal steps."""
+    return any(w.nfe is not None for w in win_rates)
+
+
 def ties(
     candidates: Iterable[Point], win_rates: Sequence[PairRow]
 ) -> list[tuple[Point, Point, str]]:
-    """Pairs not distinguishable: methods at equal steps, and neighbors on the front."""
+    """Pairs not distinguishable: methods at equal steps or NFE, and neighbors on the front."""
     valued = [p for p in candidates if p.row.value is not None]
-    line = front(valued)
-    wanted = [
-        (a, b) for i, a in enumerate(valued) for b in valued[i + 1 :] if a.row.steps == b.row.steps
-    ]
-    wanted += [(a, b) for a, b in pairwise(line) if a.row.steps != b.row.steps]
+    at_budgets = {frozenset(w.cells) for w in win_rates if w.nfe is not None}
+
+    def equal(a: Point, b: Point) -> bool:
+        return _cells(a, b) in at_budgets if at_budgets else a.row.steps == b.row.steps
+
+    pairs = [(a, b) for i, a in enumerate(valued) for b in valued[i + 1 :]]
+    wanted = [pair for pair in pairs if equal(*pair)]
+    wanted += [pair for pair in pairwise(front(valued)) if not equal(*pair)]
     reasons = ((a, b, tie(win_rates, a, b)) for a, b in wanted)
     return [(a, b, why) for a, b, why in reasons if why is not None]

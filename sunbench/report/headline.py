@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 
 from sunbench.metrics.registry import find
-from sunbench.report.choice import default_distance, is_candidate
+from sunbench.report.choice import at_equal_nfe, default_distance, is_candidate
 from sunbench.report.data import CellTime, printed_name, reference_time, speed_up
 from sunbench.report.formats import Table
 from sunbench.report.ranks import ORDER, rank_texts, unordered
@@ -14,7 +14,7 @@ from sunbench.report.times import FLAG, SPEED_UP
 from sunbench.store import PairRow, ResultRow, SetPairRow
 
 RELATIVE = "moves, % of a new seed ↓"
-RANK = "rank at its steps"
+RANK, RANK_NFE = "rank at its steps", "rank at its NFE"
 
 
 def headline(
@@ -37,7 +37,11 @@ def headline(
     gains = _gain_texts(times, model)
     ranks = rank_texts([p for p in pairs if p.model == model], main)
     marked = unordered([p for p in set_pairs if p.model == model])
-    head = ["method", "steps", "NFE"] + [RELATIVE] * relative + [RANK] * bool(ranks)
+    head = (
+        ["method", "steps", "NFE"]
+        + [RELATIVE] * relative
+        + [RANK_NFE if at_equal_nfe(pairs) else RANK] * bool(ranks)
+    )
     head += [SPEED_UP] * bool(gains)
     lines = []
     for (role, method, steps), own in cells_of(mine).items():

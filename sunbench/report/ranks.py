@@ -13,33 +13,28 @@ ORDER = " ‡"
 
 
 def rank_texts(pairs: Sequence[PairRow], metric: str | None) -> dict[tuple[str, int], str]:
-    """(method, steps) -> its possible ranks among the methods at equal steps: "1" or "1–3".
+    """(method, steps) -> its possible ranks among methods at equal steps or NFE: "1" or "1–3".
 
     pairs: one model's. Differences count that hold after correction for all comparisons.
     """
     out: dict[tuple[str, int], str] = {}
     own = [p for p in pairs if p.metric == metric and p.p_holm is not None]
-    for steps in dict.fromkeys(p.steps for p in own):
-        here = [p for p in own if p.steps == steps]
-        names = list(dict.fromkeys(m for p in here for m in (p.a, p.b)))
+    for place in dict.fromkeys(p.place for p in own):
+        here = [p for p in own if p.place == place]
+        cells = list(dict.fromkeys(c for p in here for c in p.cells))
         closer = [_in_order(p) for p in here if p.distinguishable and not p.equivalent]
-        for name, (first, last) in rank_intervals(names, closer).items():
-            out[name, steps] = str(first) if first == last else f"{first}–{last}"
+        for cell, (first, last) in rank_intervals(cells, closer).items():
+            out[cell] = str(first) if first == last else f"{first}–{last}"
     return out
 
 
-def _in_order(p: PairRow) -> tuple[str, str]:
-    return (p.a, p.b) if p.verdict == "A closer" else (p.b, p.a)
+def _in_order(p: PairRow) -> tuple[tuple[str, int], tuple[str, int]]:
+    return p.cells if p.verdict == "A closer" else p.cells[::-1]
 
 
 def unordered(set_pairs: Sequence[SetPairRow]) -> set[tuple[str, int, str]]:
     """(method, steps, metric) of the cells whose order with another depends on N."""
-    return {
-        (name, p.steps, p.metric)
-        for p in set_pairs
-        if p.order_holds is False
-        for name in (p.a, p.b)
-    }
+    return {(*cell, p.metric) for p in set_pairs if p.order_holds is False for cell in p.cells}
 
 
 def finite_n_table(rows: Sequence[FiniteNRow], floor_name: str) -> Table:
@@ -63,6 +58,6 @@ def set_pair_table(rows: Sequence[SetPairRow]) -> Table:
     lines = []
     for p in rows:
         span = f"{p.difference:+.3g} [{p.difference_low:+.3g}, {p.difference_high:+.3g}]"
-        line = [p.metric, p.a, p.b, str(p.steps), span, p.verdict, orders[p.order_holds]]
+        line = [p.metric, p.a, p.b, p.steps_text, span, p.verdict, orders[p.order_holds]]
         lines.append(line)
     return head, lines

@@ -8,7 +8,7 @@ from dataclasses import asdict, fields
 import pandas as pd
 
 from sunbench.metrics.registry import find
-from sunbench.report.choice import default_distance
+from sunbench.report.choice import at_equal_nfe, default_distance
 from sunbench.report.data import ROLE_NAMES, CellTime, RunData, models, printed_name, read_run
 from sunbench.report.formats import Table, csv_text, latex_table, markdown_table, plain
 from sunbench.report.headline import cells_of, headline
@@ -53,7 +53,7 @@ def win_rate_table(win_rates: Sequence[PairRow]) -> Table:
     lines = []
     for w in win_rates:
         rate = f"{w.a_closer:.3f} [{w.low:.3f}, {w.high:.3f}]"
-        lines.append([w.metric, w.a, w.b, str(w.steps), rate, _difference(w), w.verdict])
+        lines.append([w.metric, w.a, w.b, w.steps_text, rate, _difference(w), w.verdict])
     head = ["metric", "A", "B", "steps", "A closer", "difference of distances", "verdict"]
     return head, lines
 
@@ -151,23 +151,23 @@ def markdown(data: RunData) -> str:
 def notes(data: RunData, model: str) -> list[str]:
     """What the headline table's ranks and marks mean, where it has any."""
     own, out = data.of_model(model), []
-    main = default_distance(own.rows)
+    main, equal = default_distance(own.rows), "NFE" if at_equal_nfe(own.win_rates) else "steps"
     if rank_texts(own.win_rates, main):
         out.append(
-            f"Ranks are by {main} among methods at equal steps; a range where differences do not"
+            f"Ranks are by {main} among methods at equal {equal}; a range where differences do not"
             " hold after correction for the number of comparisons."
         )
     if unordered(own.set_pairs):
         out.append(
-            f"{ORDER.strip()}: the order of this method and another at equal steps is not the same"
-            " at N, at N / 2 and extrapolated, so this number of images does not settle it."
+            f"{ORDER.strip()}: the order of this method and another at equal {equal} is not the"
+            " same at N, at N / 2 and extrapolated, so this number of images does not settle it."
         )
     return out
 
 
 def _set_parts(own: RunData) -> list[str]:
     """One model's distances of sets: what they owe to N, and the differences between methods."""
-    parts = []
+    parts, equal = [], "NFE" if at_equal_nfe(own.win_rates) else "steps"
     if own.finite_n:
         parts += [
             "### Distances of sets and the number of images",
@@ -175,7 +175,7 @@ def _set_parts(own: RunData) -> list[str]:
         ]
     if own.set_pairs:
         parts += [
-            "Differences between methods at equal steps:",
+            f"Differences between methods at equal {equal}:",
             markdown_table(*set_pair_table(own.set_pairs)),
         ]
     return parts

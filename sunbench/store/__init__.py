@@ -20,7 +20,7 @@ from sunbench.store.locks import Holder
 from sunbench.store.pairing import mispaired
 from sunbench.store.pictures import decode_picture, encode_png, picture_files, read_folder
 from sunbench.store.reader import CellReader, StoredFeature, readers, whole_feature
-from sunbench.store.results import ResultRow, Role
+from sunbench.store.results import ResultRow, Role, budget_of
 from sunbench.store.rows import ShardRow
 from sunbench.store.runs import RunFolder
 
@@ -45,6 +45,7 @@ __all__ = [
     "SourcesRecord",
     "StoredFeature",
     "TrainingRequirements",
+    "budget_of",
     "decode_picture",
     "encode_png",
     "ensure_space",

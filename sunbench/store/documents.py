@@ -41,14 +41,41 @@ LEVEL = 0.95
 # ------------------------------------------------------------------------------ results.json
 
 
-@dataclass(frozen=True)
-class PairRow:
-    """On what share of prompts method a is closer to the reference than b, at equal steps.
+class _TwoCells:
+    """What rows about two methods share: where they are compared."""
 
-    n: prompts. low, high: the 95 % interval of the share. difference: of the metric as a distance,
-    with an interval that holds for all comparisons together; p_holm: corrected. equivalent: the
-    difference is shown to be within a share of the floor's distance. detectable: the smallest
-    difference that would be shown. None where it was not computed.
+    a: str
+    b: str
+    steps: int
+    steps_b: int | None
+    nfe: int | None
+
+    @property
+    def cells(self) -> tuple[tuple[str, int], tuple[str, int]]:
+        """(method, steps) of both."""
+        return (self.a, self.steps), (self.b, self.steps_b or self.steps)
+
+    @property
+    def place(self) -> str:
+        """What is equal: "4 steps", or "8 NFE"."""
+        return f"{self.steps} steps" if self.nfe is None else f"{self.nfe} NFE"
+
+    @property
+    def steps_text(self) -> str:
+        """Steps of both, "4" or "4 / 8"."""
+        return " / ".join(dict.fromkeys(str(steps) for _, steps in self.cells))
+
+
+@dataclass(frozen=True)
+class PairRow(_TwoCells):
+    """On what share of prompts method a is closer to the reference than b, at equal steps or NFE.
+
+    nfe: the budget of evaluations that both are within, None where they are compared at equal
+    steps; steps: of a; steps_b: of b where they are others. n: prompts. low, high: the 95 %
+    interval of the share. difference: of the metric as a distance, with an interval that holds for
+    all comparisons together; p_holm: corrected. equivalent: the difference is shown to be within a
+    share of the floor's distance. detectable: the smallest difference that would be shown. None
+    where it was not computed.
     """
 
     model: str
@@ -66,6 +93,8 @@ class PairRow:
     p_holm: float | None = None
     equivalent: bool | None = None
     detectable: float | None = None
+    steps_b: int | None = None
+    nfe: int | None = None
 
     @property
     def distinguishable(self) -> bool:
@@ -87,8 +116,8 @@ class PairRow:
 
 
 @dataclass(frozen=True)
-class SetPairRow:
-    """Two methods at equal steps on a distance of sets: the difference, as in `PairRow`.
+class SetPairRow(_TwoCells):
+    """Two methods on a distance of sets: the difference, at equal steps or NFE as in `PairRow`.
 
     order_holds: A and B stand in one order at N, at N / 2 and at infinity; None where unknown.
     """
@@ -104,6 +133,8 @@ class SetPairRow:
     p_holm: float
     equivalent: bool | None
     order_holds: bool | None
+    steps_b: int | None = None
+    nfe: int | None = None
 
     @property
     def verdict(self) -> str:
@@ -366,6 +397,11 @@ class RunDocument:
     def device(self) -> str:
         """The device that the request names."""
         return str(self.request.get("device", "cpu"))
+
+    @property
+    def budgets(self) -> tuple[int, ...]:
+        """Budgets of evaluations that the request names; none where it names steps."""
+        return tuple(self.request.get("nfe") or ())
 
     def to_json(self) -> dict[str, Any]:
         """The document as a JSON-able object, its version first."""

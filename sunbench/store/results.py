@@ -13,6 +13,11 @@ from sunbench.store.decode import decode
 Role = Literal["candidate", "reference", "floor", "source"]
 
 
+def budget_of(nfe: float, budgets: Sequence[int]) -> int | None:
+    """The smallest budget that pays for these evaluations; None above them all."""
+    return min((b for b in budgets if nfe <= b), default=None)
+
+
 @dataclass(frozen=True)
 class ResultRow:
     """One number with its interval, protocol and cell key; without a value, the reason why.

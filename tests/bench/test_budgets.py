@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import combinations
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -98,6 +99,7 @@ def test_all_stands_for_every_method():
 def test_a_run_at_a_budget(world: Any, tmp_path: Path, tiny: ModuleType):
     """Methods at equal NFE in one run; what cannot meet the budget is a reason in its row."""
     from sunbench.bench.run import execute
+    from sunbench.bench.verify import verify_run
     from sunbench.store import RunFolder
 
     request = Request(
@@ -118,3 +120,9 @@ def test_a_run_at_a_budget(world: Any, tmp_path: Path, tiny: ModuleType):
     assert at["tgate", 3].nfe == 4
     assert at["adaptive-guidance", 2].nfe is not None
     assert 3 <= at["adaptive-guidance", 2].nfe <= 4
+    pairs = RunFolder(tmp_path / "run").read_results_document().pairs
+    cells = {("ddim", 2), ("ddim-unguided", 4), ("tgate", 3), ("adaptive-guidance", 2)}
+    assert {frozenset(p.cells) for p in pairs} == {frozenset(c) for c in combinations(cells, 2)}
+    assert {(p.nfe, p.place) for p in pairs} == {(4, "4 NFE")}
+    assert all(p.difference_low <= p.difference <= p.difference_high for p in pairs)
+    assert verify_run(tmp_path / "run")[1] == []

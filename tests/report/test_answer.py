@@ -63,6 +63,20 @@ TIMES = [
 CLEAR = [share("ddim", "dpm++", 4, 0.1, 0.2), share("ddim", "dpm++", 8, 0.1, 0.2)]
 
 
+def test_methods_at_equal_nfe_are_told_apart_where_the_run_compares_them():
+    """Not those at equal steps, of which one does half of the work."""
+    rows = [row("ddim", 4, 0.4), row("sun", 8, 0.39, nfe=8), row("ddim", 8, 0.39, nfe=16)]
+    pair = replace(share("ddim", "sun", 4, 0.4, 0.6), steps_b=8, nfe=8)
+    told = [s for s in answer(rows, [], [pair]) if "distinguishable" in s]
+    assert told == [
+        "tiny: Not distinguishable: ddim at 4 steps and sun at 8 steps (ddim is closer on 50 %"
+        " [40, 60] of prompts)."
+    ]
+    clear = replace(pair, low=0.1, high=0.2)
+    told = answer(rows, [], [clear])
+    assert "Methods at equal NFE: every difference in distance is distinguishable." in str(told)
+
+
 # ------------------------------------------------------------------------------ whole answers
 
 

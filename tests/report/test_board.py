@@ -8,8 +8,9 @@ import pytest
 from result_rows import result_row
 
 from sunbench.errors import UserError
-from sunbench.report.board import board, budget_of, command
+from sunbench.report.board import board, command
 from sunbench.report.data import CellTime, RunData
+from sunbench.store import PairRow, budget_of
 
 METRIC = "perceptual[zoo-clip]"
 ROW = result_row(metric=METRIC, low=0.3, high=0.5, nfe=8.0, relative=0.5)
@@ -56,6 +57,28 @@ def test_each_row_has_its_command():
     line = 'sunbench run --models tiny --methods "ddim" --steps 4 --images 100'
     assert command(ROW) == line
     assert line in board(RunData([ROW]), (8,))
+
+
+def test_differences_within_a_budget_are_paired():
+    """Of the nearest row, whichever way the run names the two; what is not compared has a dash."""
+    sun, adaptive, ddim = ROWS[1], ROWS[2], ROWS[0]
+
+    def pair(a: str, b: str, steps_b: int, value: float, p_holm: float) -> PairRow:
+        place = ("tiny", 4, METRIC, a, b, 0.2, 0.1, 0.3, 100)
+        ends = (value, value - 0.1, value + 0.1)
+        return PairRow(*place, *ends, p_holm, steps_b=steps_b, nfe=8)
+
+    pairs = (
+        pair("ddim", "sun", 8, 0.3, 0.001),
+        pair("adaptive-guidance", "sun", 8, 0.05, 0.4),
+    )
+    text = board(RunData([sun, adaptive, ddim], win_rates=pairs), (8,))
+    cells = [line.split("|")[6].strip() for line in text.splitlines() if line.startswith("| `")]
+    assert cells == ["–", "+0.05 [-0.05, +0.15] ≈", "+0.3 [+0.2, +0.4]"]
+    turned = replace(pairs[0], a="sun", b="ddim", steps=8, steps_b=4, difference=-0.3)
+    turned = replace(turned, difference_low=-0.4, difference_high=-0.2)
+    assert "| +0.3 [+0.2, +0.4] |" in board(RunData([sun, ddim], win_rates=(turned,)), (8,))
+    assert "[+" not in board(RunData([sun, ddim]), (8,)).split("###")[1]
 
 
 def test_the_front_is_of_time_against_distance():

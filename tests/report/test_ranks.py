@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from result_rows import result_row
 
 from sunbench.report.data import RunData
-from sunbench.report.headline import RANK, headline
+from sunbench.report.headline import RANK, RANK_NFE, headline
 from sunbench.report.ranks import finite_n_table, rank_texts, set_pair_table, unordered
 from sunbench.report.tables import markdown, notes
 from sunbench.report.texts import short_text
@@ -49,6 +50,27 @@ def test_ranks_are_what_corrected_differences_allow():
         ("sun", 4): "1–2",
     }
     assert rank_texts(PAIRS, "ssim") == {}
+
+
+def test_ranks_at_equal_nfe_are_of_cells():
+    """Two methods within a budget have other numbers of steps."""
+    pairs = [
+        replace(PAIRS[0], steps_b=8, nfe=8),
+        replace(PAIRS[0], steps=8, steps_b=16, nfe=16, difference=-0.2),
+    ]
+    assert rank_texts(pairs, "lpips[alex]") == {
+        ("ddim", 4): "2",
+        ("sun", 8): "1",
+        ("ddim", 8): "1",
+        ("sun", 16): "2",
+    }
+    assert [p.place for p in pairs] == ["8 NFE", "16 NFE"]
+    head, lines = headline([replace(ROWS[0], nfe=8)], "tiny", pairs=pairs)
+    assert lines[0][head.index(RANK_NFE)] == "2"
+    data = RunData(ROWS, win_rates=tuple(pairs), set_pairs=(replace(SET, nfe=8),))
+    assert "Ranks are by lpips[alex] among methods at equal NFE" in markdown(data)
+    assert "Differences between methods at equal NFE" in markdown(data)
+    assert "| 4 / 8 |" in markdown(data)
 
 
 def test_an_equivalent_method_is_not_better():

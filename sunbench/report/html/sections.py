@@ -126,23 +126,23 @@ class HeatCell:
 
 @dataclass(frozen=True)
 class Heatmap:
-    """Win rates of every method over every other by one metric at one number of steps."""
+    """Win rates of every method over every other by one metric; place: what is equal."""
 
     metric: str
-    steps: int
+    place: str
     methods: tuple[str, ...]
     rows: tuple[tuple[HeatCell, ...], ...]
 
 
 def heatmaps(win_rates: Sequence[PairRow]) -> list[Heatmap]:
-    """A heatmap per metric and number of steps, methods with the most wins first."""
-    place = lambda w: (w.metric, w.steps)  # noqa: E731
+    """A heatmap per metric and number of steps or NFE, methods with the most wins first."""
+    place = lambda w: (w.metric, w.place)  # noqa: E731
     order = {m: i for i, m in enumerate(dict.fromkeys(w.metric for w in win_rates))}
-    ordered = sorted(win_rates, key=lambda w: (order[w.metric], w.steps))
+    ordered = sorted(win_rates, key=lambda w: (order[w.metric], w.nfe or w.steps))
     return [_heatmap(*key, list(own)) for key, own in groupby(ordered, place)]
 
 
-def _heatmap(metric: str, steps: int, win_rates: list[PairRow]) -> Heatmap:
+def _heatmap(metric: str, place: str, win_rates: list[PairRow]) -> Heatmap:
     share: dict[tuple[str, str], tuple[float, bool]] = {}
     for w in win_rates:
         share[w.a, w.b] = (w.a_closer, w.distinguishable)
@@ -150,7 +150,7 @@ def _heatmap(metric: str, steps: int, win_rates: list[PairRow]) -> Heatmap:
     methods = dict.fromkeys(m for w in win_rates for m in (w.a, w.b))
     ranked = tuple(sorted(methods, key=lambda m: -_wins(share, m)))
     rows = tuple(tuple(_heat_cell(a, b, share.get((a, b))) for b in ranked) for a in ranked)
-    return Heatmap(metric, steps, ranked, rows)
+    return Heatmap(metric, place, ranked, rows)
 
 
 def _wins(share: dict[tuple[str, str], tuple[float, bool]], method: str) -> float:
