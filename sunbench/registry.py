@@ -242,6 +242,12 @@ METHODS: dict[str, MethodEntry] = {
         "Flash Diffusion: a published LoRA for 4 steps, LCM's scheduler",
         "flash-sd",
     ),
+    "perflow": MethodEntry(
+        "sunbench.methods.perflow.method:perflow",
+        "arXiv 2405.07510",
+        "PeRFlow: straight flows in four windows, published differences of all weights",
+        "perflow",
+    ),
     "agd": MethodEntry(
         "sunbench.methods.agd.method:agd",
         "arXiv 2503.07274",

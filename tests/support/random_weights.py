@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from diffusers import UNet2DConditionModel
+from safetensors.torch import save_file
 
 from sunbench.methods.agd.adapter import AgdAdapter, write_agd
 from sunbench.methods.bk_sdm.student import Layout, PrunedStudent
@@ -65,6 +66,14 @@ def agd(unet: Any, path: Path, seed: int) -> Path:
     return path
 
 
+def difference(unet: Any, path: Path, seed: int) -> Path:
+    """Random differences of all weights."""
+    g = torch.Generator().manual_seed(seed)
+    state = unet.state_dict()
+    save_file({k: torch.randn(x.shape, generator=g) / 20 for k, x in state.items()}, path)
+    return path
+
+
 def tables(folder: Path) -> dict[str, Path]:
     """Fitted numbers for 1 and 4 steps: method -> path."""
     g = torch.Generator().manual_seed(4)
@@ -114,6 +123,7 @@ def write(unet: Any, folder: Path) -> dict[str, Path]:
             for k, name in enumerate(ADAPTERS)
         },
         "dmd2-lora": lora(unet, folder / "dmd2-lora.safetensors", TARGETS, 20),
+        "perflow": difference(unet, folder / "perflow.safetensors", 21),
         "agd": agd(unet, folder / "agd.safetensors", 9),
         **tables(folder),
     }

@@ -1,0 +1,1 @@
+"""PeRFlow: straight flows in pieces, as a change of all weights of a base."""
