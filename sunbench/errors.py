@@ -14,6 +14,14 @@ class NotAvailable(UserError):
     """Weights or data that cannot be had here and now, such as offline; a run goes on without."""
 
 
+class MissingFile(UserError):
+    """There is no file of this name."""
+
+
+class UnreadableFile(UserError):
+    """A file that is there and that the system refuses: permissions, a failing disk."""
+
+
 class CannotSample(UserError):
     """A method that cannot make a cell's images; a run says why in the cell, and goes on."""
 

@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from sunbench.errors import UserError
+from sunbench.store.files import open_file
 from sunbench.store.pictures import UNREADABLE, open_picture
 
 Pixels = NDArray[np.uint8]
@@ -116,7 +117,7 @@ class ParquetImages:
 
     def _index(self, file: Path) -> None:
         try:
-            with pq.ParquetFile(file) as parquet:
+            with open_file(file) as data, pq.ParquetFile(data) as parquet:
                 columns = parquet.schema_arrow.names
                 if "image" not in columns:
                     raise UserError(f"{file}: given columns {columns}, expected one named image")
@@ -143,7 +144,7 @@ class ParquetImages:
         group, place = self.places[index]
         if self.held[0] != group:
             file, number = self.groups[group]
-            with pq.ParquetFile(file) as parquet:
+            with open_file(file) as data, pq.ParquetFile(data) as parquet:
                 self.held = (group, parquet.read_row_group(number, ["image"])["image"].to_pylist())
         value = self.held[1][place]
         content = value.get("bytes") if isinstance(value, dict) else value

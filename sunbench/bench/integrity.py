@@ -9,6 +9,7 @@ import pyarrow.parquet as pq
 
 from sunbench.bench.paired_scores import Side
 from sunbench.store import CellReader, ShardRow, decode_picture, mispaired
+from sunbench.store.files import open_file
 
 _PNG = b"\x89PNG\r\n\x1a\n"
 
@@ -41,7 +42,7 @@ def lossless(cell: CellReader) -> None:
 
 
 def _check_bytes(file: Path) -> None:
-    with pq.ParquetFile(file) as table:
+    with open_file(file) as data, pq.ParquetFile(data) as table:
         for group in range(table.num_row_groups):
             pictures = table.read_row_group(group, columns=["image"]).column("image").to_pylist()
             for picture in pictures:

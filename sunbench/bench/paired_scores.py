@@ -13,14 +13,15 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from sunbench.errors import NotAvailable, UserError
 from sunbench.metrics import CellFeatures, PerImageMetric, clip_extractor
 from sunbench.metrics.registry import find
 from sunbench.store import CellReader, CellRecord, ResultRow, Role, RunFolder, key, write_atomic
+from sunbench.store.files import make_folder, read_file
 from sunbench.store.shared import settings_key
+from sunbench.store.tensors import load_arrays, read_header
 
 SCHEMA_VERSION = 1
 FILE = "per_image.safetensors"
@@ -145,16 +146,13 @@ def agree(scores: NDArray[Any], value: float) -> bool:
 def _read_light(side: Side) -> None:
     file = side.path / FILE
     try:
-        with safe_open(file, "numpy") as held:
-            about = json.loads((held.metadata() or {}).get("sunbench", "{}"))
-            names = list(held.keys())
-            arrays = {name: held.get_tensor(name) for name in names}
-    except (SafetensorError, ValueError) as error:
+        about = json.loads(read_header(file).metadata.get("sunbench", "{}"))
+    except json.JSONDecodeError as error:
         raise UserError(f"{file} is broken or cut short ({error})") from error
     version = about.get("schema_version") if isinstance(about, dict) else about
     if version != SCHEMA_VERSION:
         raise UserError(f"{file}: given schema_version {version!r}, expected {SCHEMA_VERSION}")
-    for name, array in arrays.items():
+    for name, array in load_arrays(file).items():
         cell, _, metric = name.partition("/")
         side.values[cell, metric] = array
 
@@ -227,9 +225,9 @@ def write_light(side: Side, folder: Path) -> None:
         raise UserError(f"given the run's own folder {folder}, expected another for its baseline")
     if side.light:
         raise UserError(f"{side.path}: given a light baseline, expected the folder of a run")
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     about = json.dumps({"schema_version": SCHEMA_VERSION})
     arrays = {f"{k}/{m}": np.ascontiguousarray(v) for (k, m), v in sorted(side.values.items())}
     write_atomic(folder / FILE, save(arrays, {"sunbench": about}))
     for name in ("run.json", "results.json"):
-        write_atomic(folder / name, (side.path / name).read_bytes())
+        write_atomic(folder / name, read_file(side.path / name))

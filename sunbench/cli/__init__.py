@@ -91,8 +91,12 @@ def _root(
     pass
 
 
-#: What a system refuses when a disk is full or broken, or too many files are open.
-_REFUSED = {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS, errno.EMFILE, errno.ENFILE}
+#: What a system refuses: a disk is full or broken, too many files are open, permissions are
+#: missing, a folder stands in a file's place or the other way round.
+_REFUSED = {
+    *(errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS, errno.EMFILE, errno.ENFILE),
+    *(errno.EACCES, errno.EPERM, errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.ENAMETOOLONG),
+}
 #: Exit code of a command stopped by Ctrl-C.
 INTERRUPTED = 130
 

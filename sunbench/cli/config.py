@@ -11,6 +11,7 @@ from typing import Any
 import typer
 
 from sunbench.errors import UserError, unknown
+from sunbench.store.files import read_file
 
 #: Options that are no settings.
 NO_KEY = ("config", "dry_run", "help", "show_plan")
@@ -24,11 +25,11 @@ def key_of(param: Any) -> str:
 def read_config(file: Path) -> dict[str, Any]:
     """The table of a TOML file; UserError in one line for anything that is none."""
     try:
-        return tomllib.loads(file.read_text("utf-8"))
-    except OSError as error:
-        raise UserError(f"given --config {file}, expected a TOML file: {error.strerror}") from None
-    except (UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as error:
-        raise UserError(f"{file}: expected TOML: {error}") from None
+        return tomllib.loads(read_file(file).decode("utf-8"))
+    except UserError as error:
+        raise UserError(f"given --config {file}, expected a TOML file: {error}") from None
+    except (ValueError, RecursionError) as error:  # no UTF-8, no TOML, numbers of 5,000 digits
+        raise UserError(f"{file}: expected TOML: {error!s:.200}") from None
 
 
 def as_option(value: Any, repeatable: bool) -> Any:

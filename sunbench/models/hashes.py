@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from sunbench.paths import cache_root
+from sunbench.store.files import read_file, sha256_file
 
 logger = logging.getLogger(__name__)
 
@@ -32,8 +33,7 @@ def file_hash(path: Path) -> str:
     known = _known(note, identity)
     if known is not None:
         return known
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    digest = sha256_file(path)
     _remember(note, f"{digest} {_checksum(identity, digest)}")
     return digest
 
@@ -45,8 +45,8 @@ def _checksum(identity: str, digest: str) -> str:
 def _known(note: Path, identity: str) -> str | None:
     """The hash in a cache entry; None where there is none, or a damaged one."""
     try:
-        digest, _, checksum = note.read_text(encoding="ascii").partition(" ")
-    except (OSError, ValueError):
+        digest, _, checksum = read_file(note).decode("ascii").partition(" ")
+    except ValueError:  # none, not to be read, or no ASCII
         return None
     return digest if checksum == _checksum(identity, digest) else None
 

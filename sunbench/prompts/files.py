@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 
 from sunbench.errors import UserError
 from sunbench.prompts.records import Record, prompt_column
+from sunbench.store.files import open_file, read_file
 
 #: Of a file's text: 2,500,000 prompts of 100 letters.
 MOST_BYTES = 2**28
@@ -31,13 +32,11 @@ class Table:
 
 def _split(path: Path) -> list[str]:
     """Lines of a UTF-8 file, for any line ending; UserError when it cannot be read."""
+    _check_size(path.name, path.stat().st_size)
     try:
-        _check_size(path.name, path.stat().st_size)
-        text = path.read_bytes().decode("utf-8-sig")
+        text = read_file(path).decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise UserError(f"{path.name}: given no UTF-8 text (byte {error.start})") from error
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror}") from error
     if not text:
         raise nothing(path)
     return text.replace("\r\n", "\n").replace("\r", "\n").removesuffix("\n").split("\n")
@@ -120,7 +119,7 @@ def _read_jsonl(path: Path) -> Table:
 
 def _read_parquet(path: Path) -> Table:
     try:
-        with pq.ParquetFile(path) as file:
+        with open_file(path) as data, pq.ParquetFile(data) as file:
             names = [n for n in file.schema_arrow.names if _is_plain(file.schema_arrow.field(n))]
             rows = _parquet_rows(path, file, names)
     except UnicodeDecodeError as error:

@@ -15,8 +15,10 @@ import torch
 from safetensors.torch import load, save
 from torch import Tensor
 
+from sunbench.errors import MissingFile
 from sunbench.models.clip_tokenizer import tokenizer_hash
 from sunbench.store import key, make_folder, write_atomic
+from sunbench.store.files import read_file
 
 log = logging.getLogger(__name__)
 
@@ -120,8 +122,8 @@ def clear_texts(root: Path) -> None:
 def _read(file: Path) -> Tensor | None:
     """The embeddings in a file, or None where there are none whose checksum is right."""
     try:
-        data = file.read_bytes()
-    except FileNotFoundError:
+        data = read_file(file)
+    except MissingFile:
         return None
     if hashlib.sha256(data[DIGEST_BYTES:]).digest() == data[:DIGEST_BYTES]:
         return load(data[DIGEST_BYTES:])["embeddings"]

@@ -17,17 +17,18 @@ from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors import SafetensorError
-from safetensors.numpy import load_file, save
+from safetensors.numpy import save
 
-from sunbench.errors import UserError
+from sunbench.errors import MissingFile, UnreadableFile, UserError
 from sunbench.store import rows as parquet
 from sunbench.store.files import (
     beside,
     key,
     link_or_copy,
     make_folder,
+    open_file,
     parse_json,
+    read_file,
     read_versioned,
     remove_parts,
     sha256_file,
@@ -44,6 +45,7 @@ from sunbench.store.manifest import (
     unseal,
 )
 from sunbench.store.rows import ShardRow
+from sunbench.store.tensors import load_arrays
 
 log = logging.getLogger(__name__)
 
@@ -86,6 +88,8 @@ class CellStore:
             try:
                 self._compare(_read(file))
                 return
+            except UnreadableFile:
+                raise
             except UserError as error:
                 if not self._is_ours(file):
                     raise
@@ -161,7 +165,7 @@ class CellStore:
 
     def _adopt_rows(self, index: int, source: Path, numbers: range) -> dict[str, Any]:
         name = f"{stem(index)}.parquet"
-        with source.open("rb") as data:
+        with open_file(source) as data:
             table = parquet.renumbered(data, numbers)
         if table is None:
             return self._link(name, source)
@@ -238,11 +242,11 @@ class CellStore:
     def _verified(self, index: int) -> dict[str, Any] | None:
         file = self._manifest_file(index)
         try:
-            manifest = unseal(file.read_bytes(), str(file), self.key, index)
-        except FileNotFoundError:
+            manifest = unseal(read_file(file), str(file), self.key, index)
+        except MissingFile:
             return None
-        except OSError as error:
-            raise UserError(f"cannot read {file}: {error.strerror or error}") from error
+        except UnreadableFile:
+            raise
         except UserError as error:
             self._move_aside(file, str(error))
             return None
@@ -273,12 +277,6 @@ class CellStore:
         if not file.is_file():
             self._move_aside(file, f"{file} is no file")
             return True
-        try:
-            return self._differs(file, entry)
-        except OSError as error:
-            raise UserError(f"cannot read {file}: {error.strerror or error}") from error
-
-    def _differs(self, file: Path, entry: Mapping[str, Any]) -> bool:
         if (file.stat().st_size, sha256_file(file)) == (entry["bytes"], entry["sha256"]):
             return False
         self._move_aside(file, f"{file} does not match its checksum")
@@ -294,19 +292,13 @@ class CellStore:
         only: the image numbers to read, by default all.
         """
         file = self.folder / self.manifest(index)["images"]["file"]
-        with file.open("rb") as data:
+        with open_file(file) as data:
             return list(parquet.read_rows(data, str(file), images, only))
 
     def read_features(self, index: int, name: str) -> NDArray[Any] | None:
         """The array (rows, ...) stored under a feature's name, or None."""
         entry = self.manifest(index)["features"].get(name)
-        if entry is None:
-            return None
-        file = self.folder / entry["file"]
-        try:
-            return load_file(file)["features"]
-        except SafetensorError as error:
-            raise UserError(f"{file} is broken ({error})") from error
+        return None if entry is None else load_arrays(self.folder / entry["file"])["features"]
 
     def feature_names(self, index: int) -> list[str]:
         """Names of the features stored beside a shard's images."""
@@ -314,10 +306,7 @@ class CellStore:
 
 
 def _read(file: Path) -> dict[str, Any]:
-    try:
-        return parse_json(file.read_bytes(), str(file))
-    except OSError as error:
-        raise UserError(f"cannot read {file}: {error.strerror or error}") from error
+    return parse_json(read_file(file), str(file))
 
 
 def _key(content: Any) -> str | None:

@@ -19,10 +19,13 @@ from typing import Any, BinaryIO
 
 import psutil
 
-from sunbench.errors import UserError
+from sunbench.errors import MissingFile, UnreadableFile, UserError
 
 _FULL = {errno.ENOSPC, errno.EDQUOT}
-_REFUSED = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST}
+_REFUSED = {
+    *(errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.EEXIST),
+    *(errno.ENOENT, errno.ENAMETOOLONG, errno.ELOOP),
+}
 _CHUNK = 1 << 20
 _PART_SECONDS = 86_400
 
@@ -39,9 +42,9 @@ def key(obj: Any) -> str:
 
 
 def sha256_file(path: Path) -> str:
-    """sha256 of a file in hex, read in 1 MiB pieces."""
+    """sha256 of a file in hex, read in 1 MiB pieces; errors as `open_file` has."""
     digest = hashlib.sha256()
-    with path.open("rb") as file:
+    with _one_line(path), open_file(path) as file:
         while chunk := file.read(_CHUNK):
             digest.update(chunk)
     return digest.hexdigest()
@@ -54,6 +57,37 @@ def human(size_bytes: float) -> str:
             return f"{size_bytes:.4g} {unit}"
         size_bytes /= 1000
     return f"{size_bytes:.4g} TB"
+
+
+# ------------------------------------------------------------------------------ reading
+
+
+def open_file(path: Path) -> BinaryIO:
+    """Open a regular file to read; a FIFO or a folder in its place is refused, not waited for.
+
+    Errors, one line each: MissingFile, UnreadableFile, UserError for what is no regular file.
+    """
+    with _one_line(path):
+        if path.exists() and not path.is_file():
+            kind = "folder" if path.is_dir() else "FIFO or device"
+            raise UserError(f"cannot read {path}: given a {kind}, expected a regular file")
+        return path.open("rb")
+
+
+def read_file(path: Path) -> bytes:
+    """The bytes of a regular file; errors as `open_file` has."""
+    with _one_line(path), open_file(path) as file:
+        return file.read()
+
+
+@contextmanager
+def _one_line(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise MissingFile(f"cannot read {path}: {error.strerror}") from error
+    except OSError as error:
+        raise UnreadableFile(f"cannot read {path}: {error.strerror or error}") from error
 
 
 # ------------------------------------------------------------------------------ writing
@@ -213,12 +247,9 @@ def parse_json(data: bytes, name: str) -> dict[str, Any]:
 
 def read_toml(path: Path) -> dict[str, Any]:
     """A TOML file as a table; UserError in one line where it is none."""
-    if path.exists() and not path.is_file():
-        raise UserError(f"cannot read {path}: expected a TOML file")
+    data = read_file(path)
     try:
-        return tomllib.loads(path.read_text("utf-8"))
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror}") from error
+        return tomllib.loads(data.decode("utf-8"))
     except RecursionError as error:
         raise UserError(f"{path} is not TOML (nested too deeply)") from error
     except ValueError as error:  # bad TOML, bytes that are no UTF-8, numbers of 5,000 digits
@@ -228,11 +259,9 @@ def read_toml(path: Path) -> dict[str, Any]:
 def read_versioned(path: Path, version: int, made_by: str) -> dict[str, Any]:
     """Read a JSON document and check its ``schema_version``; one clear line for each defect."""
     try:
-        data = path.read_bytes()
-    except (FileNotFoundError, NotADirectoryError) as error:
+        data = read_file(path)
+    except MissingFile as error:
         raise UserError(f"{path} is missing; expected a file written by {made_by}") from error
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror}") from error
     document = parse_json(data, str(path))
     stated = document.get("schema_version")
     if type(stated) is not int or stated != version:

@@ -9,7 +9,7 @@ import io
 import struct
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import IO
 
@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from sunbench.errors import UserError
+from sunbench.store.files import open_file, read_file
 
 SUFFIXES = (".png", ".bmp", ".ppm", ".webp", ".jpg", ".jpeg", ".gif", ".tif", ".tiff", ".avif")
 _LOSSLESS = ("PNG", "BMP", "PPM")
@@ -42,7 +43,10 @@ UNREADABLE = (
 @contextmanager
 def open_picture(source: Path | str | IO[bytes]) -> Iterator[Image.Image]:
     """A picture whose pixels are not read yet; one of UNREADABLE for none, or one of too many."""
-    with Image.open(source) as picture:
+    with ExitStack() as stack:
+        if isinstance(source, (str, Path)):
+            source = stack.enter_context(open_file(Path(source)))
+        picture = stack.enter_context(Image.open(source))
         if picture.width * picture.height > MOST_PIXELS:
             raise ValueError(
                 f"{picture.width} x {picture.height} pixels, expected at most {MOST_PIXELS:,}"
@@ -109,4 +113,4 @@ def picture_files(folder: Path) -> list[Path]:
 def read_folder(folder: Path) -> Iterator[tuple[str, NDArray[np.uint8]]]:
     """(file name, picture) of each picture in a folder, in name order, one in memory at a time."""
     for file in picture_files(folder):
-        yield file.name, decode_picture(file.read_bytes(), str(file))
+        yield file.name, decode_picture(read_file(file), str(file))

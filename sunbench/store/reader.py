@@ -20,6 +20,7 @@ from sunbench.paths import cell_folder
 from sunbench.store import rows as parquet
 from sunbench.store.cells import CellStore
 from sunbench.store.documents import CellContent, CellRecord, ModelRecord, Role
+from sunbench.store.files import open_file, read_file
 from sunbench.store.layout import Layout
 from sunbench.store.manifest import stem, unseal
 from sunbench.store.rows import ShardRow
@@ -147,7 +148,7 @@ class CellReader:
             return
         try:
             file = self.folder / manifest["images"]["file"]
-            with file.open("rb") as data:
+            with open_file(file) as data:
                 yield from parquet.read_rows(data, file.name, images=True, only=numbers)
         except _BROKEN:
             return
@@ -167,7 +168,7 @@ class CellReader:
         if entry is None:
             return None
         try:
-            data = (self.folder / entry["file"]).read_bytes()
+            data = read_file(self.folder / entry["file"])
             if hashlib.sha256(data).hexdigest() != entry["sha256"]:
                 return None
             array = load(data)["features"]
@@ -179,8 +180,8 @@ class CellReader:
         """Shard k's list of files, or None when it is missing or broken."""
         file = self.folder / f"{stem(k)}.json"
         try:
-            return unseal(file.read_bytes(), str(file), self.key, k)
-        except (OSError, UserError):
+            return unseal(read_file(file), str(file), self.key, k)
+        except UserError:
             return None
 
 

@@ -20,6 +20,7 @@ from sunbench.errors import NotAvailable, UserError
 from sunbench.prompts import hub
 from sunbench.prompts.files import read
 from sunbench.prompts.records import prompt_column
+from sunbench.store.files import read_file
 from sunbench.store.pictures import UNREADABLE, open_picture
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
@@ -123,7 +124,7 @@ def _beside(folder: Path) -> list[tuple[Path, str]]:
 
 def _caption(path: Path) -> str:
     try:
-        text = " ".join(path.read_text("utf-8-sig").split())
+        text = " ".join(read_file(path).decode("utf-8-sig").split())
     except UnicodeDecodeError as error:
         raise UserError(f"{path}: given no UTF-8 text (byte {error.start})") from error
     if not text:

@@ -18,14 +18,14 @@ from torch import Tensor, nn
 
 from sunbench.errors import UserError
 from sunbench.store import write_atomic
-from sunbench.store.files import make_folder, parse_json, to_json
+from sunbench.store.files import make_folder, parse_json, read_file, to_json
 from sunbench.store.tensors import read_header
 from sunbench.training.loop import LoopSettings
 
 #: Columns of loss.csv that are no losses.
 OTHERS = ("step", "rate", "images_per_s", "replaced")
 #: Parts of training.json that change while it goes on; the loop checks its own settings.
-FOUND = ("cost", "loop")
+CHANGING = ("cost", "loop")
 
 
 @contextmanager
@@ -56,11 +56,7 @@ _FIELDS: dict[str, tuple[type, ...]] = {
 
 def read_training(path: Path) -> dict[str, Any]:
     """A training.json whose fields are of the kinds that reports expect; UserError otherwise."""
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror}") from error
-    document = parse_json(data, str(path))
+    document = parse_json(read_file(path), str(path))
     check_training(document, str(path))
     return document
 
@@ -94,8 +90,8 @@ def settle(folder: Path, asked: Mapping[str, Any]) -> None:
     if not path.is_file():
         write_atomic(path, to_json(wanted))
         return
-    begun = parse_json(path.read_bytes(), str(path))
-    for name in sorted((wanted.keys() | begun.keys()) - set(FOUND)):
+    begun = parse_json(read_file(path), str(path))
+    for name in sorted((wanted.keys() | begun.keys()) - set(CHANGING)):
         if begun.get(name) != wanted.get(name):
             raise UserError(
                 f"{path} was begun with {name} = {begun.get(name)}, asked {wanted.get(name)};"
@@ -126,7 +122,7 @@ def record_cost(folder: Path, cost: Cost, loop: LoopSettings, part: str | None =
     With parts, the whole's steps, images and seconds are their sums.
     """
     path = folder / "training.json"
-    document = parse_json(path.read_bytes(), str(path))
+    document = parse_json(read_file(path), str(path))
     total = asdict(cost)
     if part is not None:
         parts = {**document.get("cost", {}).get("parts", {}), part: total}

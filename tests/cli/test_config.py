@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 import tomllib
 from pathlib import Path
@@ -103,7 +104,8 @@ def test_a_mistake_in_the_file_is_one_line(
 
 def test_no_file_and_a_folder_are_one_line(tmp_path: Path, monkeypatch: Any, capsys: Any):
     monkeypatch.chdir(tmp_path)
-    for name in ("none.toml", "."):
+    os.mkfifo("fifo.toml")
+    for name in ("none.toml", ".", "fifo.toml"):
         assert f"given --config {name}" in mistake(["--config", name], monkeypatch, capsys)
 
 

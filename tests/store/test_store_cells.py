@@ -18,9 +18,10 @@ import datasets
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from unreadable import refuse
 
 import sunbench
-from sunbench.errors import UserError
+from sunbench.errors import UnreadableFile, UserError
 from sunbench.store import CellStore, ShardRow, key
 
 CONTENT = {"model": "emoji", "steps": 4, "seeds": [0, 1]}
@@ -187,7 +188,7 @@ def test_what_is_no_file_in_the_place_of_one_is_made_again(
     assert contents(store.folder) == before
 
 
-@pytest.mark.parametrize("place", [Path.mkdir, dangle])
+@pytest.mark.parametrize("place", [Path.mkdir, os.mkfifo, dangle])
 def test_a_cell_file_that_is_no_file_is_made_again(
     tmp_path: Path, place: Callable[[Path], None]
 ) -> None:
@@ -199,6 +200,56 @@ def test_a_cell_file_that_is_no_file_is_made_again(
         CellStore(store.folder, CONTENT, repair=False)
     assert CellStore(store.folder, CONTENT).has_shard(0)
     assert contents(store.folder) == before
+
+
+@pytest.mark.parametrize("place", [Path.mkdir, os.mkfifo, dangle])
+def test_a_manifest_that_is_no_file_counts_as_missing(
+    tmp_path: Path, place: Callable[[Path], None]
+) -> None:
+    store = cell(tmp_path / "c", 2)
+    before = contents(store.folder)
+    manifest = store.folder / "shard-00001.json"
+    manifest.unlink()
+    place(manifest)
+    assert not CellStore(store.folder, CONTENT, repair=False).has_shard(1)
+    again = CellStore(store.folder, CONTENT)
+    assert [again.has_shard(i) for i in range(2)] == [True, False]
+    again.write_shard(1, rows_of(1), features_of(1))
+    assert contents(store.folder) == before
+
+
+@pytest.mark.parametrize(
+    "name", ["cell.json", "shard-00000.json", "shard-00000.parquet", "shard-00000.zoo-clip"]
+)
+@pytest.mark.parametrize("repair", [False, True])
+def test_a_file_without_permission_is_one_line_and_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, repair: bool
+) -> None:
+    """Another user's file is not moved aside: its shard is whole."""
+    folder = cell(tmp_path / "c", 1).folder
+    file = next(f for f in folder.iterdir() if f.name.startswith(name))
+    before = contents(folder)
+    with monkeypatch.context() as patch:
+        refuse(patch, file)
+        with pytest.raises(UnreadableFile, match=f"cannot read .*{name}.*: Permission denied"):
+            CellStore(folder, CONTENT, repair=repair).read_rows(0)
+    assert contents(folder) == before
+
+
+def test_a_file_that_lost_its_permission_after_the_check_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = cell(tmp_path / "c", 1)
+    for name, read in (("parquet", store.read_rows), ("zoo-clip.s", features(store))):
+        file = next(store.folder.glob(f"shard-00000.{name}*"))
+        with monkeypatch.context() as patch:
+            refuse(patch, file)
+            with pytest.raises(UserError, match="Permission denied"):
+                read(0)
+
+
+def features(store: CellStore) -> Callable[[int], object]:
+    return lambda index: store.read_features(index, "zoo-clip")
 
 
 @pytest.mark.parametrize("change", [b"", b"{", b"[]", b'{"check": "0"}'])

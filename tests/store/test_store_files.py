@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -12,11 +13,19 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from unreadable import refuse
 
-from sunbench.errors import UserError
+from sunbench.errors import UnreadableFile, UserError
 from sunbench.store import CellStore, ShardRow, ensure_space, key, sha256_file, write_atomic
 from sunbench.store import files as store_files
 from sunbench.store import rows as store_rows
+
+READERS: list[Any] = [
+    store_files.read_file,
+    store_files.read_toml,
+    sha256_file,
+    lambda path: store_files.read_versioned(path, 1, "`sunbench run`"),
+]
 
 json_values = st.recursive(
     st.none()
@@ -51,6 +60,36 @@ def test_sha256_of_a_file_longer_than_a_piece(tmp_path: Path) -> None:
     data = bytes(range(256)) * 9000
     (tmp_path / "x").write_bytes(data)
     assert sha256_file(tmp_path / "x") == hashlib.sha256(data).hexdigest()
+
+
+@pytest.mark.parametrize("read", READERS)
+@pytest.mark.parametrize("place", [Path.mkdir, os.mkfifo])
+def test_what_is_no_file_is_refused_and_not_waited_for(
+    tmp_path: Path, read: Callable[[Path], object], place: Callable[[Path], None]
+) -> None:
+    place(tmp_path / "x")
+    with pytest.raises(UserError, match=r"cannot read .*x: given a (folder|FIFO)"):
+        read(tmp_path / "x")
+
+
+@pytest.mark.parametrize("read", READERS)
+def test_a_file_without_permission_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, read: Callable[[Path], object]
+) -> None:
+    (tmp_path / "x").write_bytes(b"1")
+    refuse(monkeypatch, tmp_path / "x")
+    with pytest.raises(UnreadableFile, match=r"cannot read .*x: Permission denied"):
+        read(tmp_path / "x")
+
+
+@pytest.mark.parametrize("name", ["x", "file/x"])
+@pytest.mark.parametrize("read", READERS)
+def test_a_missing_file_is_one_line(
+    tmp_path: Path, read: Callable[[Path], object], name: str
+) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(UserError, match=r"x(: No such file|: Not a directory| is missing)"):
+        read(tmp_path / name)
 
 
 def test_failed_write_keeps_the_old_file_and_leaves_nothing(
