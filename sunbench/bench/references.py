@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ from sunbench.models import find
 from sunbench.paths import cache_root, reference_sets
 from sunbench.reference_sets import FLOOR_OFFSET, SOURCE_OFFSET, recipe_for
 from sunbench.store import CellStore
+from sunbench.store.names import file_stem
 
 
 def request_for(model: str, **overrides: Any) -> Request:
@@ -39,8 +39,8 @@ def request_for(model: str, **overrides: Any) -> Request:
 def build(model: str, watcher: Progress | None = None, **overrides: Any) -> Outcome:
     """Make a model's reference set in the cache, or find it there."""
     request = request_for(model, **overrides)
-    name = re.sub(r"[^\w.@-]+", "-", find(model).name)
-    return execute(request, cache_root() / "reference_runs" / name, watcher, only="reference")
+    folder = cache_root() / "reference_runs" / file_stem(find(model).name)
+    return execute(request, folder, watcher, only="reference")
 
 
 def _stores() -> list[CellStore]:

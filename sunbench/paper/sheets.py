@@ -23,6 +23,7 @@ from sunbench.paper.runs import PartRun
 from sunbench.prompts import Prompt
 from sunbench.store import CellReader, write_atomic
 from sunbench.store.files import make_folder
+from sunbench.store.names import file_stems
 
 Image = NDArray[np.uint8]
 STYLE: Any = {"font.size": 7, "pdf.fonttype": 42, "text.parse_math": False}
@@ -231,15 +232,16 @@ def draw(sheet: ImageSheet) -> Figure:
 def write(sheets: Sequence[ImageSheet], folder: Path) -> list[Path]:
     """Write every sheet as PNG and PDF with its caption beside it; returns the paths."""
     make_folder(folder)
+    stems = file_stems(sheet.name for sheet in sheets)
     out = []
     with rc_context(STYLE):
         for sheet in sheets:
-            figure = draw(sheet)
+            figure, stem = draw(sheet), stems[sheet.name]
             for suffix, about in (("png", {"Software": None}), ("pdf", {"CreationDate": None})):
                 data = io.BytesIO()
                 figure.savefig(data, format=suffix, dpi=200, metadata=about)
-                out.append(_put(folder / f"{sheet.name}.{suffix}", data.getvalue()))
-            out.append(_put(folder / f"{sheet.name}.md", _page(sheet).encode()))
+                out.append(_put(folder / f"{stem}.{suffix}", data.getvalue()))
+            out.append(_put(folder / f"{stem}.md", _page(sheet, stem).encode()))
     return out
 
 
@@ -248,6 +250,6 @@ def _put(path: Path, data: bytes) -> Path:
     return path
 
 
-def _page(sheet: ImageSheet) -> str:
-    lines = [f"![{sheet.name}]({sheet.name}.png)", sheet.caption]
+def _page(sheet: ImageSheet, stem: str) -> str:
+    lines = [f"![{stem}]({stem}.png)", sheet.caption]
     return "\n\n".join([*lines, *(f"Missing: {m}" for m in sheet.missing)]) + "\n"

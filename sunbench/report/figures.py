@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 import logging
-import re
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
@@ -24,6 +22,8 @@ from sunbench.report.data import CellTime, floor_value, models, read_run, refere
 from sunbench.report.html.gallery import sample
 from sunbench.report.texts import with_arrow
 from sunbench.store import CellReader, ResultRow, RunFolder, readers, write_atomic
+from sunbench.store.files import make_folder
+from sunbench.store.names import file_stems
 
 log = logging.getLogger(__name__)
 
@@ -55,16 +55,21 @@ def write_figures(run: RunFolder) -> list[Path]:
     """
     data, asked = read_run(run), run.read_run()
     folder = run.path / "figures"
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
+    charts = {
+        f"latency {model} {metric}": (model, metric)
+        for model in models(data.rows)
+        for metric in distances([r for r in data.rows if r.model == model])
+    }
+    stored = {f"images {m.name}": readers(run.path, m) for m in asked.models}
+    stems = file_stems([*charts, *stored])
     out = []
     with rc_context(STYLE):
-        for model in models(data.rows):
-            for metric in distances([r for r in data.rows if r.model == model]):
-                chart = pareto(data.rows, data.times, model, metric)
-                out += _save(chart, folder, f"latency-{model}-{metric}")
-        stored = {m.name: readers(run.path, m) for m in asked.models}
+        for name, (model, metric) in charts.items():
+            chart = pareto(data.rows, data.times, model, metric)
+            out += _save(chart, folder / stems[name])
         for name, some in stored.items():
-            out += _save(sheet(some), folder, f"images-{name}")
+            out += _save(sheet(some), folder / stems[name])
     _warn_absent([c for some in stored.values() for c in some if c.role == "reference"])
     return out
 
@@ -81,25 +86,17 @@ def _warn_absent(references: Sequence[CellReader]) -> None:
         )
 
 
-def _save(figure: Figure | None, folder: Path, name: str) -> list[Path]:
+def _save(figure: Figure | None, stem: Path) -> list[Path]:
     if figure is None:
         return []
-    stem = file_stem(name)
     out = []
     for suffix, metadata in (("pdf", {"CreationDate": None}), ("png", {"Software": None})):
         data = io.BytesIO()
         figure.savefig(data, format=suffix, dpi=300, metadata=metadata)
-        path = folder / f"{stem}.{suffix}"
+        path = stem.with_name(f"{stem.name}.{suffix}")
         write_atomic(path, data.getvalue())
         out.append(path)
     return out
-
-
-def file_stem(name: str) -> str:
-    """A file name of a text; texts that lose letters (other scripts) get a digest of their own."""
-    stem = re.sub(r"[^A-Za-z0-9.+]+", "-", name).strip("-")
-    lost = re.sub(r"[ -~]", "", name)
-    return f"{stem}-{hashlib.sha256(name.encode()).hexdigest()[:8]}" if lost else stem
 
 
 def _figure(width: float, height: float) -> Figure:

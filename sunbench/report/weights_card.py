@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,8 +21,9 @@ from sunbench.models import cards
 from sunbench.report.data import models, read_run
 from sunbench.report.formats import markdown_table, plain
 from sunbench.report.headline import headline
-from sunbench.store import ResultRow, RunFolder, TrainingRequirements, write_atomic
+from sunbench.store import ResultRow, RunFolder, TrainingRequirements, key, write_atomic
 from sunbench.store.files import make_folder
+from sunbench.store.names import file_stems
 from sunbench.training.record import check_training, read_training
 
 #: Of training.json, what is said elsewhere in the card.
@@ -186,18 +188,25 @@ def write_cards(run: RunFolder) -> list[Path]:
         raise UserError(f"{run.path}: no weights in this run say how they were trained")
     folder = run.path / "cards"
     make_folder(folder)
-    documents = [json.loads(text) for text in groups]
+    names = _names(list(groups))
+    stems = file_stems(names.values())
     written = []
-    for document, same in zip(documents, groups.values(), strict=True):
-        several = sum(d.get("method") == document.get("method") for d in documents) > 1
+    for text, same in groups.items():
         used = [(n.model, n.method) for n in same]
-        path = folder / f"{_file_name(document, several)}.md"
-        write_atomic(path, weights_card(document, data.rows, used).encode())
+        path = folder / f"{stems[names[text]]}.md"
+        write_atomic(path, weights_card(json.loads(text), data.rows, used).encode())
         written.append(path)
     return written
 
 
-def _file_name(document: dict[str, Any], several: bool) -> str:
-    method, base = document.get("method"), document.get("base")
-    name = f"{method}-{base}" if several else str(method)
-    return re.sub(r"[^\w.+-]+", "-", name).strip(".-")
+def _names(texts: Sequence[str]) -> dict[str, str]:
+    """A name of its own per document: the method, with its base and a key where that is needed."""
+    documents = {text: json.loads(text) for text in texts}
+    methods = Counter(str(d.get("method")) for d in documents.values())
+    names = {
+        text: method if methods[method] == 1 else f"{method} {d.get('base')}"
+        for text, d in documents.items()
+        for method in [str(d.get("method"))]
+    }
+    taken = Counter(names.values())
+    return {t: n if taken[n] == 1 else f"{n} {key(t)[:8]}" for t, n in names.items()}

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
-import re
 from collections.abc import Mapping
 from typing import Any
 
 from sunbench.errors import UserError
 from sunbench.store.files import key, parse_json, to_json
+from sunbench.store.names import file_stem
 
 SCHEMA_VERSION = 1
 
@@ -19,11 +18,8 @@ def stem(index: int) -> str:
 
 
 def feature_file(index: int, name: str) -> str:
-    """File of a feature; names that are no file names get a digest to stay distinct."""
-    slug = re.sub(r"[^a-z0-9_-]+", "-", name)
-    if slug != name:
-        slug += "-" + hashlib.sha256(name.encode()).hexdigest()[:6]
-    return f"{stem(index)}.{slug}.safetensors"
+    """File of a feature."""
+    return f"{stem(index)}.{file_stem(name)}.safetensors"
 
 
 def entries(manifest: Mapping[str, Any]) -> list[Mapping[str, Any]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -18,6 +18,8 @@ from sunbench.metrics import Estimate
 from sunbench.report.formats import csv_text, markdown_table, plain
 from sunbench.report.texts import number
 from sunbench.store import write_atomic
+from sunbench.store.files import make_folder
+from sunbench.store.names import file_stems
 from sunbench.studies.negative_data import NegativeRow, Negatives, NegativesRequest
 from sunbench.studies.negative_prompts import CLIP
 from sunbench.studies.zoo_quality import sheet
@@ -72,9 +74,9 @@ def _line(row: NegativeRow) -> list[str]:
     return [*head, f"{row.nfe:.0f}", *means, *changes, _off(row)]
 
 
-def markdown(models: Iterable[Negatives]) -> str:
+def markdown(models: Sequence[Negatives]) -> str:
     """The page: a table per model, sort of concept and measure."""
-    parts = ["# Negative prompts", EXPLANATION]
+    parts, sheets = ["# Negative prompts", EXPLANATION], sheet_names(models)
     for one in models:
         source = plain(one.prompts)
         parts.append(f"## {plain(one.model)}\n\n{one.images} images per column, prompts {source}.")
@@ -82,13 +84,15 @@ def markdown(models: Iterable[Negatives]) -> str:
             rows = [r for r in one.rows if (r.kind, r.measure) == (kind, measure)]
             what = measure if measure == CLIP else f"{measure}, share of images"
             parts.append(f"### {kind}: {what}\n\n" + markdown_table(HEAD, [_line(r) for r in rows]))
-        parts.append(f"![{sheet_name(one)}]({sheet_name(one)})")
+        parts.append(f"![{sheets[one.model]}]({sheets[one.model]})")
     return "\n\n".join(parts) + "\n"
 
 
-def sheet_name(one: Negatives) -> str:
-    """The file of a model's sheet."""
-    return f"negatives-{''.join(c if c.isalnum() or c in '.-' else '-' for c in one.model)}.png"
+def sheet_names(models: Iterable[Negatives]) -> dict[str, str]:
+    """The file of each model's sheet."""
+    names = {one.model: f"negatives {one.model}" for one in models}
+    stems = file_stems(names.values())
+    return {model: f"{stems[name]}.png" for model, name in names.items()}
 
 
 _ESTIMATES = ("change", "absent", "relative")
@@ -130,7 +134,8 @@ def _small(images: Tensor) -> Tensor:
 
 def write(folder: Path, request: NegativesRequest, models: list[Negatives]) -> None:
     """Write ``negatives.{md,csv,json}`` and a sheet a model."""
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
+    sheets = sheet_names(models)
     document = {
         "request": asdict(request),
         "environment": environment().to_json(),
@@ -141,4 +146,4 @@ def write(folder: Path, request: NegativesRequest, models: list[Negatives]) -> N
     write_atomic(folder / "negatives.json", (json.dumps(document, indent=2) + "\n").encode())
     for one in models:
         if one.columns:
-            write_atomic(folder / sheet_name(one), image_sheet(one))
+            write_atomic(folder / sheets[one.model], image_sheet(one))

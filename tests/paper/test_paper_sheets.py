@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from sunbench.methods.sun.files import write_adapter
 from sunbench.paper.catalogue import find
 from sunbench.paper.make import make_figure
 from sunbench.paper.plan import Options
-from sunbench.paper.sheets import ImageSheet, Strip, draw
+from sunbench.paper.sheets import ImageSheet, Strip, draw, write
 from sunbench.store import CellStore
 
 SMALL = ["--device", "cpu", "--batch", "4"]
@@ -120,6 +121,16 @@ def test_figure_7_compares_two_adapters(lab, sun, pipeline):
     a, b = (s.images for s in sheet.strips)
     assert not np.array_equal(a[0], b[0])
     assert np.array_equal(a[3], b[3])  # the truth
+
+
+def test_sheets_of_one_file_name_do_not_overwrite_each_other(tmp_path: Path):
+    strip = Strip("SUN", (None,), "no adapter")
+    sheets = [ImageSheet(f"fig-{m}", f"of {m}", ("a",), (strip,)) for m in ("a b", "a-b", "a/b")]
+    write(sheets, tmp_path)
+    pages = {p.stem: p.read_text() for p in tmp_path.glob("*.md")}
+    assert {text.splitlines()[2] for text in pages.values()} == {"of a b", "of a-b", "of a/b"}
+    assert all(f"]({stem}.png)" in text for stem, text in pages.items())
+    assert {p.stem for p in tmp_path.glob("*.png")} == pages.keys()
 
 
 def test_a_strip_without_pictures_says_why():

@@ -12,7 +12,7 @@ from PIL import Image
 
 from sunbench.report.choice import WIDE, logarithmic, points
 from sunbench.report.data import read_run
-from sunbench.report.figures import file_stem, pareto, write_figures
+from sunbench.report.figures import pareto, write_figures
 from sunbench.store import RunFolder
 
 Finished = Callable[..., RunFolder]
@@ -44,9 +44,13 @@ def test_the_same_run_gives_the_same_figures_in_full_color(finished: Finished):
             assert image.mode in ("RGB", "RGBA")
 
 
-def test_names_in_another_script_do_not_overwrite_each_other():
-    assert file_stem("images-tiny") == "images-tiny"
-    assert len({file_stem(n) for n in ("images-図", "images-画", "images-")}) == 3
+def test_models_of_one_file_name_do_not_overwrite_each_other(finished: Finished):
+    """Each has its own charts and its own sheet, and no other file is written twice."""
+    names = ("a b", "a-b")
+    paths = write_figures(finished(names=names))
+    assert len({str(p).casefold() for p in paths}) == len(paths)
+    assert len([p for p in paths if p.stem.startswith("images-")]) == 2 * len(names)
+    assert {p.parent.name for p in paths} == {"figures"}
 
 
 def test_without_pictures_there_are_charts_only(finished: Finished, tmp_path: Path):

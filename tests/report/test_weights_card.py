@@ -148,6 +148,22 @@ def test_weights_of_one_model_have_a_card_each(tmp_path: Path):
     assert [p.name for p in write_cards(run)] == ["lcm-emoji.md", "lcm-me-emoji-3d.md"]
 
 
+def test_cards_never_overwrite_each_other(tmp_path: Path):
+    """Bases of one file name, and two trainings of one method on one base."""
+    own = [
+        {**DOCUMENT, "base": "a b"},
+        {**DOCUMENT, "base": "a-b"},
+        {**DOCUMENT, "base": "a-b", "guidance_scale": 3.0},
+    ]
+    takes = [took(f"m{i}", "lcm", document) for i, document in enumerate(own)]
+    rows = [replace(ROW, model=f"m{i}") for i in range(3)]
+    written = write_cards(finished(tmp_path / "run", rows, takes))
+    assert len({p.name for p in written}) == 3
+    assert [p for p in written if not p.name.startswith("lcm-a-b")] == []
+    texts = [p.read_text() for p in written]
+    assert [f"`m{i}`" in text for i, text in enumerate(texts)] == [True] * 3
+
+
 def test_a_run_without_trained_weights_says_so(tmp_path: Path):
     run = finished(tmp_path / "run", [ROW], [took("emoji", "lcm", None)])
     with pytest.raises(UserError, match="no weights in this run"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -155,6 +156,11 @@ def test_files_tables_and_sheet(zoo_card: Path, tmp_path: Path):
     with Image.open(tmp_path / "out/negatives-tiny.png") as page_image:
         assert page_image.width > 2 * 128
         assert page_image.height > 8 * 128  # four prompts of each sort
+    twins = [replace(found[0], model=name) for name in ("a b", "a-b")]
+    write(tmp_path / "twins", asked, twins)
+    sheets = {p.name for p in (tmp_path / "twins").glob("*.png")}
+    assert len(sheets) == 2
+    assert all(f"]({name})" in markdown(twins) for name in sheets)
 
 
 # ------------------------------------------------------------------------------ other prompts
