@@ -70,6 +70,7 @@ def retention(
     from sunbench.report.choice import default_distance
     from sunbench.report.data import read_run
     from sunbench.store import RunFolder, write_atomic
+    from sunbench.store.files import make_folder
     from sunbench.studies.retention import curve, page, retentions
 
     rows = read_run(RunFolder(plugged)).rows
@@ -80,6 +81,7 @@ def retention(
     image = curve(lines, chosen)
     text = page(lines, chosen)
     if image is not None:
+        make_folder(out.parent)
         write_atomic(out.with_suffix(".png"), image)
         text += f"\n![Distance over the share of the fine-tune's training]({out.stem}.png)\n"
     _write(out, text)

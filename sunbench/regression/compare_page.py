@@ -9,7 +9,7 @@ from pathlib import Path
 from sunbench.regression.compare import Comparison, Verdict
 from sunbench.report.formats import markdown_table
 from sunbench.report.texts import number
-from sunbench.store import write_atomic
+from sunbench.store import make_folder, write_atomic
 
 log = logging.getLogger(__name__)
 
@@ -53,7 +53,7 @@ def _plain(text: str) -> str:
 def write_page(comparison: Comparison, run: Path) -> Path:
     """Write ``tables/compare.md`` of the run, and add it to ``$GITHUB_STEP_SUMMARY`` when set."""
     file, text = run / "tables" / "compare.md", markdown(comparison)
-    file.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(file.parent)
     write_atomic(file, text.encode())
     if summary := os.environ.get("GITHUB_STEP_SUMMARY"):
         try:

@@ -20,6 +20,7 @@ from sunbench.store import (
     ResultRow,
     RunFolder,
     TrainingRequirements,
+    make_folder,
     write_atomic,
 )
 
@@ -226,6 +227,6 @@ def write_tables(run: RunFolder) -> None:
         "training_requirements.csv": csv_text(_frame(data.requirements, without="document")),
     }
     folder = run.path / "tables"
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     for name, text in files.items():
         write_atomic(folder / name, text.encode())

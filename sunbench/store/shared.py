@@ -16,7 +16,14 @@ from typing import Any
 from sunbench.errors import UserError
 from sunbench.store.cells import CellStore
 from sunbench.store.claims import Claims
-from sunbench.store.files import key, read_versioned, remove_parts, to_json, write_atomic
+from sunbench.store.files import (
+    key,
+    make_folder,
+    read_versioned,
+    remove_parts,
+    to_json,
+    write_atomic,
+)
 
 log = logging.getLogger(__name__)
 
@@ -55,7 +62,7 @@ class SharedShards:
             "folder": str(store.folder.resolve()),
             "shard": index,
         }
-        self.places.mkdir(parents=True, exist_ok=True)
+        make_folder(self.places)
         write_atomic(self._file(name), to_json(document))
 
     def adopt(self, name: str, store: CellStore, index: int, numbers: range) -> bool:

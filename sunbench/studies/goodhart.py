@@ -28,7 +28,7 @@ from sunbench.models import find, load
 from sunbench.report.formats import markdown_table
 from sunbench.report.texts import number
 from sunbench.sampling import latent_shape
-from sunbench.store import ResultRow, RunFolder, write_atomic
+from sunbench.store import ResultRow, RunFolder, make_folder, write_atomic
 from sunbench.store.tensors import read_header
 from sunbench.studies.sampled import sampled_images
 from sunbench.training import LoopSettings, fit
@@ -177,12 +177,12 @@ def _update(study: Study, loss: FrechetLoss, unet: Any, captions: Sequence[str])
 
 def goodhart(study: Study, folder: Path, page: Path) -> dict[str, str]:
     """Train, measure before and after, write the page; metric -> who is better on it."""
+    make_folder(page.parent)
     target = train(study, folder / "training")
     shipped = {} if study.start is None else {METHOD: study.start}
     before = _rows(study, folder / "before", shipped)
     after = _rows(study, folder / "after", {METHOD: str(target)})
     verdicts = {name: _better(before[name], after[name]) for name in before if name in after}
-    page.parent.mkdir(parents=True, exist_ok=True)
     write_atomic(page, _page(study, before, after, verdicts).encode())
     return verdicts
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
+from sunbench.store import make_folder
 from sunbench.studies.zoo_control import check_control, control_sheet
 from sunbench.studies.zoo_quality import (
     MODELS,
@@ -24,7 +25,7 @@ STEERED = "emoji-3d"  # whose pictures the ControlNet's sheet shows
 
 def check(out: Path, n: int, sprites_file: Path | None) -> list[Probe]:
     """Measure everything and write ``README.md`` and the sheets into ``out``."""
-    out.mkdir(parents=True, exist_ok=True)
+    make_folder(out)
     sprites = None if sprites_file is None else Sprites.load(sprites_file)
     probes = [] if sprites is None else check_real(sprites, max(512, n))
     for name in MODELS:

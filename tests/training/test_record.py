@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -13,7 +15,7 @@ from torch import Tensor, nn
 from sunbench.errors import UserError
 from sunbench.store.files import read_toml
 from sunbench.training import LoopSettings, fit
-from sunbench.training.record import Cost, averaged, read_curves, record_cost, settle
+from sunbench.training.record import Cost, averaged, read_curves, read_training, record_cost, settle
 from sunbench.training.settings import from_table, over
 
 LOOP = LoopSettings(
@@ -94,6 +96,20 @@ def test_another_training_is_refused_whatever_it_has_cost(tmp_path: Path):
 
 
 # ------------------------------------------------------------------------------ average
+
+
+@pytest.mark.parametrize("place", ["file", "file/below"])
+def test_a_file_in_the_place_of_the_folder_is_one_line(tmp_path: Path, place: str):
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(UserError, match=f"cannot write .*{place}: (File exists|Not a directory)"):
+        settle(tmp_path / place, {"k": 20})
+
+
+@pytest.mark.parametrize("make", [Path.mkdir, os.mkfifo])
+def test_a_training_json_that_is_no_file_is_one_line(tmp_path: Path, make: Any):
+    make(tmp_path / "training.json")
+    with pytest.raises(UserError, match=r"cannot read .*training\.json: given a (folder|FIFO)"):
+        read_training(tmp_path / "training.json")
 
 
 def test_the_average_is_handed_out_once_and_kept_up_to_date(tmp_path: Path):
