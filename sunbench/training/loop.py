@@ -324,14 +324,14 @@ def _loop(
     if batches is None:
         return TrainingLoop(module, loss, settings, folder)
     device = next(p.device for p in module.parameters() if p.requires_grad)
-    made = Prefetcher(batches, device, processes=4)
+    prefetched = Prefetcher(batches, device, processes=4)
     if device.type == "cuda" and settings.accumulate == 1 and workers().count == 1:
         from sunbench.training.graph import GraphedLoop
 
-        return GraphedLoop(module, loss, made, settings, folder)
+        return GraphedLoop(module, loss, prefetched, settings, folder)
 
     def by_number(k: int) -> Losses:
-        return loss(*(t.to(device) for t in made(k)))
+        return loss(*(t.to(device) for t in prefetched(k)))
 
     return TrainingLoop(module, by_number, settings, folder)
 
