@@ -149,6 +149,34 @@ def test_programs_variables_and_paths_are_known(page: Path):
             assert all((ROOT / w).exists() for w in words[1:] if "/" in w)
 
 
+def mentioned() -> list[Any]:
+    """(words after ``sunbench``) of code in sentences, and of blocks that are not run."""
+    out: dict[tuple[str, ...], str] = {}
+    for page in PAGES:
+        text = page.read_text("utf-8")
+        spans = re.findall(r"`([^`]+)`", FENCE.sub("", text))
+        spans += [t for b in blocks(page, "bash") + blocks(page, "text") for t in lines_of(b)]
+        for span in spans:
+            if own := re.search(r"\bsunbench ((?:[a-z]|--)[^\"]*)", " ".join(span.split())):
+                out.setdefault(tuple(shlex.split(own[1], comments=True)), page.name)
+    return [pytest.param(list(w), id=f"{page}: {' '.join(w)}") for w, page in out.items()]
+
+
+def lines_of(block: str) -> list[str]:
+    return block.replace("\\\n", " ").splitlines()
+
+
+@pytest.mark.parametrize("words", mentioned())
+def test_a_command_in_a_sentence_has_its_options(words: list[str]):
+    """Its places and names are examples, so it is not parsed as a whole."""
+    if words[0] == "COMMAND":
+        return
+    name, command, left = leaf(words)
+    known = {o for p in command.params for o in (*p.opts, *p.secondary_opts)} | {"-h", "--help"}
+    options = {word.partition("=")[0] for word in left if re.match(r"-[-a-z]", word)}
+    assert options <= known, f"sunbench {name} has no {', '.join(sorted(options - known))}"
+
+
 # ------------------------------------------------------------------------------ code
 
 
