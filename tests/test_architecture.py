@@ -39,7 +39,7 @@ LAYERS = (
 )
 #: Modules of the zoo that anyone may read; all others build it.
 ZOO = (
-    *("sunbench.zoo", "sunbench.zoo.data", "sunbench.zoo.text", "sunbench.zoo.world"),
+    *("sunbench.zoo", "sunbench.zoo.world"),
     *(f"sunbench.zoo.world.{name}" for name in ("captions", "images", "sprites", "text")),
 )
 pytestmark = pytest.mark.skipif(

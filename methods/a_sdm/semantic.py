@@ -83,16 +83,15 @@ def vgg16(file: str) -> SequentialLevels:
 
 
 def zoo_reader(file: str) -> SequentialLevels:
-    """The zoo's reader, a small network that names what an image shows; its blocks are levels."""
+    """The zoo's reader, a small network that names what an image shows; its blocks are levels.
+
+    file: its weights as .safetensors; empty: those that come with the zoo.
+    """
+    from sunbench.zoo import READER, weights
     from sunbench.zoo.world.reader import Reader
 
-    if not file:
-        raise UserError(
-            "given no semantic_file, expected the zoo-reader's model.safetensors: `sunbench zoo"
-            " build` has it under reader/"
-        )
     reader = Reader()
-    _load(reader, file)
+    _load(reader, file or str(weights() / READER / "model.safetensors"))
     return SequentialLevels(reader.body, range(len(reader.body)))
 
 

@@ -39,8 +39,9 @@ class PrunedTraining(TrainingSettings):
     task, output, feature: weights of the noise's error, of the error against the teacher, and of
     the stages' errors (arXiv 2305.15798, Eq. 1 to 3). mid, semantic: A-SDM's semantic-aware
     supervision (arXiv 2312.15516, section 2.5), whose weights the paper leaves out.
-    semantic_network: torchvision's VGG16, or the zoo's reader (its file: semantic_file);
-    semantic_view: what it sees. experts, expert_init, attention: see ``student.Layout``.
+    semantic_network: torchvision's VGG16, or the zoo's reader; semantic_file: its weights, by
+    default torchvision's or those that come with the zoo; semantic_view: what it sees.
+    experts, expert_init, attention: see ``student.Layout``.
     empty_captions: the share of captions that are left out; the paper's is 0.
     """
 

@@ -18,23 +18,15 @@ def zoo_build(
     folder: Annotated[Path, o.option("Folder of the build.", "--out")] = Path("build/zoo"),
     stages: Annotated[str, o.option("Comma-separated stages; default: all.", metavar="NAMES")] = "",
     device: o.Device = None,
-    second: Annotated[
-        bool, o.option("The second world, which is not shipped yet (docs/toy-worlds.md).")
-    ] = False,
     begin: Annotated[
-        Path | None, o.option("Trained stages to begin with, for --second.", metavar="FOLDER")
+        Path | None, o.option("Trained stages to begin with.", metavar="FOLDER")
     ] = None,
 ) -> None:
     """Rebuild the whole zoo from the art packages; continues an interrupted build."""
     logging.getLogger("sunbench").setLevel(logging.INFO)
-    if second:
-        from sunbench.zoo.world.build import build as build_second
+    from sunbench.zoo.world.build import build
 
-        build_second(folder, o.names(stages), device or o.best_device(), begin)
-        return
-    from sunbench.zoo.build import build
-
-    build(folder, o.names(stages), device or o.best_device())
+    build(folder, o.names(stages), device or o.best_device(), begin)
 
 
 @zoo_app.command("check")
@@ -45,10 +37,13 @@ def zoo_check(
     ] = None,
     folder: Annotated[Path, o.option("Folder of the figures.", "--out")] = Path("reports/zoo"),
 ) -> None:
-    """Measure the zoo's quality and draw its sample sheets."""
+    """Measure the zoo's quality, draw sample sheets; exit code 1: something falls short."""
     from sunbench.studies.zoo_check import check
 
-    check(folder, images, sprites)
+    short = [one for one in check(folder, images, sprites) if one.passed is False]
+    typer.echo(str(folder / "README.md"))
+    if short:
+        raise typer.Exit(1)
 
 
 @zoo_app.command("goodhart")

@@ -102,10 +102,10 @@ def _find(spec: str, column: str | None, limit: int | None) -> tuple[PromptSet, 
 def _zoo(column: str | None) -> PromptSet:
     if column is not None:
         raise UserError(f"given column {column!r} for the set zoo, expected none")
-    from sunbench.zoo.data import scenes
+    from sunbench.zoo.world.captions import held_out_prompts
 
     entry = table()["zoo"]
-    rows = tuple(Prompt(scene.id, scene.caption) for scene in scenes()[1])
+    rows = tuple(Prompt(p.id, p.text) for p in held_out_prompts())
     return PromptSet("zoo", rows, entry["source"], entry["license"])
 
 

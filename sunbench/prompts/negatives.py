@@ -51,15 +51,14 @@ def zoo_vocabulary() -> Vocabulary:
     Kinds: things, colors, patterns, sizes, places, styles. Four phrases of three words and their
     commas fit the zoo's 24 tokens.
     """
-    from sunbench.zoo import data
+    from sunbench.zoo.world import captions as world
 
-    things = tuple(name for name, _, _ in data.things())
-    colors = tuple(f"{name} background" for name, _ in data.colours())
-    grounds = tuple(f"{name} background" for name in data.GROUNDS[1:])
-    sizes = tuple(words.split()[1] for words in data.SIZE_WORDS if " " in words)
-    places = tuple(words.removesuffix(" of") for words in data.PLACE_WORDS[1:])
-    styles = tuple(f"{s['words']} style" for s in data.recipe()["styles"] if s.get("words"))
-    return Vocabulary((things, colors, grounds, sizes, places, styles), 4)
+    things = tuple(thing.name for thing in world.things())
+    colors = tuple(f"{name} background" for name, _ in world.colors())
+    patterns = tuple(f"{name} background" for name in world.PATTERNS)
+    styles = tuple(f"{word} style" for word in world.style_words() if word)
+    kinds = (things, colors, patterns, world.SIZES, world.PLACE_PHRASES, styles)
+    return Vocabulary(kinds, 4)
 
 
 def content_words(text: str) -> frozenset[str]:

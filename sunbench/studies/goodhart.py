@@ -25,6 +25,7 @@ from sunbench.methods.common.trainees import LoraStudent
 from sunbench.metrics import clip_extractor
 from sunbench.metrics.registry import find as find_metric
 from sunbench.models import find, load
+from sunbench.prompts import Prompt
 from sunbench.report.formats import markdown_table
 from sunbench.report.texts import number
 from sunbench.sampling import latent_shape
@@ -116,7 +117,7 @@ def train(study: Study, folder: Path) -> Path:
     student = LoraStudent(pipeline.unet, TARGETS, rank, start=start)
     network = clip_extractor(NETWORK, study.device)
     guidance = loaded.card.guidance_scale
-    images = sampled_images(loaded, captions, 25, guidance)
+    images = sampled_images(loaded, [Prompt(c, c) for c in captions], 25, guidance)
     loss = FrechetLoss(pipeline, network, study, network.embed(images))
     loop = LoopSettings(
         steps=study.updates,

@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn.functional import normalize
 
 from sunbench import prompts
 from sunbench.errors import UserError
 from sunbench.models import ModelCard
 from sunbench.prompts import Prompt
-from sunbench.studies.zoo_quality import ground_colours
-from sunbench.zoo.data import Scene, colours, scenes, things
+from sunbench.studies.zoo_quality import column, load_reader, read
+from sunbench.zoo.world.captions import CONSONANT_SOUND, colors, held_out_prompts, things
+from sunbench.zoo.world.captions import Prompt as WorldPrompt
 
 if TYPE_CHECKING:
     from sunbench.metrics.networks.zoo_clip import ZooClip
@@ -81,34 +82,29 @@ def file_cases(rows: tuple[Prompt, ...], name: str) -> Cases:
 
 
 def zoo_cases(n: int) -> Cases:
-    """Held-out captions; the negative names their ground colour, or their thing."""
-    held = scenes()[1]
+    """Held-out prompts that name their color and their thing; the negative names one of them."""
+    held = [p for p in held_out_prompts() if p.mention.color and p.mention.thing]
     if not 1 <= n <= len(held):
         raise UserError(f"given {n} prompts of the zoo, expected 1 to {len(held)}")
     chosen = held[:n]
-    shades = [f"{_article(name)} {name} background" for name, _ in colours()]
-    names = [f"{_article(name)} {name}" for name, _, _ in things()]
-    kinds = (
-        _kind("ground colour", shades, [s.colour for s in chosen], chosen, _colour_reader(chosen)),
-        _kind("thing", names, [s.thing for s in chosen], chosen, _thing_reader(chosen)),
-    )
-    return Cases(tuple(Prompt(s.id, s.caption) for s in chosen), kinds, "zoo")
+    shades = [f"{_article(name)} {name} background" for name, _ in colors()]
+    names = [f"{_article(thing.name)} {thing.name}" for thing in things()]
+    kinds = (_kind("color", shades, chosen), _kind("thing", names, chosen))
+    return Cases(tuple(Prompt(p.id, p.text) for p in chosen), kinds, "zoo")
 
 
 def _article(name: str) -> str:
-    return "an" if name[0] in "aeiou" else "a"
+    return "an" if name[0] in "aeiou" and name not in CONSONANT_SOUND else "a"
 
 
-def _kind(
-    name: str,
-    words: Sequence[str],
-    shown: Sequence[int],
-    chosen: Sequence[Scene],
-    reader: tuple[str, Reader],
-) -> Kind:
-    other = [_other(i, len(words), scene.id) for i, scene in zip(shown, chosen, strict=True)]
+def _kind(attribute: str, words: Sequence[str], chosen: Sequence[WorldPrompt]) -> Kind:
+    """Each prompt's own word for an attribute, and another that its image does not show."""
+    shown = [getattr(p.scene, attribute) for p in chosen]
+    other = [_other(i, len(words), p.id) for i, p in zip(shown, chosen, strict=True)]
     named, absent = (tuple(words[i] for i in indices) for indices in (shown, other))
-    return Kind(name, named, absent, (reader,))
+    return Kind(
+        attribute, named, absent, ((f"{attribute} read off the image", _reader(attribute, shown)),)
+    )
 
 
 def _other(shown: int, n: int, salt: str) -> int:
@@ -117,31 +113,12 @@ def _other(shown: int, n: int, salt: str) -> int:
     return (shown + 1 + int.from_bytes(digest[:4], "little") % (n - 1)) % n
 
 
-def _colour_reader(chosen: Sequence[Scene]) -> tuple[str, Reader]:
-    truth = np.array([s.colour for s in chosen])
+def _reader(attribute: str, truth: Sequence[int]) -> Reader:
+    """Whether the zoo's reader network sees each prompt's own value."""
+    network = cache(load_reader)
 
-    def read(images: Tensor, which: Sequence[int], scorer: ZooClip) -> NDArray[Any]:
-        return (ground_colours(images).numpy() == truth[list(which)]).astype(float)
+    def read_(images: Tensor, which: Sequence[int], scorer: ZooClip) -> NDArray[Any]:
+        values = column(read(network(), images), attribute).numpy()
+        return (values == np.array(truth)[list(which)]).astype(float)
 
-    return "ground read off the border", read
-
-
-def _thing_reader(chosen: Sequence[Scene]) -> tuple[str, Reader]:
-    """The thing whose caption, all else in the scene the same, is the nearest by CLIP."""
-    held: dict[int, Tensor] = {}  # of each prompt, its captions with every thing
-
-    def words(i: int, scorer: ZooClip) -> Tensor:
-        if i not in held:
-            s = chosen[i]
-            every = [replace(s, thing=t).caption for t in range(len(things()))]
-            held[i] = normalize(scorer.embed_text(every).cpu())
-        return held[i]
-
-    def read(images: Tensor, which: Sequence[int], scorer: ZooClip) -> NDArray[Any]:
-        features = normalize(scorer.embed(images).cpu())
-        nearest = [
-            int((words(i, scorer) @ f).argmax()) for i, f in zip(which, features, strict=True)
-        ]
-        return (np.array(nearest) == [chosen[i].thing for i in which]).astype(float)
-
-    return "thing of the nearest caption", read
+    return read_

@@ -20,9 +20,9 @@ from sunbench.report.texts import number
 from sunbench.store import write_atomic
 from sunbench.store.files import make_folder
 from sunbench.store.names import file_stems
+from sunbench.studies.image_sheet import sheet
 from sunbench.studies.negative_data import NegativeRow, Negatives, NegativesRequest
 from sunbench.studies.negative_prompts import CLIP
-from sunbench.studies.zoo_quality import sheet
 
 SIDE = 128  # pixels of an image on the sheet
 HEAD = [

@@ -1,4 +1,4 @@
-"""Images of any captions, as a cell of the runner that is kept in the cache."""
+"""Images of any prompts, as a cell of the runner that is kept in the cache."""
 
 from __future__ import annotations
 
@@ -22,23 +22,25 @@ if TYPE_CHECKING:
 
 def sampled_images(
     loaded: LoadedModel,
-    captions: Sequence[str],
+    prompts: Sequence[Prompt],
     steps: int,
     guidance: float,
     method: str = "dpm++",
+    *,
+    seeds: tuple[int, ...] = (0,),
     sources: Tensor | None = None,
 ) -> Tensor:
-    """Images (N, 3, H, W) uint8 of captions; the noise belongs to the caption.
+    """Images of N prompts, uint8 (N * S, 3, H, W), the S seeds of a prompt together.
 
-    sources: images (N, 3, H, W) uint8 whose edges a pipeline with a ControlNet is given.
+    sources: images (N, 3, H, W) uint8 whose edges a pipeline with a ControlNet is conditioned on.
     UserError for a method that cannot run on the model.
     """
-    prompts = PromptSet("captions", tuple(Prompt(c, c) for c in captions), "a study", "")
     planned = plan_cell(
         loaded,
-        prompts,
+        PromptSet("prompts of a study", tuple(prompts), "a study", ""),
         registry.method(method, model=loaded.context),
         steps,
+        seeds=seeds,
         guidance_scale=guidance,
         task="text2image" if sources is None else "controlnet",
         task_content=() if sources is None else _source_content(sources),

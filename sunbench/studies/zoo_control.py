@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -10,22 +11,24 @@ from PIL import Image
 from torch import Tensor
 
 from sunbench.models import find, load
+from sunbench.prompts import Prompt
 from sunbench.sampling.edges import edges
+from sunbench.studies.image_sheet import sheet
 from sunbench.studies.sampled import sampled_images
-from sunbench.studies.zoo_quality import MODELS, Probe, held_out_scenes, sheet
+from sunbench.studies.zoo_quality import STEPS, Check
 from sunbench.zoo import controlnet
-from sunbench.zoo.control import brief
-from sunbench.zoo.data import Scene
+from sunbench.zoo.world.captions import Mention, Scene, held_out_prompts
 
-STEPS = 25
+#: What a brief caption names; the rest is left to the edges.
+BRIEF = Mention(size=False, place=False, pattern=False)
 
 
-def agreement(edges: Tensor, wanted: Tensor) -> Tensor:
+def agreement(shown: Tensor, wanted: Tensor) -> Tensor:
     """F1 of edges (N, 3, H, W) of 0 and 1 against wanted ones, a pixel's shift allowed: (N,)."""
-    edges, wanted = edges[:, :1], wanted[:, :1]
-    wide = [F.max_pool2d(x, 3, 1, 1) for x in (edges, wanted)]
+    shown, wanted = shown[:, :1], wanted[:, :1]
+    wide = [F.max_pool2d(x, 3, 1, 1) for x in (shown, wanted)]
     share = lambda a, b: (a * b).flatten(1).sum(1) / a.flatten(1).sum(1).clamp_min(1)  # noqa: E731
-    precision, recall = share(edges, wide[1]), share(wanted, wide[0])
+    precision, recall = share(shown, wide[1]), share(wanted, wide[0])
     return 2 * precision * recall / (precision + recall).clamp_min(1e-6)
 
 
@@ -37,7 +40,7 @@ class Followed:
     source's edges.
     """
 
-    scenes: list[Scene]
+    scenes: Sequence[Scene]
     source: Tensor
     alone: Tensor
     steered: Tensor
@@ -49,37 +52,38 @@ class Followed:
         return float(alone), float(steered)
 
 
-def follow(name: str, n: int, seed: int = 0) -> Followed:
+def follow(name: str, n: int) -> Followed:
     """Draw n held-out scenes: whole captions, then brief ones without and with their edges."""
-    card, chosen = find(name), held_out_scenes(n, seed)
-    loaded = load(card)
-    short = [brief(s) for s in chosen]
-    source = sampled_images(loaded, [s.caption for s in chosen], STEPS, card.guidance_scale)
-    alone = sampled_images(loaded, short, STEPS, card.guidance_scale)
+    card, scenes = find(name), [p.scene for p in held_out_prompts()[:n]]
+    loaded, scale = load(card), card.guidance_scale
+    whole = [Prompt(s.id, s.caption()) for s in scenes]
+    brief = [Prompt(f"{s.id}-brief", s.caption(BRIEF)) for s in scenes]
+    source = sampled_images(loaded, whole, STEPS, scale)
+    alone = sampled_images(loaded, brief, STEPS, scale)
     controlled = load(card, task="controlnet", controlnet=str(controlnet()))
-    steered = sampled_images(controlled, short, STEPS, card.guidance_scale, sources=source)
-    return Followed(chosen, source, alone, steered)
+    steered = sampled_images(controlled, brief, STEPS, scale, sources=source)
+    return Followed(scenes, source, alone, steered)
 
 
-def check_control(n: int) -> list[Probe]:
-    """Agreement of edges for every model; the ControlNet has seen the base alone."""
-    probes = []
-    for name in MODELS:
-        alone, steered = follow(name, n).agreements()
-        what = f"{name}: edges agree, brief caption"
-        probes.append(Probe(what, alone, "", n))
-        probes.append(Probe(f"{what} and ControlNet", steered, "clearly higher", n))
-    return probes
+def check_control(name: str, n: int) -> list[Check]:
+    """Agreement of edges of one model; the ControlNet has seen the base alone."""
+    alone, steered = follow(name, n).agreements()
+    return [
+        Check("edges agree, brief caption", alone, None, None, n),
+        Check(
+            "edges agree, brief caption and ControlNet, over without", steered / alone, 1.5, None, n
+        ),
+    ]
 
 
 def control_sheet(name: str, n: int = 8) -> Image.Image:
     """A source, its edges, and the brief caption without and with them."""
-    followed = follow(name, n, seed=3)
-    lines = (edges(followed.source) * 255).to(torch.uint8)
+    images = follow(name, n)
+    lines = (edges(images.source) * 255).to(torch.uint8)
     rows = [
-        ("whole caption", followed.source),
+        ("whole caption", images.source),
         ("its edges", lines),
-        ("brief caption, other noise", followed.alone),
-        ("the same with the edges", followed.steered),
+        ("brief caption, other noise", images.alone),
+        ("the same with the edges", images.steered),
     ]
-    return sheet(rows, [brief(s) for s in followed.scenes])
+    return sheet(rows, [s.caption(BRIEF) for s in images.scenes])

@@ -1,232 +1,333 @@
-"""Is the zoo good enough to tell methods apart? Figures on held-out captions, and sample sheets."""
+"""Does the zoo behave like Stable Diffusion where the suite asks? Measurements per model.
+
+What is wanted of each stands in the recipe under ``checks``.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
-from PIL import Image, ImageDraw, ImageFont
+from safetensors.torch import load_file
 from torch import Tensor
 
+from sunbench.errors import UserError
 from sunbench.metrics import clip_extractor, fd, load_network
-from sunbench.metrics.perceptual import Perceptual
+from sunbench.metrics.networks.network import LayerNetwork
+from sunbench.metrics.perceptual import layer_distance
 from sunbench.models import find, load
+from sunbench.prompts import Prompt
 from sunbench.studies.sampled import sampled_images
-from sunbench.zoo.data import Scene, Sprites, grounds, recipe, scenes
-from sunbench.zoo.text import style_words, with_style
+from sunbench.zoo import READER, REAL, names, weights
+from sunbench.zoo.world import checks
+from sunbench.zoo.world.captions import PATTERNS, colors, held_out_prompts, recipe, style_words
+from sunbench.zoo.world.captions import Prompt as WorldPrompt
+from sunbench.zoo.world.reader import ATTRIBUTES, Reader
+from sunbench.zoo.world.real import RealFeatures
 
-MODELS = ("emoji", "emoji-3d", "emoji-flat", "emoji-line")
-BORDER = 2  # pixels that no subject reaches
+if TYPE_CHECKING:
+    from sunbench.models import LoadedModel
+
+STEPS = 25
+FLOOR_SEED = 1_000_000
+LONG_STEPS = 200
+SOLVERS = ("ddim", "dpm++", "unipc")
+SPREAD_PROMPTS, SPREAD_SEEDS = 4, 64
 
 
 @dataclass(frozen=True)
-class Probe:
-    """One measurement: what, its value, what was hoped for, how many images."""
+class Check:
+    """One measurement: value, what is wanted (low, high; None: only reported), number of images."""
 
     name: str
     value: float
-    target: str
-    n: int
+    low: float | None
+    high: float | None
+    images: int
+
+    @property
+    def passed(self) -> bool | None:
+        """Whether the value is within what is wanted; None where nothing is."""
+        if self.low is None and self.high is None:
+            return None
+        above = self.low is None or self.value >= self.low
+        return above and (self.high is None or self.value <= self.high)
+
+    @property
+    def wanted(self) -> str:
+        """In words."""
+        if self.low is not None and self.high is not None:
+            return f"{self.low:g} to {self.high:g}"
+        if self.low is not None:
+            return f"at least {self.low:g}"
+        return "" if self.high is None else f"at most {self.high:g}"
 
     def line(self) -> str:
         """As a row of a Markdown table."""
-        return f"| {self.name} | {self.value:.3f} | {self.target} | {self.n} |"
+        verdict = {True: "yes", False: "**no**", None: ""}[self.passed]
+        return f"| {self.name} | {self.value:.3f} | {self.wanted} | {verdict} | {self.images} |"
 
 
-# ------------------------------------------------------------------------------ images
+def load_reader() -> Reader:
+    """The shipped network that names what an image shows."""
+    reader = Reader()
+    state = load_file(weights() / READER / "model.safetensors")
+    reader.load_state_dict({k: v.float() for k, v in state.items()})
+    return reader.eval()
 
 
-def held_out_scenes(n: int, seed: int = 0) -> list[Scene]:
-    """n held-out scenes in a fixed random order."""
-    g = torch.Generator().manual_seed(seed)
-    pool = scenes()[1]
-    return [pool[i] for i in torch.randperm(len(pool), generator=g)[:n].tolist()]
+def read(reader: Reader, images: Tensor) -> Tensor:
+    """Attributes (N, 6) of images (N, 3, 64, 64) uint8."""
+    return reader.read(images.float() / 127.5 - 1)
 
 
-def caption_for(scene: Scene, style: int | None) -> str:
-    """The scene's caption, with a style word if one is given."""
-    return with_style(scene.caption, "" if style is None else style_words()[style])
+def column(readings: Tensor, attribute: str) -> Tensor:
+    """One attribute of readings (N, 6)."""
+    return readings[:, ATTRIBUTES.index(attribute)]
 
 
-# ------------------------------------------------------------------------------ judgements
+def distances(a: Tensor, b: Tensor) -> Tensor:
+    """perceptual[zoo-clip] between images (N, 3, H, W) uint8, in pairs: (N,)."""
+    network = load_network("zoo-clip")
+    assert isinstance(network, LayerNetwork)
+    parts = zip(a.split(128), b.split(128), strict=True)
+    return torch.cat([layer_distance(network.layers(x), network.layers(y)) for x, y in parts])
 
 
-def ground_colours(images: Tensor) -> Tensor:
-    """Index of the ground colour of each image, from the mean of its border: (N,)."""
-    edge = torch.ones(images.shape[-2:], dtype=torch.bool)
-    edge[BORDER:-BORDER, BORDER:-BORDER] = False
-    mean = images[..., edge].float().mean(-1) / 255
-    expected = grounds()[..., edge].mean(-1)  # colours, grounds, 3
-    distance = (mean[:, None, None] - expected[None]).square().sum(-1)
-    return distance.flatten(1).argmin(1) // expected.shape[1]
+def as_row(prompt: WorldPrompt, negative: str = "") -> Prompt:
+    """A held-out prompt as a row of a prompt set."""
+    return Prompt(prompt.id, prompt.text, negative)
 
 
-def retrieval(image: Tensor, text: Tensor, group: int) -> float:
-    """Share of images whose own caption is the nearest among ``group`` captions."""
-    image, text = (x / x.norm(dim=1, keepdim=True) for x in (image, text))
-    hits = [
-        (a @ b.T).argmax(1) == torch.arange(len(a))
-        for a, b in zip(image.split(group), text.split(group), strict=True)
-    ]
-    return float(torch.cat(hits).float().mean())
-
-
-@torch.no_grad()
-def reconstructed(vae: Any, x: Tensor) -> Tensor:
-    """Images (N, 3, H, W) in -1..1 -> uint8, after the autoencoder: the best a U-Net can draw."""
-    y = torch.cat([vae.decode(vae.encode(b).latents).sample for b in x.split(64)])
-    return ((y.clamp(-1, 1) / 2 + 0.5) * 255).round().to(torch.uint8)
-
-
-def nearest_style(images: Tensor, scene_list: list[Scene], sprites: Sprites, vae: Any) -> Tensor:
-    """Style whose real image of its scene is nearest to each image by perceptual[zoo-clip].
-
-    Maps of features, not the embedding: a CLIP learns to name a thing however it is drawn (of real
-    base-style pictures the embedding finds 80 %, the maps 99 %).
-    """
-    network, distances = load_network("zoo-clip"), []
-    for style in range(len(recipe()["styles"])):
-        real = sprites.compose(scene_list, torch.full((len(scene_list),), style)) * 2 - 1
-        shown = reconstructed(vae, real)
-        distances.append(Perceptual().paired_scores(images, shown, network))
-    return torch.stack(distances, 1).argmin(1)
-
-
-# ------------------------------------------------------------------------------ figures
-
-
-def check_real(sprites: Sprites, n: int) -> list[Probe]:
-    """Figures of the autoencoder and the scorer on real held-out compositions."""
-    from sunbench.zoo.train import held_out
-
-    vae = load(find("emoji")).pipeline.vae
-    scorer = clip_extractor("zoo-clip")
-    x, scene_list, styles = held_out(sprites, list(range(len(recipe()["styles"]))), n)
-    pixels = ((x / 2 + 0.5) * 255).round().to(torch.uint8)
-    again = reconstructed(vae, x)
-    mse = (again / 255 - (x / 2 + 0.5)).square().flatten(1).mean(1)
-    seen = (nearest_style(again, scene_list, sprites, vae) == styles).float().mean()
-    text = scorer.embed_text([s.caption for s in scene_list])
-    top = retrieval(scorer.embed(pixels), text, 256)
-    colour = (ground_colours(pixels) == torch.tensor([s.colour for s in scene_list])).float()
-    return [
-        Probe("VAE reconstruction, PSNR dB", float(-10 * mse.log10().mean()), ">= 24", n),
-        Probe("scorer: right caption among 256, real images", top, ">= 0.90", n),
-        Probe("ground colour read off real images", float(colour.mean()), "1 (the reader)", n),
-        Probe("style read off real images, after the VAE", float(seen), "1 (the reader)", n),
-    ]
-
-
-def check_model(name: str, n: int, sprites: Sprites | None) -> list[Probe]:
-    """Figures of 25-step images of one model with its card's guidance."""
-    card = find(name)
-    loaded, scorer = load(card), clip_extractor("zoo-clip")
-    chosen = held_out_scenes(n)
+def model_styles(name: str) -> list[int]:
+    """Places in the recipe of a model's styles."""
+    order = [style["name"] for style in recipe()["styles"]]
     table = next(m for m in recipe()["models"] if m["name"] == name)
-    order = [s["name"] for s in recipe()["styles"]]
-    own = [order.index(s) for s in table["styles"]]
-    style = [own[i % len(own)] for i in range(n)]
-    captions = [
-        caption_for(s, k if len(own) > 1 else None) for s, k in zip(chosen, style, strict=True)
-    ]
-    text = scorer.embed_text([s.caption for s in chosen])
-    x = sampled_images(loaded, captions, 25, card.guidance_scale)
-    plain = sampled_images(loaded, captions, 25, 1.0)
-    few = sampled_images(loaded, captions, 4, card.guidance_scale, "ddim")
-    features, plain_f, few_f = (scorer.embed(p) for p in (x, plain, few))
-    cosine = lambda f: float(100 * torch.cosine_similarity(f, text).mean())  # noqa: E731
-    right = (ground_colours(x) == torch.tensor([s.colour for s in chosen])).float().mean()
-    probes = [
-        Probe(f"{name}: right caption among 64", retrieval(features, text, 64), ">= 0.90", n),
-        Probe(f"{name}: ground colour right", float(right), ">= 0.95", n),
-        Probe(f"{name}: CLIP score, guidance {card.guidance_scale:g}", cosine(features), "", n),
-        Probe(f"{name}: CLIP score, guidance 1", cosine(plain_f), "clearly lower", n),
-        Probe(f"{name}: CLIP score, DDIM 4 steps", cosine(few_f), "lower", n),
-        Probe(
-            f"{name}: fd[zoo-clip] of DDIM 4 steps to 25 steps",
-            float(fd(features.numpy(), few_f.numpy())),
-            "far from 0",
-            n,
-        ),
-    ]
-    if sprites is not None:
-        styles = nearest_style(x, chosen, sprites, loaded.pipeline.vae)
-        share = (styles == torch.tensor(style)).float().mean()
-        probes.insert(2, Probe(f"{name}: style right", float(share), ">= 0.90", n))
-    return probes
+    return [order.index(style) for style in table["styles"]]
 
 
-def guidance_scan(name: str, n: int, scales: tuple[float, ...]) -> list[tuple[float, float, float]]:
-    """(guidance, CLIP score, right caption among 64) of 25-step images."""
-    loaded, scorer = load(find(name)), clip_extractor("zoo-clip")
-    chosen = held_out_scenes(n, seed=1)
-    text = scorer.embed_text([s.caption for s in chosen])
+@dataclass(frozen=True)
+class ModelImages:
+    """Images that one model makes of the first n held-out prompts."""
+
+    name: str
+    n: int
+    reader: Reader = field(default_factory=load_reader)
+
+    @cached_property
+    def loaded(self) -> LoadedModel:
+        """The model."""
+        return load(find(self.name))
+
+    @cached_property
+    def prompts(self) -> Sequence[WorldPrompt]:
+        """The first n held-out prompts."""
+        return held_out_prompts()[: self.n]
+
+    @property
+    def guidance(self) -> float:
+        """The card's."""
+        return self.loaded.card.guidance_scale
+
+    def sample(
+        self,
+        steps: int = STEPS,
+        method: str = "dpm++",
+        *,
+        guidance: float | None = None,
+        prompts: Sequence[Prompt] | None = None,
+        seeds: tuple[int, ...] = (0,),
+    ) -> Tensor:
+        """Images uint8 (N * S, 3, 64, 64); by default the reference's."""
+        rows = [as_row(p) for p in self.prompts] if prompts is None else prompts
+        scale = self.guidance if guidance is None else guidance
+        return sampled_images(self.loaded, rows, steps, scale, method, seeds=seeds)
+
+    @cached_property
+    def reference(self) -> Tensor:
+        """25 steps of DPM-Solver++ at the card's guidance."""
+        return self.sample()
+
+    @cached_property
+    def plain(self) -> Tensor:
+        """The same at guidance 1."""
+        return self.sample(guidance=1.0)
+
+    @cached_property
+    def seed_distance(self) -> float:
+        """Mean distance between two seeds of the same prompts."""
+        return float(distances(self.reference, self.sample(seeds=(FLOOR_SEED,))).mean())
+
+    @cached_property
+    def readings(self) -> Tensor:
+        """What the reference's images show: (N, 6)."""
+        return read(self.reader, self.reference)
+
+
+# ------------------------------------------------------------------------------ measurements
+
+
+def check_seeds(images: ModelImages) -> list[Check]:
+    """Seeds of one prompt differ, in units of how much prompts differ."""
+    across = float(distances(images.reference, images.reference.roll(1, 0)).mean())
+    wanted, n = recipe()["checks"]["seed_over_prompt"], images.n
+    return [
+        Check("seed distance", images.seed_distance, None, None, n),
+        Check("prompt distance", across, None, None, n),
+        Check("seed distance / prompt distance", images.seed_distance / across, wanted, None, n),
+    ]
+
+
+def check_named(images: ModelImages) -> list[Check]:
+    """What a prompt names is what its image shows."""
+    table = recipe()["checks"]
+    shares = checks.named_right(images.readings, images.prompts)
     out = []
-    for g in scales:
-        f = scorer.embed(sampled_images(loaded, [s.caption for s in chosen], 25, g))
-        score = float(100 * torch.cosine_similarity(f, text).mean())
-        out.append((g, score, retrieval(f, text, 64)))
+    for name, share in shares.items():
+        wanted = table["named_thing"] if name == "thing" else table["named"]
+        named = sum(getattr(p.mention, name) for p in images.prompts)
+        out.append(Check(f"named {name} comes out", share, wanted, None, named))
+    return [*out, _style_check(images)]
+
+
+def _style_check(images: ModelImages) -> Check:
+    """The style: of the word where a model has several, else the model's own."""
+    styles, wanted = model_styles(images.name), recipe()["checks"]["named_style"]
+    if len(styles) == 1:
+        share = checks.style_right(images.readings, styles)
+        return Check("its style", share, wanted, None, images.n)
+    asked = torch.tensor([styles[i % len(styles)] for i in range(images.n)])
+    rows = [
+        Prompt(f"{p.id}-{k}", p.scene.caption(p.mention, style_words()[k]))
+        for p, k in zip(images.prompts, asked.tolist(), strict=True)
+    ]
+    shown = column(read(images.reader, images.sample(prompts=rows)), "style")
+    share = float((shown == asked).float().mean())
+    return Check("named style comes out", share, wanted, None, images.n)
+
+
+def check_spread(images: ModelImages) -> list[Check]:
+    """What is not named spreads over seeds, at guidance 1 and at the card's."""
+    wanted, out = recipe()["checks"]["spread"], []
+    for attribute, count in (("color", len(colors())), ("pattern", len(PATTERNS))):
+        opened = [p for p in held_out_prompts() if not getattr(p.mention, attribute)]
+        rows = [as_row(p) for p in opened[:SPREAD_PROMPTS]]
+        for scale in (1.0, images.guidance):
+            shown = images.sample(guidance=scale, prompts=rows, seeds=tuple(range(SPREAD_SEEDS)))
+            values = column(read(images.reader, shown), attribute).split(SPREAD_SEEDS)
+            g = torch.Generator().manual_seed(0)
+            mean = float(np.mean([checks.spread(v, count, g) for v in values]))
+            name = f"spread of an open {attribute}, guidance {scale:g}"
+            out.append(Check(name, mean, wanted if scale == 1 else None, None, len(shown)))
     return out
 
 
-# ------------------------------------------------------------------------------ sheets
-
-
-def sheet(rows: list[tuple[str, Tensor]], heads: list[str], scale: int = 2) -> Image.Image:
-    """Labelled rows of images (N, 3, H, W) uint8, enlarged without smoothing."""
-    font = ImageFont.load_default(13)
-    side, left = rows[0][1].shape[-1] * scale, 190
-    top = 6 + 15 * max(len(_wrap(head, side // 7)) for head in heads)
-    width = left + len(rows[0][1]) * (side + 4)
-    page = Image.new("RGB", (width, top + len(rows) * (side + 4)), "white")
-    draw = ImageDraw.Draw(page)
-    for j, head in enumerate(heads):
-        words = "\n".join(_wrap(head, side // 7))
-        draw.multiline_text((left + j * (side + 4), 2), words, "black", font, spacing=1)
-    for i, (label, images) in enumerate(rows):
-        y = top + i * (side + 4)
-        draw.multiline_text((4, y + 4), "\n".join(_wrap(label, 26)), "black", font)
-        for j, image in enumerate(images):
-            tile = Image.fromarray(image.permute(1, 2, 0).numpy())
-            tile = tile.resize((side, side), Image.Resampling.NEAREST)
-            page.paste(tile, (left + j * (side + 4), y))
-    return page
-
-
-def _wrap(text: str, width: int) -> list[str]:
-    lines = [""]
-    for word in text.split():
-        if len(lines[-1]) + len(word) + 1 > width and lines[-1]:
-            lines.append("")
-        lines[-1] = (lines[-1] + " " + word).strip()
-    return lines
-
-
-def model_sheet(n: int = 10) -> Image.Image:
-    """Several held-out captions x the four models, 25 steps."""
-    chosen = held_out_scenes(n, seed=3)
-    captions = [s.caption for s in chosen]
-    columns = {}
-    for name in MODELS:
-        card = find(name)
-        columns[name] = sampled_images(load(card), captions, 25, card.guidance_scale)
-    rows = [(c, torch.stack([columns[m][i] for m in MODELS])) for i, c in enumerate(captions)]
-    return sheet(rows, list(MODELS))
-
-
-def step_sheet(name: str, n: int = 6) -> Image.Image:
-    """Captions x (method, steps) of one model, the same noise along a row."""
-    chosen, card = held_out_scenes(n, seed=4), find(name)
-    captions, loaded = [s.caption for s in chosen], load(card)
-    grid = [
-        ("dpm++", 25),
-        ("dpm++", 8),
-        ("dpm++", 4),
-        ("ddim", 8),
-        ("ddim", 4),
-        ("ddim-leading", 4),
+def check_guidance(images: ModelImages) -> list[Check]:
+    """Guidance raises the CLIP score; the gain less twice its standard error must reach 0 too."""
+    scorer = clip_extractor("zoo-clip")
+    text = scorer.embed_text([p.text for p in images.prompts])
+    scores = [
+        100 * torch.cosine_similarity(scorer.embed(x), text)
+        for x in (images.reference, images.plain)
     ]
-    cols = [sampled_images(loaded, captions, k, card.guidance_scale, m) for m, k in grid]
-    rows = [(c, torch.stack([col[i] for col in cols])) for i, c in enumerate(captions)]
-    return sheet(rows, [f"{m} {k}" for m, k in grid])
+    gain = scores[0] - scores[1]
+    error = float(gain.std() / len(gain) ** 0.5)
+    wanted, n = recipe()["checks"]["guidance_gain"], images.n
+    return [
+        Check(f"CLIP score, guidance {images.guidance:g}", float(scores[0].mean()), None, None, n),
+        Check("CLIP score, guidance 1", float(scores[1].mean()), None, None, n),
+        Check("gain in CLIP score by guidance", float(gain.mean()), wanted, None, n),
+        Check("that gain in standard errors", float(gain.mean()) / error, 2.0, None, n),
+    ]
+
+
+def check_negatives(images: ModelImages) -> list[Check]:
+    """Of images with an open color (pattern): the share that keeps it when it is negated."""
+    wanted, out = recipe()["checks"]["negated"], []
+    for attribute, words in (("color", [c for c, _ in colors()]), ("pattern", list(PATTERNS))):
+        opened = [i for i, p in enumerate(images.prompts) if not getattr(p.mention, attribute)]
+        shown = column(images.readings, attribute)[opened]
+        rows = [
+            as_row(images.prompts[i], f"{words[v]} background")
+            for i, v in zip(opened, shown.tolist(), strict=True)
+        ]
+        again = column(read(images.reader, images.sample(prompts=rows)), attribute)
+        share = float((again == shown).float().mean())
+        out.append(Check(f"open {attribute} stays when negated", share, None, wanted, len(rows)))
+    return out
+
+
+def check_solvers(images: ModelImages) -> list[Check]:
+    """Distances of solvers to the reference, in units of the seed distance."""
+    table, n, out = recipe()["checks"], images.n, []
+    for steps in (8, 12):
+        far = {
+            m: float(distances(images.reference, images.sample(steps, m)).mean()) for m in SOLVERS
+        }
+        for method, value in far.items():
+            name = f"{method} {steps} steps / seed distance"
+            out.append(Check(name, value / images.seed_distance, None, None, n))
+        nearer = max(far["dpm++"], far["unipc"]) / far["ddim"]
+        out.append(Check(f"farther of DPM++, UniPC over DDIM, {steps} steps", nearer, None, 1.0, n))
+    few = float(distances(images.reference, images.sample(4, "ddim")).mean())
+    low = table["few_steps"]
+    out.append(Check("ddim 4 steps / seed distance", few / images.seed_distance, low, None, n))
+    return [*out, _convergence(images)]
+
+
+def _convergence(images: ModelImages) -> Check:
+    """The reference against 200 steps from the same noise, on a quarter of the prompts."""
+    part = replace(images, n=max(2, images.n // 4))
+    far = float(distances(images.reference[: part.n], part.sample(LONG_STEPS)).mean())
+    high = recipe()["checks"]["converged"]
+    name = f"reference to {LONG_STEPS} steps / seed distance"
+    return Check(name, far / images.seed_distance, None, high, part.n)
+
+
+def check_real(images: ModelImages) -> list[Check]:
+    """Sharpness and Fréchet distance against real images of the same prompts."""
+    file = weights() / REAL / f"{images.name}.safetensors"
+    if not file.is_file():
+        raise UserError(f"expected {file}: `sunbench zoo build --stages real,ship` makes it")
+    real = RealFeatures.load(file)
+    low, high = recipe()["checks"]["sharpness"]
+    n, values = images.n, real.features.values.numpy()
+    sharp = checks.gradient_magnitudes(images.reference).mean() / real.gradients[:n].mean()
+    shown = clip_extractor("zoo-clip").embed(images.reference).numpy()
+    return [
+        Check("sharpness, generated over real", float(sharp), low, high, n),
+        Check("fd[zoo-clip] to real images", float(fd(shown, values[:n])), None, None, n),
+        Check(
+            "fd[zoo-clip], real to other real",
+            float(fd(values[n : 2 * n], values[:n])),
+            None,
+            None,
+            n,
+        ),
+    ]
+
+
+MEASUREMENTS = (
+    check_seeds,
+    check_named,
+    check_spread,
+    check_guidance,
+    check_negatives,
+    check_solvers,
+    check_real,
+)
+
+
+def check_model(name: str, n: int) -> list[Check]:
+    """Every measurement of one model on n held-out prompts."""
+    images = ModelImages(name, n)
+    return [check for measure in MEASUREMENTS for check in measure(images)]
+
+
+def models() -> list[str]:
+    """The zoo's models, the base first."""
+    return [m["name"] for m in recipe()["models"] if m["name"] in names()]

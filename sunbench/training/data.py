@@ -237,7 +237,6 @@ class ZooImages:
 
     sprites: Any
     styles: tuple[int, ...]
-    named: float  # share of captions that name their style
 
     @property
     def name(self) -> str:
@@ -246,22 +245,18 @@ class ZooImages:
 
     def draw(self, n: int, generator: torch.Generator) -> Examples:
         """n scenes of the training captions."""
-        from sunbench.zoo.data import scenes
-        from sunbench.zoo.text import captions_of
+        from sunbench.zoo.world.captions import sample_captions, scenes
+        from sunbench.zoo.world.images import sample_batch
 
-        pool = scenes()[0]
-        rows = torch.randint(len(pool), (n,), generator=generator).tolist()
-        picked = [pool[i] for i in rows]
-        style = torch.randint(len(self.styles), (n,), generator=generator)
-        style = torch.tensor(self.styles)[style]
-        images = self.sprites.compose(picked, style) * 2 - 1
-        index = torch.tensor([s.row for s in picked])
-        return images, captions_of(index, style, generator, self.named)
+        seed = int(torch.randint(2**62, (1,), generator=generator))
+        batch = sample_batch(self.sprites, list(self.styles), scenes()[0], n, seed)
+        return batch.images, sample_captions(batch.scenes, batch.styles, generator)
 
 
 def from_zoo(file: Path, model: str) -> ZooImages:
     """The images that a zoo model was trained on; every style for a model of another name."""
-    from sunbench.zoo.data import Sprites, recipe
+    from sunbench.zoo.world.captions import recipe
+    from sunbench.zoo.world.images import Sprites
 
     if not file.is_file():
         raise UserError(f"{file} is missing: `sunbench zoo build --stages sprites`, or --data")
@@ -269,7 +264,7 @@ def from_zoo(file: Path, model: str) -> ZooImages:
     names = [s["name"] for s in table["styles"]]
     own = {m["name"]: m["styles"] for m in table["models"]}.get(model, names)
     styles = tuple(names.index(s) for s in own)
-    return ZooImages(Sprites.load(file), styles, table["unet"]["named_styles"])
+    return ZooImages(Sprites.load(file), styles)
 
 
 @contextmanager

@@ -7,7 +7,6 @@ import hashlib
 import os
 import shutil
 import tempfile
-import tomllib
 from contextlib import suppress
 from functools import cache
 from importlib import resources
@@ -20,6 +19,8 @@ from sunbench.paths import cache_root
 SHARED = ("vae", "text_encoder", "tokenizer", "scheduler")
 #: The ControlNet's stage in the zoo's build and its folder among the weights.
 CONTROLNET = "controlnet-edges"
+#: Folders among the weights: the network that names what an image shows, features of real images.
+READER, REAL = "reader", "real"
 
 
 def weights() -> Path:
@@ -30,8 +31,9 @@ def weights() -> Path:
 @cache
 def names() -> list[str]:
     """The zoo's models, by its recipe."""
-    text = resources.files("sunbench.zoo").joinpath("zoo.toml").read_text("utf-8")
-    return sorted(model["name"] for model in tomllib.loads(text)["models"])
+    from sunbench.zoo.world.captions import recipe
+
+    return sorted(model["name"] for model in recipe()["models"])
 
 
 def folder(name: str) -> Path:

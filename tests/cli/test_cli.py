@@ -95,6 +95,18 @@ def test_zoo_path_is_a_plain_diffusers_folder(sunbench):
     assert {p.name for p in folder.iterdir()} >= {"unet", "vae", "text_encoder", "tokenizer"}
 
 
+@pytest.mark.parametrize(("value", "code"), [(0.5, 0), (0.3, 1)])
+def test_zoo_check_fails_when_something_falls_short(
+    sunbench, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, value: float, code: int
+):
+    from sunbench.studies.zoo_quality import Check
+
+    checks = [Check("only reported", 7.0, None, None, 8), Check("seeds", value, 0.4, None, 8)]
+    monkeypatch.setattr("sunbench.studies.zoo_check.check", lambda *_: checks)
+    left, out, _ = sunbench("zoo", "check", "--out", str(tmp_path))
+    assert (left, out.strip()) == (code, str(tmp_path / "README.md"))
+
+
 def test_lists_are_made_without_torch():
     code = (
         "import sys; from sunbench.cli import app\n"

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from sunbench import registry
+from sunbench import registry, zoo
 from sunbench.errors import UserError
 from sunbench.sampling import ImageId, SampleSettings, make_batch
 
@@ -97,7 +98,10 @@ def test_a_plan_that_does_not_add_up_is_a_reason(deep: Any, deep_weights: dict[s
         sample("switch-s1", deep, deep_weights)
 
 
-def test_a_network_without_weights_is_a_reason(deep: Any):
+def test_a_network_without_weights_is_a_reason(
+    deep: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+):
+    monkeypatch.setattr(zoo, "weights", lambda: tmp_path)
     reason = registry.method("switch:bk-sdm-tiny@6").skip(deep, SETTINGS)
     assert reason is not None
     assert "no weights for the zoo yet" in reason

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 import shutil
 import string
 import subprocess
@@ -22,19 +21,22 @@ from sunbench.errors import NotAvailable, UserError
 from sunbench.models import ModelCard, cards, find
 from sunbench.prompts import Prompt, PromptSet, hub, load, names
 from sunbench.prompts.load import table
+from sunbench.zoo.world.captions import held_out_prompts
 
 ROWS = (Prompt("a", "a dog"), Prompt("b", "a cat", "ugly"), Prompt("c", "an ant"))
 SET = PromptSet("three", ROWS, "here", "none")
 
 
-def test_zoo_is_the_ten_thousand_held_out_captions() -> None:
+def test_zoo_is_the_ten_thousand_held_out_prompts() -> None:
     zoo = load("zoo")
     assert len(zoo) == 10_000 == len({r.id for r in zoo.rows}) == table()["zoo"]["rows"]
     assert {r.negative for r in zoo.rows} == {""}
-    odd = re.compile(r"\b(a unicorn|an hourglass)\b")  # ids keep the articles by first letter
-    plain = [r for r in zoo.rows if not odd.search(r.text)]
-    assert 9_900 < len(plain) < 10_000
-    assert all(r.id == hashlib.sha256(r.text.encode()).hexdigest()[:12] for r in plain)
+    assert [(r.id, r.text) for r in zoo.rows] == [(p.id, p.text) for p in held_out_prompts()]
+    assert len({r.text for r in zoo.rows}) == len(zoo)
+    whole = [p for p in held_out_prompts() if p.id.endswith("-11111")]
+    assert len(whole) > 100
+    for prompt in whole:
+        assert prompt.id == hashlib.sha256(prompt.text.encode()).hexdigest()[:12] + "-11111"
 
 
 def test_general_is_the_projects_own_set_for_models_without_prompts() -> None:

@@ -22,7 +22,7 @@ from sunbench.studies.negative_cases import file_cases, zoo_cases
 from sunbench.studies.negative_data import NegativeRow, Negatives, NegativesRequest
 from sunbench.studies.negative_prompts import measure, share_estimate
 from sunbench.studies.negative_tables import csv_of, markdown, write
-from sunbench.zoo.data import colours, scenes
+from sunbench.zoo.world.captions import colors, held_out_prompts
 
 
 @pytest.fixture(autouse=True)
@@ -67,33 +67,32 @@ def request(card: Path, **changes: Any) -> NegativesRequest:
 
 def test_zoo_cases_name_what_the_caption_says_and_what_it_does_not():
     cases = zoo_cases(30)
-    assert [r.text for r in cases.rows] == [s.caption for s in scenes()[1][:30]]
-    colour, thing = cases.kinds
-    for row, named, absent, scene in zip(
-        cases.rows, colour.named, colour.absent, scenes()[1][:30], strict=True
-    ):
-        name = colours()[scene.colour][0]
+    both = [p for p in held_out_prompts() if p.mention.color and p.mention.thing][:30]
+    assert [r.text for r in cases.rows] == [p.text for p in both]
+    color, thing = cases.kinds
+    for row, named, absent, prompt in zip(cases.rows, color.named, color.absent, both, strict=True):
+        name = colors()[prompt.scene.color][0]
         assert named.split()[1] == name
         assert f" {name} " in row.text
         assert absent != named
         assert f" {absent.split()[1]} " not in row.text
     assert all(n.split(" ", 1)[1] in r.text for n, r in zip(thing.named, cases.rows, strict=True))
     assert all(a != n for a, n in zip(thing.absent, thing.named, strict=True))
-    assert len(set(colour.absent)) > 3
-    assert zoo_cases(30).kinds[0].absent == colour.absent
+    assert len(set(color.absent)) > 3
+    assert zoo_cases(30).kinds[0].absent == color.absent
 
 
-def test_ground_and_thing_are_read_off_pictures(lab: Any):
+def test_color_and_thing_are_read_off_images(lab: Any):
     cases = zoo_cases(3)
-    (_, ground), (_, thing) = (k.readers[0] for k in cases.kinds)
-    chosen = scenes()[1][:3]
+    (_, color), (_, thing) = (k.readers[0] for k in cases.kinds)
+    chosen = [p for p in held_out_prompts() if p.mention.color and p.mention.thing][:3]
     images = torch.zeros(3, 3, 64, 64, dtype=torch.uint8)
-    for i, scene in enumerate(chosen):
-        images[i] = torch.tensor(colours()[scene.colour][1])[:, None, None]
+    for i, prompt in enumerate(chosen):
+        images[i] = torch.tensor(colors()[prompt.scene.color][1])[:, None, None]
     scorer = ZooClip(lab.world.weights / "scorer")
-    assert ground(images, [0, 1, 2], scorer).tolist() == [1, 1, 1]
-    other = next(i for i in (1, 2) if chosen[i].colour != chosen[0].colour)
-    assert ground(images[:1], [other], scorer).tolist() == [0]
+    assert color(images, [0, 1, 2], scorer).tolist() == [1, 1, 1]
+    other = next(i for i in (1, 2) if chosen[i].scene.color != chosen[0].scene.color)
+    assert color(images[:1], [other], scorer).tolist() == [0]
     assert set(thing(images, [0, 1, 2], scorer).tolist()) <= {0.0, 1.0}
 
 
@@ -141,8 +140,8 @@ def test_files_tables_and_sheet(zoo_card: Path, tmp_path: Path):
     page = (tmp_path / "out/negatives.md").read_text()
     assert page == markdown(found)
     for word in (
-        "ground colour",
-        "thing of the nearest caption",
+        "color read off the image",
+        "thing read off the image",
         "no weights for the zoo",
         "change relative to CFG's",
     ):

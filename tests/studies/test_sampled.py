@@ -9,9 +9,10 @@ import torch
 
 from sunbench.errors import UserError
 from sunbench.models import find, load
+from sunbench.prompts import Prompt
 from sunbench.studies.sampled import sampled_images
 
-CAPTIONS = ["a red boat", "a teal cat", "a drum"]
+CAPTIONS = [Prompt(text, text) for text in ("a red boat", "a teal cat", "a drum")]
 
 
 def test_images_are_kept_and_belong_to_their_captions(lab: Any):

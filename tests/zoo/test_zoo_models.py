@@ -4,9 +4,7 @@ import json
 from dataclasses import asdict
 from pathlib import Path
 
-import numpy as np
 import pytest
-import torch
 from diffusers import StableDiffusionPipeline
 from safetensors import safe_open
 from trainings import CLASSES
@@ -14,30 +12,30 @@ from trainings import CLASSES
 from sunbench.errors import UserError
 from sunbench.methods.common.settings import settings_for
 from sunbench.methods.sun.settings import SunTraining
-from sunbench.metrics import clip_extractor, fd
-from sunbench.models import find, load
 from sunbench.models.hashes import file_hash
-from sunbench.studies.sampled import sampled_images
-from sunbench.studies.zoo_control import agreement, follow
+from sunbench.studies.zoo_control import follow
 from sunbench.studies.zoo_quality import (
-    MODELS,
-    ground_colours,
-    held_out_scenes,
-    retrieval,
+    Check,
+    ModelImages,
+    check_guidance,
+    check_named,
+    check_seeds,
+    distances,
+    models,
 )
 from sunbench.training.settings import TrainingSettings
-from sunbench.zoo import folder, names, weights
+from sunbench.zoo import REAL, folder, names, weights
 
 pytestmark = pytest.mark.skipif(
     not weights().is_dir(), reason="the zoo's weights are not here: `sunbench zoo build`"
 )
 
-BUDGET = 80_000_000  # bytes
+BUDGET = 105_000_000  # bytes; a wheel holds them compressed (tests/test_packaging.py)
 RECIPES = Path(__file__).parents[2] / "methods" / "recipes"
 
 
 def test_the_zoo_has_its_four_models_and_a_scorer():
-    assert set(names()) == set(MODELS)
+    assert set(names()) == set(models())
     assert (folder("scorer") / "config.json").is_file()
 
 
@@ -51,7 +49,8 @@ def test_weights_are_float16_safetensors_within_budget():
             about = f.metadata() or {}
         packed = {"I16"} if about.get("form") == "difference" else set()
         biases = {"F32"} if file.stem == "boostdiff-bitfit" else set()  # few, and exact
-        assert kinds <= {"F16", "I64"} | packed | biases, file.name
+        features = {"U8", "F32"} if file.parent.name == REAL else set()  # codes and their scales
+        assert kinds <= {"F16", "I64"} | packed | biases | features, file.name
     others = {f.suffix for f in weights().rglob("*") if f.is_file()}
     assert others <= {".safetensors", ".json", ".txt"}
 
@@ -76,7 +75,7 @@ def test_methods_weights_are_of_the_zoo_and_say_what_they_cost():
             assert told == document["base_sha256"], file.name
     single = {"sun", "lcm", "lcm-lora", "guided-distill", "boostdiff-lora", "boostdiff-bitfit"}
     assert found.keys() == {("emoji", m) for m in single} | {
-        (name, "guided-distill") for name in MODELS if name != "emoji"
+        (name, "guided-distill") for name in models() if name != "emoji"
     }
 
 
@@ -98,12 +97,13 @@ def test_an_unknown_model_names_the_nearest():
         folder("emoji-lines")
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", models())
 def test_each_opens_in_plain_diffusers_with_the_block_layout_of_stable_diffusion(name):
     pipe = StableDiffusionPipeline.from_pretrained(folder(name), safety_checker=None)
     unet = pipe.unet.config
-    assert all(b == "CrossAttnDownBlock2D" for b in unet.down_block_types)
-    assert all(b == "CrossAttnUpBlock2D" for b in unet.up_block_types)
+    assert unet.down_block_types == ["CrossAttnDownBlock2D"] * 3 + ["DownBlock2D"]
+    assert unet.up_block_types == ["UpBlock2D"] + ["CrossAttnUpBlock2D"] * 3
+    assert unet.layers_per_block == 2
     assert unet.mid_block_type == "UNetMidBlock2DCrossAttn"
     assert (pipe.scheduler.config.beta_schedule, pipe.scheduler.config.prediction_type) == (
         "scaled_linear",
@@ -114,62 +114,42 @@ def test_each_opens_in_plain_diffusers_with_the_block_layout_of_stable_diffusion
     assert image.size == (64, 64)
 
 
-def drawn(name: str, n: int, **asked):
-    """Images of n held-out captions, as asked: label -> (steps, guidance, method)."""
-    loaded, scorer = load(find(name)), clip_extractor("zoo-clip")
-    scenes = held_out_scenes(n)
-    captions = [s.caption for s in scenes]
-    shown = {k: sampled_images(loaded, captions, *how) for k, how in asked.items()}
-    made = {k: (x, scorer.embed(x)) for k, x in shown.items()}
-    return scenes, scorer.embed_text(captions), made
-
-
 @pytest.fixture(scope="module")
-def judged():
-    scale = find("emoji-flat").guidance_scale
-    asked = {"best": (25, scale), "near": (20, scale), "few": (4, scale, "ddim")}
-    return drawn("emoji-flat", 48, **asked)
+def flat() -> ModelImages:
+    return ModelImages("emoji-flat", 48)
 
 
-def test_pictures_show_their_caption(judged):
-    scenes, text, shown = judged
-    images, features = shown["best"]
-    assert retrieval(features, text, len(text)) >= 0.8
-    truth = torch.tensor([s.colour for s in scenes])
-    assert (ground_colours(images) == truth).float().mean() >= 0.9
+def by_name(checks: list[Check]) -> dict[str, float]:
+    return {check.name: check.value for check in checks}
 
 
-def test_guidance_helps_where_captions_leave_a_choice():
-    """The base draws three styles; a fine-tune's caption says nearly all, with or without it."""
-    scale = find("emoji").guidance_scale
-    _, text, shown = drawn("emoji", 96, guided=(25, scale), plain=(25, 1.0))
-    score = {k: torch.cosine_similarity(f, text) for k, (_, f) in shown.items()}
-    gain = score["guided"] - score["plain"]
-    assert gain.mean() > 2 * gain.std() / len(gain) ** 0.5
-    assert gain.mean() > 0.01
+def test_images_show_what_their_prompts_name(flat: ModelImages):
+    shares = by_name(check_named(flat))
+    assert shares["named color comes out"] >= 0.9
+    assert shares["named thing comes out"] >= 0.75
+    assert shares["its style"] >= 0.8
 
 
-def test_few_steps_hurt_visibly(judged):
-    _, _, shown = judged
-    f = {k: np.asarray(v) for k, (_, v) in shown.items()}
-    near, far = (fd(f["best"], f[k]) for k in ("near", "few"))
-    assert far > 3 * near
+def test_another_seed_is_another_image(flat: ModelImages):
+    assert by_name(check_seeds(flat))["seed distance / prompt distance"] >= 0.35
+
+
+def test_guidance_helps():
+    values = by_name(check_guidance(ModelImages("emoji", 96)))
+    assert values["gain in CLIP score by guidance"] > 1
+    assert values["that gain in standard errors"] > 2
+
+
+def test_few_steps_hurt_visibly(flat: ModelImages):
+    near, far = (distances(flat.reference, flat.sample(*how)) for how in ((20,), (4, "ddim")))
+    assert far.mean() > 3 * near.mean()
+    assert far.mean() > 0.1 * flat.seed_distance
 
 
 @pytest.mark.parametrize("name", ["emoji", "emoji-3d"])
-def test_pictures_follow_edges_where_captions_leave_them_open(name):
+def test_images_follow_edges_where_captions_leave_them_open(name):
     """The ControlNet was trained on the base alone."""
-    found = follow(name, 24)
-    alone, steered = found.agreements()
-    assert steered > alone + 0.2
-    assert (found.alone != found.steered).any()
-
-
-def test_agreement_of_edges():
-    lines = torch.zeros(1, 3, 16, 16)
-    lines[:, :, 4] = 1
-    moved, far = lines.roll(1, 2), lines.roll(6, 2)
-    assert agreement(lines, lines).item() == pytest.approx(1)
-    assert agreement(moved, lines).item() == pytest.approx(1)
-    assert agreement(far, lines).item() == pytest.approx(0, abs=1e-5)
-    assert 0.6 < agreement((lines + far).clamp(max=1), lines).item() < 0.7
+    images = follow(name, 24)
+    alone, steered = images.agreements()
+    assert steered > alone + 0.1
+    assert (images.alone != images.steered).any()

@@ -84,9 +84,9 @@ class ZooClip:
 
     def probabilities(self, features: Tensor) -> Tensor:
         """Zero-shot, of the zoo's things (their names in captions): (N, dim) -> (N, things)."""
-        from sunbench.zoo.data import things
+        from sunbench.zoo.world.captions import things
 
-        texts = self.embed_text([f"a {name}" for name in dict.fromkeys(t[0] for t in things())])
+        texts = self.embed_text([f"a {thing.name}" for thing in things()])
         x, y = (v / v.norm(dim=1, keepdim=True) for v in (features.to(texts), texts))
         scale = self.model.logit_scale.exp()
         return (scale * x @ y.T).softmax(1)

@@ -21,19 +21,21 @@ from torch import Tensor
 from transformers import CLIPModel, CLIPTextModel
 
 from sunbench.errors import UserError, unknown
+from sunbench.zoo import CONTROLNET
 from sunbench.zoo.world import sprites as art
 from sunbench.zoo.world.autoencoder import train_autoencoder, train_decoder
 from sunbench.zoo.world.captions import held_out_prompts, recipe
+from sunbench.zoo.world.checks import gradient_magnitudes
 from sunbench.zoo.world.clip import train_clip
 from sunbench.zoo.world.controlnet import Controlled, new_controlnet, train_controlnet
 from sunbench.zoo.world.images import Sprites
 from sunbench.zoo.world.reader import train_reader
-from sunbench.zoo.world.real import Quantized, real_images
+from sunbench.zoo.world.real import Quantized, RealFeatures, real_images
+from sunbench.zoo.world.ship import ship
 from sunbench.zoo.world.unet import LatentPool, style_indices, train_unet, unet_settings
 
 log = logging.getLogger(__name__)
 
-CONTROLNET = "controlnet-edges"
 RECIPE_HASH = "recipe.json"
 #: In a stage's folder that a build begins with: how far its training has come.
 UPDATES = "updates.json"
@@ -44,7 +46,18 @@ FLEXIBLE = ("steps", "decay", "checkpoint_every", "log_every")
 def stages() -> list[str]:
     """Names of the stages, in order."""
     models = [m["name"] for m in recipe()["models"]]
-    return ["sprites", "vae", "encoder", "scorer", "reader", *models, "decoder", CONTROLNET, "real"]
+    return [
+        "sprites",
+        "vae",
+        "encoder",
+        "scorer",
+        "reader",
+        *models,
+        "decoder",
+        CONTROLNET,
+        "real",
+        "ship",
+    ]
 
 
 def build(
@@ -52,6 +65,7 @@ def build(
 ) -> None:
     """Run the stages (all by default) in ``folder``; finished ones are not run again.
 
+    The last stage, ``ship``, writes ``folder/weights`` in float16, as the package holds them.
     begin: a folder of stages to take as they are; one with a file ``updates.json`` is not finished,
     its training goes on from its weights with a new optimizer state.
     """
@@ -83,6 +97,9 @@ class Builder:
         """Run one stage unless it is whole; a stage that another recipe began is refused."""
         if stage == "sprites":
             _ = self.sprites
+            return
+        if stage == "ship":
+            ship(self.finished, self.folder / "weights")
             return
         place = self.folder / stage
         if (place / "model").exists() or self._shipped(stage) is not None:
@@ -214,7 +231,10 @@ class Builder:
         for model in recipe()["models"]:
             images = real_images(self.sprites, style_indices(model), held_out_prompts())
             features = [_embedded(scorer, b.to(self.device)) for b in images.split(256)]
-            Quantized.of(torch.cat(features).cpu()).save(out / f"{model['name']}.safetensors")
+            real = RealFeatures(
+                Quantized.of(torch.cat(features).cpu()), gradient_magnitudes(images)
+            )
+            real.save(out / f"{model['name']}.safetensors")
 
 
 @torch.no_grad()

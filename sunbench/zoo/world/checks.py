@@ -60,13 +60,8 @@ def spread(values: Tensor, classes: int, g: torch.Generator) -> float:
     return entropy(values, classes) / (sum(draws) / len(draws))
 
 
-def gradient_magnitude(images: Tensor) -> float:
-    """Mean length of the luminance gradient of images (N, 3, H, W)."""
+def gradient_magnitudes(images: Tensor) -> Tensor:
+    """Mean length of the luminance gradient of each image (N, 3, H, W): (N,)."""
     luma = torch.einsum("nchw,c->nhw", images.float(), torch.tensor(LUMA))
     down, right = luma.diff(dim=1)[:, :, :-1], luma.diff(dim=2)[:, :-1]
-    return float((down.square() + right.square()).sqrt().mean())
-
-
-def negated_share(plain: Tensor, negated: Tensor, value: int) -> tuple[float, float]:
-    """Share of a value among readings without and with a negative prompt that names it."""
-    return (plain == value).float().mean().item(), (negated == value).float().mean().item()
+    return (down.square() + right.square()).sqrt().mean((1, 2))

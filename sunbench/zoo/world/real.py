@@ -1,8 +1,8 @@
 """Real images of the held-out prompts, for distances to data and not to a model.
 
 The images can be composed again from the art; what is shipped are their features under the zoo's
-scorer, eight bits per number, one row per prompt, so that a distance to real data exists offline
-at any number of prompts.
+scorer, eight bits per number, one row per prompt, and the gradient magnitude of each, so that a
+comparison with real data exists offline at any number of prompts.
 """
 
 from __future__ import annotations
@@ -53,11 +53,21 @@ class Quantized:
         """Features (N, D) float32."""
         return self.code.float() * self.step + self.low
 
+
+@dataclass(frozen=True)
+class RealFeatures:
+    """Of N real images: features (N, D), and mean gradient magnitudes (N,)."""
+
+    features: Quantized
+    gradients: Tensor
+
     def save(self, file: Path) -> None:
         """Write a safetensors file."""
-        save_file(vars(self), file)
+        save_file({**vars(self.features), "gradients": self.gradients}, file)
 
     @classmethod
-    def load(cls, file: Path) -> Quantized:
+    def load(cls, file: Path) -> RealFeatures:
         """Read what ``save`` has written."""
-        return cls(**load_file(file))
+        tensors = load_file(file)
+        gradients = tensors.pop("gradients")
+        return cls(Quantized(**tensors), gradients)

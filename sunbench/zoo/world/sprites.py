@@ -141,8 +141,8 @@ def bitmap_art(tarball: Path) -> Draw:
         data = {stem: f.read() for stem, f in files.items() if f is not None}
 
     def draw(emoji: str) -> Image.Image | None:
-        found = data.get(_code_point(emoji))
-        return None if found is None else Image.open(io.BytesIO(found)).convert("RGBA")
+        drawing = data.get(_code_point(emoji))
+        return None if drawing is None else Image.open(io.BytesIO(drawing)).convert("RGBA")
 
     return draw
 

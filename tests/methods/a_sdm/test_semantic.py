@@ -88,8 +88,17 @@ def test_files_of_other_networks_are_one_line(kind: Any, tmp_path: Path):
         kind(str(tmp_path / "x.bin"))
 
 
-def test_the_reader_has_no_default():
-    with pytest.raises(UserError, match="given no semantic_file"):
+def test_the_reader_is_the_zoos_by_default():
+    from sunbench.studies.zoo_quality import load_reader
+
+    x = torch.rand(1, 3, 64, 64) * 2 - 1
+    with torch.no_grad():
+        torch.testing.assert_close(zoo_reader("")(x)[-1], load_reader().body(x))
+
+
+def test_a_zoo_without_a_reader_is_one_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    monkeypatch.setattr("sunbench.zoo.weights", lambda: tmp_path)
+    with pytest.raises(UserError, match=r"reader/model\.safetensors', expected a \.safetensors"):
         zoo_reader("")
 
 

@@ -214,6 +214,7 @@ def test_supervision_of_the_mid_block_and_by_the_reader(make: Make, tmp_path: Pa
     assert said["semantic_file"] == "reader.safetensors"
     decoded = make("bk-sdm-base", "d", semantic_file=str(file), semantic_view="decoded", **more)
     assert float(bk_stage(decoded).loss(0)["semantic"].detach()) > 0
+    assert float(bk_stage(make("bk-sdm-base", "shipped", **more)).loss(0)["semantic"].detach()) > 0
     with pytest.raises(UserError, match="this cut has no mid block"):
         bk_stage(make("bk-sdm-small", "m", mid=1.0))
 

@@ -21,7 +21,7 @@ from sunbench.metrics.networks.dinov2 import DinoV2
 from sunbench.metrics.networks.open_clip_ import OpenClip
 from sunbench.metrics.networks.zoo_clip import ZooClip
 from sunbench.metrics.perceptual import Perceptual
-from sunbench.zoo.text import build_tokenizer
+from sunbench.zoo.world.text import build_tokenizer
 
 
 def pictures(n: int, size: int, seed: int = 0) -> torch.Tensor:

@@ -8,11 +8,11 @@ import torch
 from sunbench.metrics.metric import CellFeatures
 from sunbench.metrics.networks.zoo_clip import load_zoo_clip
 from sunbench.metrics.registry import find
-from sunbench.zoo.data import things
+from sunbench.zoo.world.captions import things
 
 
 def test_things_names_are_their_own_likeliest_class():
-    net, names = load_zoo_clip("zoo-clip"), list(dict.fromkeys(t[0] for t in things()))
+    net, names = load_zoo_clip("zoo-clip"), [thing.name for thing in things()]
     texts = net.embed_text([f"a {name}" for name in names])
     p = net.probabilities(texts)
     assert p.shape == (len(names), len(names))

@@ -28,7 +28,7 @@ from sunbench.zoo.world.images import (
     dark_backgrounds,
     sample_batch,
 )
-from sunbench.zoo.world.real import Quantized, real_images
+from sunbench.zoo.world.real import Quantized, RealFeatures, real_images
 
 
 @pytest.fixture(scope="module")
@@ -120,6 +120,7 @@ def test_a_real_image_belongs_to_its_prompt(squares: Sprites) -> None:
 def test_quantized_features_are_within_half_a_step(tmp_path: Path) -> None:
     features = torch.randn(50, 7, generator=torch.Generator().manual_seed(0))
     coded = Quantized.of(features)
-    coded.save(tmp_path / "features.safetensors")
-    back = Quantized.load(tmp_path / "features.safetensors").values
-    assert ((back - features).abs() <= coded.step * 0.5001).all()
+    RealFeatures(coded, torch.arange(50.0)).save(tmp_path / "features.safetensors")
+    back = RealFeatures.load(tmp_path / "features.safetensors")
+    assert back.gradients.tolist() == list(range(50))
+    assert ((back.features.values - features).abs() <= coded.step * 0.5001).all()
