@@ -575,7 +575,7 @@ def test_a_defect_of_a_light_baseline_is_one_line(
     file.write_bytes(data.replace(old, new) if how == "version" else data[:40])
     code, out, err = sunbench("compare", light, base)
     assert (code, out, err.count("\n")) == (2, "", 1)
-    assert {"version": "schema_version 7, expected 1", "cut": "broken or cut short"}[how] in err
+    assert {"version": "schema_version 7, expected 1", "cut": "broken safetensors file"}[how] in err
 
 
 def test_a_run_still_going_is_one_line(base: Path, tmp_path: Path, sunbench: Any):

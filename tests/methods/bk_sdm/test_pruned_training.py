@@ -227,7 +227,7 @@ def test_recipes_have_the_budget_of_the_other_methods(method: str):
     kind = AssembledTraining if method.startswith("a-sdm") else PrunedTraining
     s = settings_for(method, kind, None, zoo=True)
     steps = s.loop.steps + getattr(s, "incubation_steps", 0)
-    assert steps * s.loop.batch * s.loop.accumulate == 1200 * 32
+    assert steps * s.loop.batch * s.loop.accumulate == 600 * 32
     place = Path(str(_recipes())) / "sd1.5" / f"{method.rpartition('-')[0]}.toml"
     sd15 = settings_for(method, kind, place, zoo=False)
     assert sd15.loop.steps * sd15.loop.batch * sd15.loop.accumulate == 160_000
