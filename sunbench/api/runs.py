@@ -155,7 +155,7 @@ def run(
     steps: int | Sequence[int] = (4, 8),
     *,
     nfe: int | Sequence[int] = (),
-    images: int = 400,
+    images: int = 300,
     seeds: int | Sequence[int] = 1,
     prompts: str | Path | None = None,
     column: str | None = None,

@@ -34,7 +34,7 @@ class Request:
     methods: tuple[str, ...] = ("ddim", "dpm++")
     steps: tuple[int, ...] = (4, 8)
     nfe: tuple[int, ...] = ()  # in place of steps: each method takes the steps that cost this much
-    images: int = 400
+    images: int = 300
     seeds: tuple[int, ...] = (0,)
     prompts: str | None = None  # None: the model card's
     column: str | None = None

@@ -34,7 +34,7 @@ def run(
     ] = "",
     guidance: o.Guidance = None,
     weights: o.WeightsOption = None,
-    images: o.Images = 400,
+    images: o.Images = 300,
     seeds: o.Seeds = "1",
     prompts: o.Prompts = None,
     column: o.Column = None,

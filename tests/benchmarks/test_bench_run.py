@@ -5,7 +5,7 @@ steps, six metrics) with diffusers' pipeline and torchmetrics, through PNG files
 picture a call, once batched by hand. They have no intervals and cannot be resumed. CLIP score is
 written out: torchmetrics' own expects what transformers returned before version 5.
 
-SUNBENCH_BENCH_IMAGES images a cell, 64 by default, 400 as `sunbench run` has. Nothing is asserted
+SUNBENCH_BENCH_IMAGES images a cell, 64 by default, 300 as `sunbench run` has. Nothing is asserted
 on time: the figures stand in pytest-benchmark's extra_info and in one printed line each.
 """
 

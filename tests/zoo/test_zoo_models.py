@@ -73,7 +73,7 @@ def test_methods_weights_are_of_the_zoo_and_say_what_they_cost():
             with safe_open(file, "pt") as f:
                 told = json.loads(f.metadata()["base_sha256"])
             assert told == document["base_sha256"], file.name
-    shared = {"sun", "lcm", "lcm-lora", "guided-distill", "boostdiff-lora", "boostdiff-bitfit"}
+    shared = {"sun", "lcm", "lcm-lora", "guided-distill", "boostdiff-lora"}
     own = {(name, "guided-distill") for name in models() if name != "emoji"}
     assert images.keys() >= {("emoji", m) for m in shared} | own
 
