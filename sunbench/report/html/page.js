@@ -151,7 +151,7 @@
 
   const reference = (x, y, top, bottom) => {
     const line = draw("line", { class: "floor", x1: x, x2: x, y1: top, y2: bottom });
-    const words = draw("text", { x: x - 6, y: top + 12, "text-anchor": "end" }, "reference");
+    const words = draw("text", { x: x - 6, y: bottom - 8, "text-anchor": "end" }, "reference");
     if (y === null) return [line, words];
     const star = draw("path", { class: "reference", d: `M${x - 8} ${y}h16M${x} ${y - 8}v16M${x - 6} ${y - 6}l12 12M${x - 6} ${y + 6}l12 -12` });
     return [line, star, words];
@@ -188,7 +188,7 @@
     const within = whole().filter((p) => end(p) <= loss(limit)).sort((a, b) => a.ms - b.ms || loss(a.value) - loss(b.value));
     if (!within.length) { out.textContent = `None has its whole interval within ${number(limit)}.`; return; }
     const p = within[0];
-    const gain = model.reference === null ? "" : `; ${(model.reference / p.ms).toFixed(1)} times as fast as the reference`;
+    const gain = p.speed_up === null ? "" : `; ${p.speed_up.toFixed(1)} times as fast as the reference`;
     out.textContent = `${described(p)}${gain}.`;
   };
 
