@@ -128,11 +128,11 @@
     svg.append(draw("text", { x: (edge.left + width - edge.right) / 2, y: height - 10, "text-anchor": "middle" }, "latency per image, ms (logarithmic)"));
     const middle = (edge.top + height - edge.bottom) / 2;
     svg.append(draw("text", { x: 16, y: middle, "text-anchor": "middle", transform: `rotate(-90 16 ${middle})` }, `${metric.name} ${metric.better === "lower" ? "↓" : "↑"}${wide ? " (logarithmic)" : ""}`));
+    if (model.reference !== null) svg.append(...reference(x(model.reference), same === null ? null : y(same), edge.top, height - edge.bottom));
     if (metric.floor !== null) {
       svg.append(draw("line", { class: "floor", x1: edge.left, x2: width - edge.right, y1: y(metric.floor), y2: y(metric.floor) }));
       svg.append(draw("text", { x: width - edge.right - 4, y: y(metric.floor) - 5, "text-anchor": "end" }, "floor: reference, other seeds"));
     }
-    if (model.reference !== null) svg.append(...reference(x(model.reference), same === null ? null : y(same), edge.top, height - edge.bottom));
     for (const name of methods()) {
       const own = points.filter((p) => p.method === name).sort((a, b) => a.steps - b.steps);
       svg.append(draw("polyline", { points: own.map((p) => `${x(p.ms)},${y(p.value)}`).join(" "), fill: "none", stroke: color(name), "stroke-width": 1.5, opacity: 0.55 }));
