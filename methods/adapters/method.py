@@ -12,7 +12,7 @@ from typing import Any, Self
 from sunbench.errors import NotAvailable, UserError
 from sunbench.methods.adapters.spec import AdapterSpec, adapter_spec, parse
 from sunbench.methods.common.lora import lora_layers, with_lora
-from sunbench.methods.common.method import DistilledMethod, trained_guidance
+from sunbench.methods.common.method import DistilledMethod, check_plain, trained_guidance
 from sunbench.methods.common.weights import Weights
 from sunbench.models.hashes import file_hash
 from sunbench.sampling import PipelineSampler, SampleSettings, SolverSpec
@@ -66,8 +66,7 @@ class AdapterMethod(DistilledMethod):
 
     def check(self, pipeline: Any, settings: SampleSettings) -> None:
         """A plain U-Net, every key of the file in its place, and the guidance that it imitates."""
-        if pipeline.unet.config.time_cond_proj_dim is not None:
-            raise UserError("the U-Net takes guidance as an input, expected a plain one")
+        check_plain(pipeline.unet)
         if self.keeps_guidance and not settings.guidance_scale > 1:
             raise UserError(
                 f"guidance_scale {settings.guidance_scale:g} asks for one pass without a negative"

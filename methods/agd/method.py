@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 from sunbench.errors import UserError
 from sunbench.methods.agd.adapter import AgdUNet, empty_agd, load_agd
-from sunbench.methods.common.method import DistilledMethod
+from sunbench.methods.common.method import DistilledMethod, check_plain
 from sunbench.methods.common.students import check_guidance
 from sunbench.methods.common.weights import Weights
 from sunbench.methods.dpm_solver import dpm_solver_pp
@@ -28,8 +28,7 @@ class AgdMethod(DistilledMethod):
     def check(self, pipeline: Any, settings: SampleSettings) -> None:
         """Guidance above 1, a plain U-Net, and an adapter that fits it."""
         check_guidance(settings.guidance_scale)
-        if pipeline.unet.config.time_cond_proj_dim is not None:
-            raise UserError("the U-Net takes guidance as an input, expected a plain one")
+        check_plain(pipeline.unet)
         empty_agd(self.used(pipeline, settings), pipeline.unet)
 
     def describe(self, path: Path) -> dict[str, Any]:

@@ -53,8 +53,7 @@ class FittingSettings(TrainingSettings):
 
     def guidance(self, card_scale: float) -> Guidance:
         """One scale."""
-        scale = card_scale if self.guidance_scale is None else self.guidance_scale
-        return Guidance(scale, scale)
+        return Guidance.one(self.guidance_scale, card_scale)
 
 
 def warm_up(job: TrainingJob, images: int, name: str = "warm-up") -> Iterator[SampleBatch]:

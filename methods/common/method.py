@@ -35,6 +35,12 @@ def trained_guidance(path: Path) -> float | None:
     return scale
 
 
+def check_plain(unet: Any) -> None:
+    """Raise UserError for a U-Net that is a student already."""
+    if unet.config.time_cond_proj_dim is not None:
+        raise UserError("the U-Net takes guidance as an input, expected a plain one")
+
+
 @dataclass(frozen=True)
 class TrainedMethod(PipelineMethod):
     """A solver on a U-Net that trained weights make or change, one evaluation per step.
@@ -142,8 +148,7 @@ class MergedMethod(DistilledMethod):
 
     def check(self, pipeline: Any, settings: SampleSettings) -> None:
         """A plain U-Net, weights that fit it, and the guidance that they imitate."""
-        if pipeline.unet.config.time_cond_proj_dim is not None:
-            raise UserError("the U-Net takes guidance as an input, expected a plain one")
+        check_plain(pipeline.unet)
         if self.extra > 1 >= settings.guidance_scale:
             raise UserError(
                 f"guidance_scale {settings.guidance_scale:g} asks for one pass without a negative"

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Self, TypeVar
 
 import torch
 from torch import Tensor
@@ -35,6 +35,12 @@ class Guidance:
     def __post_init__(self) -> None:
         check_guidance(self.low)
         within("guidance_max", self.high, self.low, float("inf"))
+
+    @classmethod
+    def one(cls, scale: float | None, card_scale: float) -> Self:
+        """One scale: the settings', by default the card's."""
+        chosen = card_scale if scale is None else scale
+        return cls(chosen, chosen)
 
     def draw(self, n: int, generator: torch.Generator) -> Tensor:
         """n scales (n,), uniform."""

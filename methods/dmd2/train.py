@@ -71,8 +71,7 @@ class DmdTraining(TrainingSettings):
 
     def guidance(self, card_scale: float) -> Guidance:
         """The one scale of the base."""
-        scale = card_scale if self.guidance_scale is None else self.guidance_scale
-        return Guidance(scale, scale)
+        return Guidance.one(self.guidance_scale, card_scale)
 
 
 class MatchingTrainee(Trainee):

@@ -118,5 +118,4 @@ class LcmLoraTraining(TrainingSettings):
         """The range where one is given, else one scale."""
         if self.guidance_min is not None and self.guidance_max is not None:
             return Guidance(self.guidance_min, self.guidance_max)
-        scale = card_scale if self.guidance_scale is None else self.guidance_scale
-        return Guidance(scale, scale)
+        return Guidance.one(self.guidance_scale, card_scale)

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from sunbench.errors import UserError
 from sunbench.methods.common.lora import sharing_copy
-from sunbench.methods.common.method import DistilledMethod
+from sunbench.methods.common.method import DistilledMethod, check_plain
 from sunbench.methods.common.weights import Weights
 from sunbench.methods.perflow.scheduler import PeRFlowScheduler
 from sunbench.models.hashes import file_hash
@@ -88,8 +88,7 @@ class PeRFlowMethod(DistilledMethod):
                 f"{settings.asked} steps asked, expected at least {PeRFlowScheduler.windows}:"
                 " one for each window"
             )
-        if pipeline.unet.config.time_cond_proj_dim is not None:
-            raise UserError("the U-Net takes guidance as an input, expected a plain one")
+        check_plain(pipeline.unet)
         kind = pipeline.scheduler.config.prediction_type
         if kind != "epsilon":
             raise UserError(f"the model predicts {kind!r}, expected the noise (epsilon)")

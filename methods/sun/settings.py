@@ -83,8 +83,7 @@ class SunTraining(TrainingSettings):
 
     def guidance(self, card_scale: float) -> Guidance:
         """One scale: the teacher's, which the adapter stands for."""
-        scale = card_scale if self.guidance_scale is None else self.guidance_scale
-        return Guidance(scale, scale)
+        return Guidance.one(self.guidance_scale, card_scale)
 
     @property
     def earliest(self) -> float:

@@ -11,9 +11,7 @@ from sunbench.bench.planner import ModelPlan
 from sunbench.bench.reduce import Reducer, StoredCell, result_row
 from sunbench.bench.training_requirements import training_requirements
 from sunbench.sampling import Cell
-from sunbench.store import (
-    Role,
-)
+from sunbench.store import Role
 
 
 class ListedCell(Protocol):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -87,11 +88,18 @@ def finished_outcome(request: Request, out: Path) -> Outcome | None:
     if not RunFolder(out).run_file.exists():
         return None
     claim(out)
+    with locked(out) as run:
+        return Receipt.of(request, None).outcome(run)
+
+
+@contextmanager
+def locked(out: Path) -> Iterator[RunFolder]:
+    """A run's folder under its lock, without what writes that were cut short left in it."""
     run = RunFolder(out)
     with run.lock():
         for folder in (out, out / "tables"):
             remove_parts(folder)
-        return Receipt.of(request, None).outcome(run)
+        yield run
 
 
 def _documents(run: RunFolder) -> dict[str, str]:

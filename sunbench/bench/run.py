@@ -15,7 +15,7 @@ from sunbench.bench.clock import Clock
 from sunbench.bench.environment import environment
 from sunbench.bench.evaluate import add_requirements, evaluate
 from sunbench.bench.feature_extractors import FeatureExtractors
-from sunbench.bench.finished import Receipt
+from sunbench.bench.finished import Receipt, locked
 from sunbench.bench.handles import CellHandle
 from sunbench.bench.order import WorkOrder
 from sunbench.bench.outcome import Outcome
@@ -33,7 +33,6 @@ from sunbench.sampling import text_pipeline
 from sunbench.sampling.masks import mask
 from sunbench.sampling.texts import clear_texts
 from sunbench.store import Results, RunDocument, RunFolder, ensure_space, sha256_file
-from sunbench.store.files import remove_parts
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -57,10 +56,7 @@ def execute(
     """
     claim(out)
     ensure_space(out, 0)
-    run = RunFolder(out)
-    with run.lock():
-        for folder in (out, out / "tables"):
-            remove_parts(folder)
+    with locked(out) as run:
         receipt = Receipt.of(request, only)
         if (outcome := receipt.outcome(run)) is not None:
             return outcome

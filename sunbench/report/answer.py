@@ -11,10 +11,10 @@ from sunbench.metrics.registry import find
 from sunbench.report.choice import (
     Point,
     Recommendation,
-    at_equal_nfe,
     complete,
     default_distance,
     distances,
+    equal_work,
     front,
     pick,
     points,
@@ -165,8 +165,7 @@ def model_answer(
     else:
         out.append(f"Nothing has both a latency and a value of {metric}, so there is no front.")
     valued = [p for p in candidates if p.row.value is not None]
-    equal = "NFE" if at_equal_nfe(win_rates) else "steps"
-    out.append(_tie_sentence(ties(candidates, win_rates), len(valued), equal))
+    out.append(_tie_sentence(ties(candidates, win_rates), len(valued), equal_work(win_rates)))
     return [s for s in [*out, *_missing(candidates)] if s]
 
 

@@ -35,10 +35,9 @@ def farther(first: Point, point: Point, pairs: Iterable[PairRow]) -> str:
     pair = win_rate(pairs, first, point)
     if pair is None or pair.difference is None:
         return "–"
-    ends = (pair.difference_low or 0.0, pair.difference_high or 0.0)
-    turned = pair.cells[0] == (first.row.method, first.row.steps)
-    value, (low, high) = pair.difference, ends
-    if turned:
+    value = pair.difference
+    low, high = pair.difference_low or 0.0, pair.difference_high or 0.0
+    if pair.cells[0] == (first.row.method, first.row.steps):
         value, low, high = -value, -high, -low
     return f"{value:+.3g} [{low:+.3g}, {high:+.3g}]{'' if pair.distinguishable else ' ≈'}"
 

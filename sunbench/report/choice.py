@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Literal
 
 from sunbench.errors import UserError
 from sunbench.metrics.registry import find
@@ -256,9 +257,9 @@ def tie(win_rates: Iterable[PairRow], a: Point, b: Point) -> str | None:
     return None if apart else "their intervals overlap"
 
 
-def at_equal_nfe(win_rates: Iterable[PairRow]) -> bool:
-    """Whether a run compares methods within budgets of evaluations, not at equal steps."""
-    return any(w.nfe is not None for w in win_rates)
+def equal_work(win_rates: Iterable[PairRow]) -> Literal["steps", "NFE"]:
+    """What is equal where a run compares methods: their steps, or their budget of evaluations."""
+    return "NFE" if any(w.nfe is not None for w in win_rates) else "steps"
 
 
 def ties(

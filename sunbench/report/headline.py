@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 
 from sunbench.metrics.registry import find
-from sunbench.report.choice import at_equal_nfe, default_distance, is_candidate
+from sunbench.report.choice import default_distance, equal_work, is_candidate
 from sunbench.report.data import CellTime, printed_name, reference_time, speed_up
 from sunbench.report.formats import Table
 from sunbench.report.ranks import ORDER, rank_texts, unordered
@@ -40,7 +40,7 @@ def headline(
     head = (
         ["method", "steps", "NFE"]
         + [RELATIVE] * relative
-        + [RANK_NFE if at_equal_nfe(pairs) else RANK] * bool(ranks)
+        + [RANK_NFE if equal_work(pairs) == "NFE" else RANK] * bool(ranks)
     )
     head += [SPEED_UP] * bool(gains)
     lines = []

@@ -8,7 +8,7 @@ from dataclasses import asdict, fields
 import pandas as pd
 
 from sunbench.metrics.registry import find
-from sunbench.report.choice import at_equal_nfe, default_distance
+from sunbench.report.choice import default_distance, equal_work
 from sunbench.report.data import ROLE_NAMES, CellTime, RunData, models, printed_name, read_run
 from sunbench.report.formats import Table, csv_text, latex_table, markdown_table, plain
 from sunbench.report.headline import cells_of, headline
@@ -152,7 +152,7 @@ def markdown(data: RunData) -> str:
 def notes(data: RunData, model: str) -> list[str]:
     """What the headline table's ranks and marks mean, where it has any."""
     own, out = data.of_model(model), []
-    main, equal = default_distance(own.rows), "NFE" if at_equal_nfe(own.win_rates) else "steps"
+    main, equal = default_distance(own.rows), equal_work(own.win_rates)
     if rank_texts(own.win_rates, main):
         out.append(
             f"Ranks are by {main} among methods at equal {equal}; a range where differences do not"
@@ -168,7 +168,7 @@ def notes(data: RunData, model: str) -> list[str]:
 
 def _set_parts(own: RunData) -> list[str]:
     """One model's distances of sets: what they owe to N, and the differences between methods."""
-    parts, equal = [], "NFE" if at_equal_nfe(own.win_rates) else "steps"
+    parts = []
     if own.finite_n:
         parts += [
             "### Distances of sets and the number of images",
@@ -176,7 +176,7 @@ def _set_parts(own: RunData) -> list[str]:
         ]
     if own.set_pairs:
         parts += [
-            f"Differences between methods at equal {equal}:",
+            f"Differences between methods at equal {equal_work(own.win_rates)}:",
             markdown_table(*set_pair_table(own.set_pairs)),
         ]
     return parts

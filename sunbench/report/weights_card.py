@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -188,25 +188,24 @@ def write_cards(run: RunFolder) -> list[Path]:
         raise UserError(f"{run.path}: no weights in this run say how they were trained")
     folder = run.path / "cards"
     make_folder(folder)
-    names = _names(list(groups))
+    documents = {text: json.loads(text) for text in groups}
+    names = _names(documents)
     stems = file_stems(names.values())
     written = []
     for text, same in groups.items():
         used = [(n.model, n.method) for n in same]
         path = folder / f"{stems[names[text]]}.md"
-        write_atomic(path, weights_card(json.loads(text), data.rows, used).encode())
+        write_atomic(path, weights_card(documents[text], data.rows, used).encode())
         written.append(path)
     return written
 
 
-def _names(texts: Sequence[str]) -> dict[str, str]:
+def _names(documents: Mapping[str, dict[str, Any]]) -> dict[str, str]:
     """A name of its own per document: the method, with its base and a key where that is needed."""
-    documents = {text: json.loads(text) for text in texts}
-    methods = Counter(str(d.get("method")) for d in documents.values())
-    names = {
-        text: method if methods[method] == 1 else f"{method} {d.get('base')}"
-        for text, d in documents.items()
-        for method in [str(d.get("method"))]
-    }
+    names = {text: str(d.get("method")) for text, d in documents.items()}
+    methods = Counter(names.values())
+    for text, d in documents.items():
+        if methods[names[text]] > 1:
+            names[text] += f" {d.get('base')}"
     taken = Counter(names.values())
     return {t: n if taken[n] == 1 else f"{n} {key(t)[:8]}" for t, n in names.items()}

@@ -21,8 +21,9 @@ from sunbench.metrics.networks.network import LayerNetwork
 from sunbench.metrics.perceptual import layer_distance
 from sunbench.models import find, load
 from sunbench.prompts import Prompt
+from sunbench.reference_sets import FLOOR_OFFSET
 from sunbench.studies.sampled import sampled_images
-from sunbench.zoo import READER, REAL, names, weights
+from sunbench.zoo import REAL, names, reader_file, weights
 from sunbench.zoo.world import checks
 from sunbench.zoo.world.captions import PATTERNS, colors, held_out_prompts, recipe, style_words
 from sunbench.zoo.world.captions import Prompt as WorldPrompt
@@ -33,7 +34,6 @@ if TYPE_CHECKING:
     from sunbench.models import LoadedModel
 
 STEPS = 25
-FLOOR_SEED = 1_000_000
 LONG_STEPS = 200
 SOLVERS = ("ddim", "dpm++", "unipc")
 SPREAD_PROMPTS, SPREAD_SEEDS = 4, 64
@@ -75,7 +75,7 @@ class Check:
 def load_reader() -> Reader:
     """The shipped network that names what an image shows."""
     reader = Reader()
-    state = load_file(weights() / READER / "model.safetensors")
+    state = load_file(reader_file())
     reader.load_state_dict({k: v.float() for k, v in state.items()})
     return reader.eval()
 
@@ -160,7 +160,7 @@ class ModelImages:
     @cached_property
     def seed_distance(self) -> float:
         """Mean distance between two seeds of the same prompts."""
-        return float(distances(self.reference, self.sample(seeds=(FLOOR_SEED,))).mean())
+        return float(distances(self.reference, self.sample(seeds=(FLOOR_OFFSET,))).mean())
 
     @cached_property
     def readings(self) -> Tensor:
