@@ -17,8 +17,8 @@ from sunbench.errors import UserError
 from sunbench.models import ModelCard
 from sunbench.prompts import Prompt
 from sunbench.studies.zoo_quality import column, load_reader, read
-from sunbench.zoo.world.captions import CONSONANT_SOUND, colors, held_out_prompts, things
 from sunbench.zoo.world.captions import Prompt as WorldPrompt
+from sunbench.zoo.world.captions import colors, held_out_prompts, things, with_article
 
 if TYPE_CHECKING:
     from sunbench.metrics.networks.zoo_clip import ZooClip
@@ -87,14 +87,10 @@ def zoo_cases(n: int) -> Cases:
     if not 1 <= n <= len(held):
         raise UserError(f"given {n} prompts of the zoo, expected 1 to {len(held)}")
     chosen = held[:n]
-    shades = [f"{_article(name)} {name} background" for name, _ in colors()]
-    names = [f"{_article(thing.name)} {thing.name}" for thing in things()]
+    shades = [with_article([name, "background"]) for name, _ in colors()]
+    names = [with_article([thing.name]) for thing in things()]
     kinds = (_kind("color", shades, chosen), _kind("thing", names, chosen))
     return Cases(tuple(Prompt(p.id, p.text) for p in chosen), kinds, "zoo")
-
-
-def _article(name: str) -> str:
-    return "an" if name[0] in "aeiou" and name not in CONSONANT_SOUND else "a"
 
 
 def _kind(attribute: str, words: Sequence[str], chosen: Sequence[WorldPrompt]) -> Kind:

@@ -25,7 +25,14 @@ from sunbench.reference_sets import FLOOR_OFFSET
 from sunbench.studies.sampled import sampled_images
 from sunbench.zoo import REAL, names, reader_file, weights
 from sunbench.zoo.world import checks
-from sunbench.zoo.world.captions import PATTERNS, colors, held_out_prompts, recipe, style_words
+from sunbench.zoo.world.captions import (
+    PATTERNS,
+    colors,
+    held_out_prompts,
+    recipe,
+    style_indices,
+    style_words,
+)
 from sunbench.zoo.world.captions import Prompt as WorldPrompt
 from sunbench.zoo.world.reader import ATTRIBUTES, Reader
 from sunbench.zoo.world.real import RealFeatures
@@ -105,9 +112,7 @@ def as_row(prompt: WorldPrompt, negative: str = "") -> Prompt:
 
 def model_styles(name: str) -> list[int]:
     """Places in the recipe of a model's styles."""
-    order = [style["name"] for style in recipe()["styles"]]
-    table = next(m for m in recipe()["models"] if m["name"] == name)
-    return [order.index(style) for style in table["styles"]]
+    return style_indices(next(m for m in recipe()["models"] if m["name"] == name))
 
 
 @dataclass(frozen=True)

@@ -255,16 +255,14 @@ class ZooImages:
 
 def from_zoo(file: Path, model: str) -> ZooImages:
     """The images that a zoo model was trained on; every style for a model of another name."""
-    from sunbench.zoo.world.captions import recipe
+    from sunbench.zoo.world.captions import recipe, style_indices
     from sunbench.zoo.world.images import Sprites
 
     if not file.is_file():
         raise UserError(f"{file} is missing: `sunbench zoo build --stages sprites`, or --data")
-    table = recipe()
-    names = [s["name"] for s in table["styles"]]
-    own = {m["name"]: m["styles"] for m in table["models"]}.get(model, names)
-    styles = tuple(names.index(s) for s in own)
-    return ZooImages(Sprites.load(file), styles)
+    own = {m["name"]: style_indices(m) for m in recipe()["models"]}
+    styles = own.get(model, range(len(recipe()["styles"])))
+    return ZooImages(Sprites.load(file), tuple(styles))
 
 
 @contextmanager

@@ -24,7 +24,7 @@ from sunbench.errors import UserError, unknown
 from sunbench.zoo import CONTROLNET
 from sunbench.zoo.world import sprites as art
 from sunbench.zoo.world.autoencoder import train_autoencoder, train_decoder
-from sunbench.zoo.world.captions import held_out_prompts, recipe
+from sunbench.zoo.world.captions import held_out_prompts, recipe, style_indices
 from sunbench.zoo.world.checks import gradient_magnitudes
 from sunbench.zoo.world.clip import train_clip
 from sunbench.zoo.world.controlnet import Controlled, new_controlnet, train_controlnet
@@ -32,7 +32,7 @@ from sunbench.zoo.world.images import Sprites
 from sunbench.zoo.world.reader import train_reader
 from sunbench.zoo.world.real import Quantized, RealFeatures, real_images
 from sunbench.zoo.world.ship import ship
-from sunbench.zoo.world.unet import LatentPool, style_indices, train_unet, unet_settings
+from sunbench.zoo.world.unet import LatentPool, train_unet, unet_settings
 
 log = logging.getLogger(__name__)
 

@@ -126,7 +126,7 @@ class Scene:
         subject = [thing.name if mention.thing or thing.group not in CLASS_WORDS else thing.group]
         if mention.size:
             subject.insert(0, SIZES[self.size])
-        words = [_article(subject), *self._where(mention)]
+        words = [with_article(subject), *self._where(mention)]
         return (f"{style} style, " if style else "") + " ".join(words)
 
     def _where(self, mention: Mention) -> list[str]:
@@ -135,13 +135,20 @@ class Scene:
         place = [PLACE_PHRASES[self.place]] if mention.place else []
         if not ground:
             return place
-        return [*place, "of" if place else "on", f"{_article(ground)} background"]
+        return [*place, "of" if place else "on", f"{with_article(ground)} background"]
 
 
-def _article(words: list[str]) -> str:
+def with_article(words: list[str]) -> str:
+    """The words behind "a" or "an"."""
     first = words[0]
     vowel = first[0] in "aeiou" and first not in CONSONANT_SOUND
     return " ".join(["an" if vowel else "a", *words])
+
+
+def style_indices(model: dict[str, Any]) -> list[int]:
+    """Places of a model's styles in the recipe."""
+    names = [s["name"] for s in recipe()["styles"]]
+    return [names.index(s) for s in model["styles"]]
 
 
 @cache

@@ -19,11 +19,11 @@ from transformers import CLIPTextModel
 from sunbench.sampling.edges import edges
 from sunbench.training import LoopSettings, fit
 from sunbench.training.prefetch import Prefetcher
-from sunbench.zoo.world.captions import recipe, sample_captions
+from sunbench.zoo.world.captions import recipe, sample_captions, style_indices
 from sunbench.zoo.world.clip import tokenize
 from sunbench.zoo.world.images import Sprites, batch_maker
 from sunbench.zoo.world.text import build_tokenizer
-from sunbench.zoo.world.unet import noise_weights, spread_timesteps, style_indices
+from sunbench.zoo.world.unet import noise_weights, spread_timesteps
 
 Encode = Callable[[Tensor], Tensor]
 

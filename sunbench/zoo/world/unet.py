@@ -93,12 +93,6 @@ class Conditioned(nn.Module):
         return self.unet(x_t, t, context).sample.float()
 
 
-def style_indices(model: dict[str, Any]) -> list[int]:
-    """Places of a model's styles in the recipe."""
-    names = [s["name"] for s in recipe()["styles"]]
-    return [names.index(s) for s in model["styles"]]
-
-
 def unet_settings(model: dict[str, Any]) -> LoopSettings:
     """The recipe's loop with what the model overrides."""
     override = {k: model[k] for k in ("steps", "batch", "learning_rate") if k in model}
