@@ -87,11 +87,11 @@ def zoo_reader(file: str) -> SequentialLevels:
 
     file: its weights as .safetensors; empty: those that come with the zoo.
     """
-    from sunbench.zoo import reader_file
+    from sunbench.zoo import READER, weights
     from sunbench.zoo.world.reader import Reader
 
     reader = Reader()
-    _load(reader, file or str(reader_file()))
+    _load(reader, file or str(weights() / READER / "model.safetensors"))
     return SequentialLevels(reader.body, range(len(reader.body)))
 
 

@@ -23,7 +23,7 @@ from sunbench.models import find, load
 from sunbench.prompts import Prompt
 from sunbench.reference_sets import FLOOR_OFFSET
 from sunbench.studies.sampled import sampled_images
-from sunbench.zoo import REAL, names, reader_file, weights
+from sunbench.zoo import READER, REAL, names, weights
 from sunbench.zoo.world import checks
 from sunbench.zoo.world.captions import (
     PATTERNS,
@@ -82,7 +82,7 @@ class Check:
 def load_reader() -> Reader:
     """The shipped network that names what an image shows."""
     reader = Reader()
-    state = load_file(reader_file())
+    state = load_file(weights() / READER / "model.safetensors")
     reader.load_state_dict({k: v.float() for k, v in state.items()})
     return reader.eval()
 

@@ -60,11 +60,6 @@ def controlnet() -> Path:
     return _present(weights() / CONTROLNET)
 
 
-def reader_file() -> Path:
-    """The weights of the network that names what an image shows."""
-    return weights() / READER / "model.safetensors"
-
-
 def _present(path: Path) -> Path:
     if not path.is_dir():
         raise UserError(f"the zoo's {path.name} is not installed; `sunbench zoo build` makes it")
