@@ -11,6 +11,7 @@ from torch import Tensor
 
 from sunbench import registry
 from sunbench.bench.cells import plan_cell
+from sunbench.bench.handles import CellHandle
 from sunbench.bench.runner import Runner
 from sunbench.errors import UserError
 from sunbench.paths import cache_root
@@ -50,7 +51,15 @@ def sampled_images(
     source_images = None if sources is None else lambda indices: sources[list(indices)]
     runner = Runner(loaded, cache_root() / "studies" / loaded.card.name, sources=source_images)
     (handle,) = runner.run([planned])
-    return torch.cat([handle.images(k) for k in range(handle.cell.shards)])
+    return images_of(handle)
+
+
+def images_of(handle: CellHandle) -> Tensor:
+    """All images of a finished cell, uint8 (N * S, 3, H, W), the S seeds of a prompt together."""
+    layout = handle.cell.layout
+    parts = [handle.images(k) for k in range(layout.shards)]
+    numbers = torch.tensor([i for k in range(layout.shards) for i in layout.shard(k)])
+    return torch.cat(parts)[numbers.argsort()]
 
 
 def _source_content(sources: Tensor) -> tuple[tuple[str, Any], ...]:

@@ -16,6 +16,7 @@ from sunbench.bench.cells import PlannedCell, plan_cell
 from sunbench.bench.runner import Runner
 from sunbench.errors import UserError
 from sunbench.sampling import Method, SolverSpec
+from sunbench.studies.sampled import images_of
 
 if TYPE_CHECKING:
     from sunbench.models import LoadedModel
@@ -58,12 +59,7 @@ class Asked:
             raise UserError(f"{planned.cell.label}: {planned.skip}")
         with tempfile.TemporaryDirectory() as folder:
             (handle,) = Runner(self.loaded, Path(folder), batch=batch).run([planned])
-            layout = planned.cell.layout
-            parts = {k: handle.images(k) for k in range(layout.shards)}
-        out = torch.empty((layout.images, *parts[0].shape[1:]), dtype=torch.uint8)
-        for k, part in parts.items():
-            out[list(layout.shard(k))] = part
-        return out
+            return images_of(handle)
 
 
 def sampled_faults(asked: Asked) -> dict[str, Tensor]:

@@ -29,6 +29,15 @@ def test_images_are_kept_and_belong_to_their_captions(lab: Any):
     assert not torch.equal(sampled_images(loaded, CAPTIONS, 2, 1.0, "ddim"), images)
 
 
+def test_the_seeds_of_a_caption_stand_together(lab: Any):
+    loaded = load(find(str(lab.world.card)))
+    images = sampled_images(loaded, CAPTIONS, 2, 3.0, "ddim", seeds=(0, 7))
+    for at, seed in enumerate((0, 7)):
+        alone = sampled_images(loaded, CAPTIONS, 2, 3.0, "ddim", seeds=(seed,))
+        assert int((images[at::2].int() - alone.int()).abs().max()) <= 1
+    assert not torch.equal(images[::2], images[1::2])
+
+
 def test_a_method_that_cannot_run_says_why(lab: Any):
     loaded = load(find(str(lab.world.card)))
     with pytest.raises(UserError, match="1001 steps"):
