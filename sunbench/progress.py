@@ -82,17 +82,20 @@ class ConsoleProgress:
     def print_plan(self, plans: list[ModelPlan], bytes_needed: int) -> None:
         """Print the cells, their images, NFE, expected time and disk."""
         table = Table(title="plan", title_justify="left", header_style="bold")
-        for column in ("model", "role", "method", "steps", "images", "NFE", "note"):
+        for column in ("model", "role", "method", "steps", "images", "NFE"):
             table.add_column(column, overflow="fold")
         for model in plans:
             for p in model.cells:
                 c = p.cell
                 row = [c.model, p.role, c.method, str(c.steps), str(c.images)]
-                table.add_row(*map(Text, [*row, f"{p.planned_nfe:,}", p.skip or ""]))
+                if p.skip is None:
+                    table.add_row(*map(Text, [*row, f"{p.planned_nfe:,}"]))
         total = sum(m.nfe for m in plans)
         images = sum(p.cell.images for m in plans for p in m.cells if p.skip is None)
         seconds = sum(m.seconds for m in plans)
         self.console.print(table)
+        for line in skipped_lines(plans):
+            self.console.print(Text(line), soft_wrap=True)
         self.console.print(
             f"{images:,} images, {total:,} U-Net evaluations, about {duration(seconds)} if nothing"
             f" is there yet, at most {human(bytes_needed)} of disk"
@@ -135,6 +138,16 @@ class ConsoleProgress:
         done = self.time_left.done / self.time_left.total if self.time_left.total else 0.0
         left = duration(self.time_left.seconds)
         self.console.print(Text(f"{self.label}: {done:.0%} done, {left} left"), soft_wrap=True)
+
+
+def skipped_lines(plans: list[ModelPlan]) -> list[str]:
+    """A line for each reason why cells are left out, with the models that it holds for."""
+    models: dict[str, list[str]] = {}
+    for model in plans:
+        for p in model.cells:
+            if p.skip is not None and p.cell.model not in models.setdefault(p.skip, []):
+                models[p.skip].append(p.cell.model)
+    return [f"left out on {', '.join(names)}: {reason}" for reason, names in models.items()]
 
 
 def duration(seconds: float) -> str:

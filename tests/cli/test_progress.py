@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from sunbench.progress import ConsoleProgress, TimeLeft, duration
+from sunbench.progress import ConsoleProgress, TimeLeft, duration, skipped_lines
 
 
 def test_time_left_is_the_plan_at_first_and_the_measured_speed_after():
@@ -32,9 +32,9 @@ def test_time_left_follows_a_change_of_speed():
     assert left.seconds == pytest.approx(800.0)
 
 
-def planned(model: str, label: str) -> Any:
+def planned(model: str, label: str, skip: str | None = None) -> Any:
     cell = SimpleNamespace(model=model, method="[/red]x", steps=4, images=10, label=label)
-    return SimpleNamespace(cell=cell, role="candidate", planned_nfe=80, skip=None)
+    return SimpleNamespace(cell=cell, role="candidate", planned_nfe=80, skip=skip)
 
 
 def test_without_a_terminal_there_are_plain_lines():
@@ -55,6 +55,16 @@ def test_without_a_terminal_there_are_plain_lines():
     assert "second: 50% done" in text
     assert "8 prompts show [/b]" in text
     assert "\x1b" not in text
+
+
+def test_what_is_left_out_stands_below_once_with_its_models():
+    plans = [
+        SimpleNamespace(
+            cells=[planned(m, "a"), planned(m, "b", "no [/b]"), planned(m, "c", "no [/b]")]
+        )
+        for m in ("one", "two")
+    ]
+    assert skipped_lines(plans) == ["left out on one, two: no [/b]"]  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
