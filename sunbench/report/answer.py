@@ -86,8 +86,7 @@ def recommendation_sentence(one: Recommendation) -> str:
     p = one.point
     facts = [text for text in (gain_text(p), relative_text(p)) if text]
     text = f"Recommended, {one.rule}: {_facts(p)}"
-    text += f", {'; '.join(facts)}." if facts else "."
-    return text + (f" Its speed-up is in doubt: {p.gain.flag}." if p.gain and p.gain.flag else "")
+    return text + (f", {'; '.join(facts)}." if facts else ".")
 
 
 def _limit_text(metric: str, limit: float) -> str:

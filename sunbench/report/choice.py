@@ -15,6 +15,8 @@ from sunbench.store import PairRow, ResultRow
 
 #: Latencies of one run that differ by less than this share count as equal.
 SAME_TIME = 0.05
+#: The same for methods of equal NFE: one that is faster by more has changed the network.
+SAME_NFE_TIME = 0.1
 #: Times between the nearest and the farthest value, from where on a chart's axis is logarithmic.
 WIDE = 30
 #: A method is recommended when its images move by less than this share of what a new seed does.
@@ -23,11 +25,12 @@ MARGIN = 0.5
 
 @dataclass(frozen=True)
 class Point:
-    """One (method, steps): its distance, latency per image and speed-up."""
+    """One (method, steps): its distance, latency per image with its quartiles, and speed-up."""
 
     row: ResultRow
     latency_ms: float | None
     gain: SpeedUp | None = None
+    quartiles_ms: tuple[float, float] | None = None
 
     @property
     def name(self) -> str:
@@ -115,7 +118,8 @@ def points(
         if time is None:
             out.append(Point(r, None))
         else:
-            out.append(Point(r, time.latency_ms, speed_up(time, reference)))
+            gain = speed_up(time, reference)
+            out.append(Point(r, time.latency_ms, gain, time.quartiles_ms))
     return out
 
 
@@ -147,6 +151,26 @@ def front(candidates: Iterable[Point]) -> list[Point]:
 # ------------------------------------------------------------------------------ choosing
 
 
+def same_latency(a: Point, b: Point) -> bool:
+    """Whether the latencies of two points are not distinguishable.
+
+    They are not where their quartiles overlap, or where they differ by less than SAME_TIME,
+    at equal NFE by less than SAME_NFE_TIME.
+    """
+    equal_nfe = a.row.nfe is not None and a.row.nfe == b.row.nfe
+    low, high = sorted((a.ms, b.ms))
+    if high <= low * (1 + (SAME_NFE_TIME if equal_nfe else SAME_TIME)):
+        return True
+    if a.quartiles_ms is None or b.quartiles_ms is None:
+        return False
+    return a.quartiles_ms[0] <= b.quartiles_ms[1] and b.quartiles_ms[0] <= a.quartiles_ms[1]
+
+
+def _nearest_as_fast(point: Point, line: Iterable[Point]) -> Point:
+    """Of the points whose latency is not distinguishable from this one's, the closest."""
+    return min((p for p in line if same_latency(p, point)), key=lambda p: (p.loss, p.ms))
+
+
 @dataclass(frozen=True)
 class Recommendation:
     """A point, and the rule that chose it in words."""
@@ -158,31 +182,31 @@ class Recommendation:
 def recommend(candidates: Sequence[Point], margin: float = MARGIN) -> Recommendation | None:
     """The fastest whose images move clearly less than ``margin`` of a new seed, else the knee.
 
-    Clearly: the whole interval of the relative distance lies below the margin. None without a
-    point that has both a latency and a distance.
+    Clearly: the whole interval of the relative distance lies below the margin. Of those whose
+    latencies are not distinguishable, the closest. None without a point that has both a latency
+    and a distance.
     """
     whole = complete(candidates)
     within = [p for p in whole if (end := _relative_end(p.row)) is not None and end < margin]
-    if within:
-        rule = f"the fastest that moves images by less than {margin:.0%} of what a new seed does"
-        return Recommendation(within[0], rule)
-    best = knee(front(whole))
-    if best is None:
+    line = front(within or whole)
+    if not line:
         return None
-    return Recommendation(best, "the best balance of latency and distance on the front")
+    start, rule = knee(line), "the best balance of latency and distance on the front"
+    if within:
+        start = line[0]
+        rule = f"the fastest that moves images by less than {margin:.0%} of what a new seed does"
+    return Recommendation(_nearest_as_fast(start, line), rule)
 
 
 def _relative_end(row: ResultRow) -> float | None:
     return row.relative if row.relative_high is None else row.relative_high
 
 
-def knee(line: Sequence[Point]) -> Point | None:
+def knee(line: Sequence[Point]) -> Point:
     """The point of a front nearest to its ideal corner: the least latency, the least distance.
 
     Both run from 0 to 1 over the front, latency in logarithms; of equals the fastest.
     """
-    if not line:
-        return None
     times, losses = [math.log(p.ms) for p in line], [p.loss for p in line]
 
     def corner(p: Point) -> tuple[float, float]:
@@ -206,7 +230,8 @@ def pick(
     """The closest within a latency, or the fastest within a distance; None when none is within.
 
     max_distance is in the metric's own terms (the least acceptable value where higher is better),
-    and the whole interval of a distance must lie within it.
+    and the whole interval of a distance must lie within it. Of those whose latencies are not
+    distinguishable from the fastest's, the closest.
     """
     for name, limit in (("latency", max_latency_ms), ("distance", max_distance)):
         if limit is not None and not math.isfinite(limit):
@@ -221,7 +246,7 @@ def pick(
         within = [p for p in whole if p.ms <= max_latency_ms]
         return min(within, key=lambda p: (p.loss, p.ms), default=None)
     within = [p for p in whole if p.worst <= signed(p.row.metric, max_distance)]
-    return min(within, key=lambda p: (p.ms, p.loss), default=None)
+    return _nearest_as_fast(within[0], within) if within else None
 
 
 # ------------------------------------------------------------------------------ ties

@@ -36,7 +36,7 @@ class CellTime:
     """Median seconds per part of one image at batch 1, from the run's timing pass.
 
     flags: why they are not to be trusted. gain: the speed-up from ratios within the rounds of the
-    pass; None to compute it from the medians.
+    pass; None to compute it from the medians. quartiles_ms: of the latency over the rounds.
     """
 
     model: str
@@ -50,6 +50,7 @@ class CellTime:
     text_seconds: float = 0.0
     flags: tuple[str, ...] = ()
     gain: SpeedUp | None = None
+    quartiles_ms: tuple[float, float] | None = None
 
     @classmethod
     def of(cls, row: TimingRow) -> CellTime:
@@ -67,6 +68,7 @@ class CellTime:
             text_seconds=spread(row.text_seconds).median,
             flags=row.flags,
             gain=gain and SpeedUp(gain.median, unet and unet.median),
+            quartiles_ms=row.latency_ms[1:],
         )
 
     @property
