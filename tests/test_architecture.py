@@ -23,7 +23,7 @@ FOLDERS = {
 }
 #: From below to above; what stands on one line does not depend on one another in a circle.
 LAYERS = (
-    ("errors", "paths"),
+    ("errors", "paths", "run_options"),
     ("store", "zoo"),
     ("models", "prompts"),
     ("sampling", "training"),

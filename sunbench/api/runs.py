@@ -12,6 +12,7 @@ from sunbench.errors import UserError, unknown
 from sunbench.report.answer import Pick, answer, picks
 from sunbench.report.choice import default_distance
 from sunbench.report.data import RunData, models, read_run
+from sunbench.run_options import IMAGES
 from sunbench.store import CellReader, RunFolder, readers
 
 if TYPE_CHECKING:
@@ -155,7 +156,7 @@ def run(
     steps: int | Sequence[int] = (4, 8),
     *,
     nfe: int | Sequence[int] = (),
-    images: int = 300,
+    images: int = IMAGES,
     seeds: int | Sequence[int] = 1,
     prompts: str | Path | None = None,
     column: str | None = None,

@@ -12,13 +12,11 @@ from sunbench.metrics.registry import find
 from sunbench.models import ModelCard
 from sunbench.models import find as find_model
 from sunbench.reference_sets import FLOOR_OFFSET
+from sunbench.run_options import DTYPES, IMAGES, NEGATIVES, TIMINGS
+from sunbench.run_options import TASKS as TASKS
 
-NEGATIVES = ("none", "default", "sampled")
-TASKS = ("text2image", "image2image", "inpaint", "controlnet")  # as in sampling, without torch
 #: At a half, every even split of steps starts at the same time; inpainting starts from pure noise.
 STRENGTHS = {"image2image": 0.5, "inpaint": 1.0}
-DTYPES = ("float32", "float16", "bfloat16")
-TIMINGS = ("none", "short", "full")
 MAX_STEPS = 10_000
 MAX_BATCH = 4096
 MAX_RESOLUTION = 4096
@@ -34,7 +32,7 @@ class Request:
     methods: tuple[str, ...] = ("ddim", "dpm++")
     steps: tuple[int, ...] = (4, 8)
     nfe: tuple[int, ...] = ()  # in place of steps: each method takes the steps that cost this much
-    images: int = 300
+    images: int = IMAGES
     seeds: tuple[int, ...] = (0,)
     prompts: str | None = None  # None: the model card's
     column: str | None = None

@@ -14,6 +14,7 @@ from rich.markup import escape
 
 from sunbench.api.device import best_device as best_device
 from sunbench.errors import UserError
+from sunbench.run_options import DTYPES, NEGATIVES
 
 #: ASCII digits alone: ``int`` would also take ``1_0`` and other scripts' digits.
 WHOLE = re.compile(r"[+-]?[0-9]+")
@@ -177,12 +178,6 @@ def _known_metrics() -> Iterable[str]:
 
 
 # ------------------------------------------------------------------------------ shared options
-
-DTYPES = ("float32", "float16", "bfloat16")
-NEGATIVES = ("none", "default", "sampled")
-#: Levels of the timing pass.
-TIMINGS = ("none", "short", "full")
-TASKS = ("text2image", "image2image", "inpaint", "controlnet")
 
 Methods = Annotated[
     str,

@@ -12,6 +12,7 @@ from sunbench.cli.config import config_text, load_config
 from sunbench.cli.console import out, say
 from sunbench.cli.report import print_report
 from sunbench.cli.work import check_workers, parse_workers
+from sunbench.run_options import IMAGES, TASKS, TIMINGS
 
 if TYPE_CHECKING:
     from sunbench.bench import Request
@@ -34,7 +35,7 @@ def run(
     ] = "",
     guidance: o.Guidance = None,
     weights: o.WeightsOption = None,
-    images: o.Images = 300,
+    images: o.Images = IMAGES,
     seeds: o.Seeds = "1",
     prompts: o.Prompts = None,
     column: o.Column = None,
@@ -44,9 +45,9 @@ def run(
         bool, o.option("Also compare the reference with itself at other seeds.", panel=o.MEASURE)
     ] = True,
     timing: Annotated[
-        str, o.choice("timing", o.TIMINGS, "Timing pass at the end of the run.", o.MEASURE)
+        str, o.choice("timing", TIMINGS, "Timing pass at the end of the run.", o.MEASURE)
     ] = "short",
-    task: Annotated[str, o.choice("task", o.TASKS, "What to generate from.", o.TASK)] = (
+    task: Annotated[str, o.choice("task", TASKS, "What to generate from.", o.TASK)] = (
         "text2image"
     ),
     strength: Annotated[
