@@ -30,7 +30,7 @@ pytestmark = pytest.mark.skipif(
     not weights().is_dir(), reason="the zoo's weights are not here: `sunbench zoo build`"
 )
 
-BUDGET = 105_000_000  # bytes; a wheel holds them compressed (tests/test_packaging.py)
+BUDGET = 112_000_000  # bytes; test_packaging.py has the wheel's limit
 RECIPES = Path(__file__).parents[2] / "methods" / "recipes"
 
 
