@@ -7,7 +7,7 @@ from pathlib import Path
 
 from sunbench.errors import UserError
 from sunbench.prompts.negatives import Vocabulary, phrases, zoo_vocabulary
-from sunbench.store.files import read_file
+from sunbench.store.files import read_text
 
 #: Most phrases of a prompt; the zoo's 24 tokens hold 4.
 MOST_PHRASES = 100
@@ -25,7 +25,7 @@ def vocabulary(file: str, most: int | None, *, zoo: bool) -> Vocabulary:
 def _phrases(path: Path) -> tuple[str, ...]:
     if not path.is_file():
         raise UserError(f"given negative phrases {path}, expected a file with one a line")
-    lines = read_file(path).decode("utf-8-sig").splitlines()
+    lines = read_text(path).splitlines()
     phrases = tuple(dict.fromkeys(t for line in lines if (t := line.strip())))
     if not phrases:
         raise UserError(f"{path} holds 0 negative phrases, expected at least one")

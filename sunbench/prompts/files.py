@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 
 from sunbench.errors import UserError
 from sunbench.prompts.records import Record, prompt_column
-from sunbench.store.files import open_file, read_file
+from sunbench.store.files import open_file, read_text
 
 #: Of a file's text: 2,500,000 prompts of 100 letters.
 MOST_BYTES = 2**28
@@ -33,10 +33,7 @@ class Table:
 def _split(path: Path) -> list[str]:
     """Lines of a UTF-8 file, for any line ending; UserError when it cannot be read."""
     _check_size(path.name, path.stat().st_size)
-    try:
-        text = read_file(path).decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path.name}: given no UTF-8 text (byte {error.start})") from error
+    text = read_text(path)
     if not text:
         raise nothing(path)
     return text.replace("\r\n", "\n").replace("\r", "\n").removesuffix("\n").split("\n")

@@ -80,6 +80,14 @@ def read_file(path: Path) -> bytes:
         return file.read()
 
 
+def read_text(path: Path) -> str:
+    """The text of a regular UTF-8 file, less a byte order mark; errors as `open_file` has."""
+    try:
+        return read_file(path).decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: given no UTF-8 text (byte {error.start})") from error
+
+
 @contextmanager
 def _one_line(path: Path) -> Iterator[None]:
     try:

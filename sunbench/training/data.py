@@ -20,7 +20,7 @@ from sunbench.errors import NotAvailable, UserError
 from sunbench.prompts import hub
 from sunbench.prompts.files import read
 from sunbench.prompts.records import prompt_column
-from sunbench.store.files import read_file
+from sunbench.store.files import read_text
 from sunbench.store.pictures import UNREADABLE, open_picture
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
@@ -123,10 +123,7 @@ def _beside(folder: Path) -> list[tuple[Path, str]]:
 
 
 def _caption(path: Path) -> str:
-    try:
-        text = " ".join(read_file(path).decode("utf-8-sig").split())
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path}: given no UTF-8 text (byte {error.start})") from error
+    text = " ".join(read_text(path).split())
     if not text:
         raise UserError(f"{path} is empty, expected a caption")
     return text

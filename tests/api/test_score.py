@@ -179,6 +179,25 @@ def test_few_images_are_in_memory_at_once(pixels: Any, monkeypatch: pytest.Monke
     check(sunbench.score(a, b), expected(a, b, [str(k) for k in range(N)]))
 
 
+@pytest.mark.parametrize(
+    ("name", "content", "line"),
+    [
+        ("p.csv", b"file_name,text\n0.png,\xff\n", "no UTF-8"),
+        ("p.csv", b"", "holds 0 prompts"),
+        ("p.csv", b"what,text\n0,a\n", "expected one of id, file_name"),
+        ("p.csv", b"id;text\n0; \n", "given an empty text"),
+        ("p.jsonl", b"[]\n", "expected a JSON object"),
+        ("p.parquet", b"PAR1", "no whole Parquet"),
+        ("p.txt", b"a\n", "expected one of .csv"),
+    ],
+)
+def test_prompts_that_are_wrong_are_one_line(tmp_path: Path, name: str, content: bytes, line: str):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(UserError, match=line) as caught:
+        read_prompts(tmp_path / name)
+    assert "\n" not in str(caught.value)
+
+
 def test_the_command(pixels: Any, tmp_path: Path, monkeypatch: Any, capsys: Any):
     a, b = pixels
     mine, theirs = write_folder(tmp_path / "a", a), write_folder(tmp_path / "b", b)

@@ -387,6 +387,9 @@ def test_folders_without_captions_are_one_line(folder: Path):
     (folder / "red.txt").write_text(" \n")
     with pytest.raises(UserError, match=r"red\.txt is empty, expected a caption"):
         from_folder(folder, 16)
+    (folder / "red.txt").write_bytes(b"\xff")
+    with pytest.raises(UserError, match=r"red\.txt: given no UTF-8 text"):
+        from_folder(folder, 16)
     (folder / "metadata.csv").write_text("file_name\nred.png\n")
     with pytest.raises(UserError, match="given no captions, expected a column named text"):
         from_folder(folder, 16)
@@ -570,6 +573,9 @@ def test_vocabularies(tmp_path: Path):
     assert vocabulary(str(file), None, zoo=True) == Vocabulary((("ugly", "blurry"),), 100)
     file.write_text("\n \n")
     with pytest.raises(UserError, match=r"phrases\.txt holds 0 negative phrases"):
+        vocabulary(str(file), None, zoo=True)
+    file.write_bytes(b"ugly\nblur\xff\n")
+    with pytest.raises(UserError, match=r"phrases\.txt: given no UTF-8 text \(byte 9\)"):
         vocabulary(str(file), None, zoo=True)
 
 
