@@ -120,7 +120,7 @@ def layout_of(path: Path, cut: str) -> Layout:
         return Layout(cut)
     try:
         layout = Layout(**json.loads(text))
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, AttributeError, RecursionError) as error:
         raise UserError(f"{path}: its layout is {text!r:.80}, expected a student's") from error
     if CUTS[layout.cut] != CUTS[cut]:
         raise UserError(f"{path}: weights of the cut {layout.cut}, expected {cut}")

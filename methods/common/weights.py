@@ -87,7 +87,7 @@ def trained_on(path: Path, unet_sha256: str) -> bool:
         return False
     try:
         base = json.loads(metadata(files[0]).get("base_sha256", "{}"))
-    except ValueError:
+    except (ValueError, RecursionError):
         raise UserError(f"{files[0]}: its base_sha256 is no JSON") from None
     return isinstance(base, dict) and base.get("unet") == unet_sha256
 

@@ -166,6 +166,7 @@ def _code() -> list[Stat]:
 def _downloads() -> list[Any]:
     """What the caches of the hub and of torch hold: revisions, snapshots, checkpoints."""
     hub = Path(HF_HUB_CACHE)
-    refs = [(str(f), f.read_text()) for f in sorted(hub.glob("models--*/refs/**/*")) if f.is_file()]
+    files = sorted(f for f in hub.glob("models--*/refs/**/*") if f.is_file())
+    refs = [(str(f), f.read_bytes().hex()) for f in files]
     snapshots = [str(f) for f in sorted(hub.glob("models--*/snapshots/*/**/*"))]
     return [refs, snapshots, _stats(Path(torch.hub.get_dir()) / "checkpoints")]

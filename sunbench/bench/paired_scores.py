@@ -147,7 +147,7 @@ def _read_light(side: Side) -> None:
     file = side.path / FILE
     try:
         about = json.loads(read_header(file).metadata.get("sunbench", "{}"))
-    except json.JSONDecodeError as error:
+    except (json.JSONDecodeError, RecursionError) as error:
         raise UserError(f"{file} is broken or cut short ({error})") from error
     version = about.get("schema_version") if isinstance(about, dict) else about
     if version != SCHEMA_VERSION:

@@ -12,8 +12,8 @@ import json
 import logging
 import math
 import time
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, ExitStack, nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from sunbench.errors import UserError
+from sunbench.store.files import read_text
 from sunbench.store.tensors import load_tensors, read_header
 from sunbench.training.prefetch import Prefetcher
 from sunbench.training.workers import workers
@@ -151,11 +152,24 @@ def _write_checkpoint(
     part.replace(file)
 
 
+@contextmanager
+def _expected(file: Path, what: str) -> Iterator[None]:
+    """One line where a file turns out to be something else."""
+    try:
+        yield
+    except UserError:
+        raise
+    except (LookupError, ValueError, TypeError, AttributeError, RuntimeError) as error:
+        raise UserError(
+            f"{file}: given something else, expected {what}; move it away to begin anew"
+        ) from error
+
+
 def _keep_rows(file: Path, step: int) -> None:
     """Drop the rows that a killed run logged after its last checkpoint."""
     if not file.exists():
         return
-    lines = file.read_text().splitlines()
+    lines = read_text(file).splitlines()
     kept = lines[:1] + [line for line in lines[1:] if int(line.split(",", 1)[0]) <= step]
     file.write_text("\n".join(kept) + "\n")
 
@@ -193,13 +207,15 @@ class TrainingLoop:
     def _resume(self) -> int:
         """Load the checkpoint; returns the number of steps done."""
         meta = read_header(self.file).metadata
-        self._check(json.loads(meta["settings"]))
-        _unpack(load_tensors(self.file), self.module, self.ema, self.optimizer)
-        self.sums = json.loads(meta.get("sums", "{}"))
-        self.seconds = float(meta.get("seconds", 0))
-        done = int(meta["step"])
+        with _expected(self.file, "a checkpoint of this training"):
+            self._check(json.loads(meta["settings"]))
+            _unpack(load_tensors(self.file), self.module, self.ema, self.optimizer)
+            self.sums = json.loads(meta.get("sums", "{}"))
+            self.seconds = float(meta.get("seconds", 0))
+            done = int(meta["step"])
         if self.workers.first:
-            _keep_rows(self.log_file, done)
+            with _expected(self.log_file, "the log of this training"):
+                _keep_rows(self.log_file, done)
         log.info("resuming at step %d of %d", done, self.settings.steps)
         return done
 

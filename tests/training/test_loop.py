@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors import safe_open
+from safetensors.torch import save
 from torch import Tensor, nn
 
 from sunbench.errors import UserError
@@ -121,6 +122,23 @@ def test_rows_that_a_killed_run_logged_after_its_checkpoint_are_dropped(tmp_path
     assert [r["step"] for r in log(tmp_path)] == ["4", "8", "12", "16", "20"]
     trained(tmp_path, replace(SETTINGS, checkpoint_every=9))
     assert [r["step"] for r in log(tmp_path)] == ["4", "8", "12", "16", "20", "24"]
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("loss.csv", b"step;loss\n4;0.5\n"),
+        ("loss.csv", b"step,loss\n4,\xff\n"),
+        ("checkpoint.safetensors", save({"x": torch.zeros(2)})),
+        ("checkpoint.safetensors", save({"x": torch.zeros(2)}, {"settings": "[]", "step": "4"})),
+    ],
+)
+def test_files_of_something_else_are_one_line(tmp_path: Path, name: str, content: bytes):
+    trained(tmp_path)
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(UserError, match=rf"{name}: given ") as caught:
+        trained(tmp_path, replace(SETTINGS, steps=30))
+    assert "\n" not in str(caught.value)
 
 
 def test_a_finished_training_is_not_run_again(tmp_path: Path):
