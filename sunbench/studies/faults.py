@@ -74,11 +74,14 @@ def _half_duplicated(m: Material) -> Tensor:
 
 
 def _one_ground(x: Tensor) -> Tensor:
-    """The color of the corner pixel becomes magenta wherever it stands."""
-    corner = x[:, :, :1, :1]
-    ground = (x.int() - corner.int()).abs().amax(1, keepdim=True) <= 8
-    magenta = torch.tensor([200, 30, 160], dtype=torch.uint8).view(1, 3, 1, 1)
-    return torch.where(ground, magenta, x)
+    """The color of the corner pixel becomes magenta wherever it stands, in its light and shade."""
+    corner = x[:, :, :1, :1].float()
+    total = corner.sum(1, keepdim=True).clamp(min=1)
+    light = x.float().sum(1, keepdim=True).clamp(min=1) / total
+    ground = (x - light * corner).abs().amax(1, keepdim=True) <= 12
+    ground &= (light > 0.5) & (light < 2)
+    magenta = torch.tensor([200.0, 30.0, 160.0]).view(1, 3, 1, 1)
+    return torch.where(ground, _uint8(light * magenta), x)
 
 
 def _batch_coupled(x: Tensor, batch: int = 8) -> Tensor:

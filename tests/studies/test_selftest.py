@@ -11,8 +11,10 @@ import torch
 from sunbench.bench.feature_extractors import FeatureExtractors
 from sunbench.errors import UserError
 from sunbench.metrics import find
-from sunbench.studies.faults import FAULTS, Material, honest_rerun
+from sunbench.studies.faults import FAULTS, Material, _one_ground, honest_rerun
 from sunbench.studies.selftest import SelfTest, selftest
+from sunbench.zoo.world.captions import colors
+from sunbench.zoo.world.images import Variation, backgrounds
 
 N = 64
 
@@ -90,6 +92,19 @@ def test_a_fault_changes_images_and_nothing_of_their_form(material: Material, fa
     assert planted.shape == before.shape
     assert not torch.equal(planted, before)
     assert torch.equal(material.images, before)
+
+
+def test_a_ground_changes_its_color_as_a_whole_and_keeps_its_light():
+    g = torch.Generator().manual_seed(0)
+    color = torch.arange(len(colors())).repeat(8)
+    plain = backgrounds(color, torch.zeros_like(color), Variation.sample(len(color), g))
+    images = (plain * 255).round().to(torch.uint8)
+    images[:, :, 24:40, 24:40] = torch.tensor([0, 255, 0], dtype=torch.uint8).view(3, 1, 1)
+    planted = _one_ground(images)
+    assert torch.equal(planted[:, :, 24:40, 24:40], images[:, :, 24:40, 24:40])
+    ground = (planted != images).any(1).float().mean((1, 2)) / (1 - (16 / 64) ** 2)
+    assert ground.mean() > 0.97
+    assert planted[:, 0, :16].float().std((1, 2)).median() > 4  # red, under the light
 
 
 def test_an_honest_rerun_moves_few_pixels_by_one_level(material: Material):
