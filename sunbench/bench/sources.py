@@ -15,7 +15,8 @@ of image i all start from source i. They are a text2image cell of the cache, sha
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -162,16 +163,25 @@ def _files(folder: Path, prompts: int) -> tuple[Path, ...]:
         raise UserError(
             f"given {len(images)} source images in {folder}, expected one per prompt ({prompts})"
         )
+    for file in images[:prompts]:
+        with _opened(file):
+            pass  # what is no picture is found before anything is sampled
     return tuple(images[:prompts])
+
+
+@contextmanager
+def _opened(file: Path) -> Iterator[Image.Image]:
+    try:
+        with open_picture(file) as picture:
+            yield picture
+    except UNREADABLE as error:
+        raise UserError(f"given source {file}, which is no picture ({error})") from error
 
 
 def read_source(file: Path, side: int) -> Tensor:
     """A picture (3, side, side) uint8: the shortest side resized, the middle cut out."""
-    try:
-        with open_picture(file) as picture:
-            whole = picture.convert("RGB")
-    except UNREADABLE as error:
-        raise UserError(f"given source {file}, which is no picture ({error})") from error
+    with _opened(file) as picture:
+        whole = picture.convert("RGB")
     scale = side / min(whole.size)
     width, height = (max(side, round(n * scale)) for n in whole.size)
     left, top = (width - side) // 2, (height - side) // 2

@@ -10,12 +10,12 @@ import torch
 from PIL import Image
 from png_bomb import png_bomb
 
-from sunbench.bench.sources import read_source
+from sunbench.bench.sources import _files, read_source
 from sunbench.errors import UserError
 from sunbench.metrics.psnr import psnr
 from sunbench.metrics.unmasked_psnr import unmasked_psnr
 from sunbench.sampling import edges
-from sunbench.sampling.masks import NAMED, mask
+from sunbench.sampling.masks import NAMED, check, mask
 
 
 def test_an_edge_lies_on_both_sides_of_a_step():
@@ -71,13 +71,16 @@ def test_wrong_masks_are_told_in_one_line(tmp_path: Path):
     with pytest.raises(UserError, match="paints all or nothing"):
         mask(str(tmp_path / "all.png"), 4)
     (tmp_path / "text.png").write_text("no")
-    with pytest.raises(UserError, match="which is no picture"):
-        mask(str(tmp_path / "text.png"), 4)
+    for read in (check, lambda spec: mask(spec, 4)):  # before a run, and in it
+        with pytest.raises(UserError, match="which is no picture"):
+            read(str(tmp_path / "text.png"))
     (tmp_path / "bomb.png").write_bytes(png_bomb(60_000))
     with pytest.raises(UserError, match="which is no picture"):
         mask(str(tmp_path / "bomb.png"), 4)
     with pytest.raises(UserError, match="which is no picture"):
         read_source(tmp_path / "bomb.png", 4)
+    with pytest.raises(UserError, match=r"bomb\.png, which is no picture"):
+        _files(tmp_path, 3)
 
 
 def test_unmasked_psnr_counts_only_what_stays():
