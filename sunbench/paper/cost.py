@@ -123,7 +123,8 @@ def _page(
         record = _record(row.method, card, size, rows, times)
         mark = marks.mark(UNSPECIFIED) if "gri" in row.method else ""
         why = marks.mark(str(record["missing"]))
-        lines.append((row.name + mark, "here", *_shown(record, why)))
+        doubt = marks.mark(str(record["flags"]))
+        lines.append((row.name + mark, "here", *_shown(record, why, doubt)))
         records.append({"table": entry.name, "row": row.name, "model": card.name, **record})
     lead = (
         f"Time, size and work of {entry.protocol.title}'s networks on {card.name}, which the"
@@ -167,6 +168,7 @@ def _record(
         "unet_speed_up": _median(None if time is None else time.unet_speed_up),
         "image_ms": None if time is None else time.latency_ms.median,
         "speed_up": _median(None if time is None else time.speed_up),
+        "flags": "" if time is None else "; ".join(time.flags),
         "metric": "" if distance is None else distance.metric,
         "distance": None if distance is None else distance.value,
         "low": None if distance is None else distance.low,
@@ -179,7 +181,9 @@ def _median(three: Spread | None) -> float | None:
     return None if three is None else three.median
 
 
-def _shown(record: dict[str, Any], why: str) -> list[str]:
+def _shown(record: dict[str, Any], why: str, doubt: str) -> list[str]:
+    """The cells of a row; doubt: the mark of what is measured in time, where it is flagged."""
+
     def text(name: str, form: str = "") -> str:
         value = record[name]
         return "–" if value is None else format(value, form) if form else number(value)
@@ -190,9 +194,9 @@ def _shown(record: dict[str, Any], why: str) -> list[str]:
         text("parameters", ","),
         text("gmacs", ".4g"),
         text("nfe", "g"),
-        text("unet_ms"),
-        text("unet_speed_up", ".2f"),
-        text("image_ms"),
-        text("speed_up", ".2f"),
+        text("unet_ms") + doubt,
+        text("unet_speed_up", ".2f") + doubt,
+        text("image_ms") + doubt,
+        text("speed_up", ".2f") + doubt,
         distance + why,
     ]

@@ -10,6 +10,7 @@ from sunbench.report.choice import Point, complete, default_distance, front, poi
 from sunbench.report.data import RunData, models
 from sunbench.report.formats import markdown_table, plain
 from sunbench.report.texts import cell_text
+from sunbench.report.times import FLAG, flags
 from sunbench.store import PairRow, ResultRow, budget_of
 
 NOTE = (
@@ -46,6 +47,7 @@ def _line(point: Point, best: bool, difference: str) -> list[str]:
     row = point.row
     relative = "–" if row.relative is None else f"{row.relative:.2f}"
     ms = "–" if point.latency_ms is None else f"{point.latency_ms:.1f}"
+    ms += FLAG if point.gain is not None and point.gain.flag else ""
     nfe = "–" if row.nfe is None else f"{row.nfe:g}"
     name = f"`{row.method}`" + (" \\*" if best else "")
     own = [name, str(row.steps), nfe, cell_text(row), relative, difference, ms]
@@ -79,6 +81,8 @@ def _section(data: RunData, model: str, metric: str, budgets: Sequence[int]) -> 
     if missing:
         listed = [f"- `{name}` at {steps} steps: {plain(why)}" for name, steps, why in missing]
         parts += ["### Not run", "\n".join(listed)]
+    if doubts := flags(own.times):
+        parts += ["### Times in doubt", "\n".join(f"- †{plain(doubt)}" for doubt in doubts)]
     return parts
 
 

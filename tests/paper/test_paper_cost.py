@@ -12,7 +12,7 @@ import pytest
 import random_weights
 import tiny_sd
 
-from sunbench.paper.cost import macs_of, size_of, turns
+from sunbench.paper.cost import _shown, macs_of, size_of, turns
 
 
 def test_sizes_are_counted(deep: Any):
@@ -26,6 +26,14 @@ def test_sizes_are_counted(deep: Any):
 def test_turns_of_a_method_that_switches():
     assert turns("switch-s1") == (("bk-sdm-base", 10), ("model", 15))
     assert turns("bk-sdm-base+ddim") == turns("ddim") == ()
+
+
+def test_times_in_doubt_are_marked():
+    names = ("parameters", "gmacs", "nfe", "unet_ms", "unet_speed_up", "image_ms", "speed_up")
+    record: dict[str, Any] = dict.fromkeys(names, 2.0)
+    record |= {"parameters": 9, "distance": 0.5, "low": None, "high": None}
+    shown = _shown(record, "", " (a)")
+    assert [cell.endswith(" (a)") for cell in shown] == [False] * 3 + [True] * 4 + [False]
 
 
 @pytest.fixture

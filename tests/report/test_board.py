@@ -91,6 +91,18 @@ def test_the_front_is_of_time_against_distance():
     assert sorted(starred) == ["adaptive-guidance", "sun"]
 
 
+def test_times_in_doubt_are_marked_with_the_reason():
+    reference = CellTime("tiny", "dpm++", "reference", 25, 50.0, 0.1, 0.2, 0.0)
+    busy = CellTime(
+        "tiny", ROW.method, "candidate", ROW.steps, 8.0, 0.1, 0.05, 0.0, flags=("busy machine: x",)
+    )
+    text = board(RunData([ROW], (reference, busy)), (8,))
+    assert "| 50.0 † |" in text
+    assert f"- †{ROW.method} at {ROW.steps} steps: busy machine: x" in text
+    fine = replace(busy, flags=())
+    assert "†" not in board(RunData([ROW], (reference, fine)), (8,))
+
+
 def test_a_metric_that_is_not_there_is_one_line():
     with pytest.raises(UserError, match="given metric lpips, expected one that the run has"):
         board(RunData(ROWS), (8,), "lpips")

@@ -188,7 +188,7 @@
     const within = whole().filter((p) => end(p) <= loss(limit)).sort((a, b) => a.ms - b.ms || loss(a.value) - loss(b.value));
     if (!within.length) { out.textContent = `None has its whole interval within ${number(limit)}.`; return; }
     const p = within[0];
-    const gain = p.speed_up === null ? "" : `; ${p.speed_up.toFixed(1)} times as fast as the reference`;
+    const gain = p.speed_up === null ? "" : `; ${p.speed_up.toFixed(1)} times as fast as the reference${p.doubt && ` (in doubt: ${p.doubt})`}`;
     out.textContent = `${described(p)}${gain}.`;
   };
 

@@ -156,6 +156,7 @@ def _metric_data(data: RunData, model: str, metric: str) -> dict[str, Any]:
                 "nfe": p.row.nfe,
                 "ms": p.latency_ms,
                 "speed_up": None if p.gain is None else p.gain.end_to_end,
+                "doubt": "" if p.gain is None else p.gain.flag,
                 "value": p.row.value,
                 "low": p.row.low,
                 "high": p.row.high,
