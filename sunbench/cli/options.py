@@ -215,7 +215,8 @@ WeightsOption = Annotated[
 ]
 Images = Annotated[int, whole("images", "Images per row: prompts x seeds.", panel=PROMPTS)]
 Seeds = Annotated[
-    str, option("Number of seeds, or a list such as 0,1,2.", panel=PROMPTS, metavar="SEEDS")
+    str,
+    option("Number of seeds, or a list such as 0,1,2.", "--seeds", panel=PROMPTS, metavar="SEEDS"),
 ]
 Prompts = Annotated[
     str | None,
@@ -249,7 +250,12 @@ Metrics = Annotated[
 ]
 Device = Annotated[
     str | None,
-    option("cpu, cuda, cuda:N or mps; default: the fastest.", panel=MACHINE, metavar="DEVICE"),
+    option(
+        "cpu, cuda, cuda:N or mps; default: the fastest.",
+        "--device",  # typer 0.27 would name it after the metavar
+        panel=MACHINE,
+        metavar="DEVICE",
+    ),
 ]
 Dtype = Annotated[
     str, choice("dtype", DTYPES, "Precision of the U-Net and text encoder.", panel=MACHINE)

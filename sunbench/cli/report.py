@@ -97,7 +97,7 @@ def pick(
     folder: o.RunDir,
     max_latency_ms: Annotated[
         float | None,
-        o.real("max-latency-ms", "The closest within this latency per image."),
+        o.real("max-latency-ms", "The closest within this time per image, end to end at batch 1."),
     ] = None,
     max_distance: Annotated[
         float | None,
