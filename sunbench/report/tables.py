@@ -142,8 +142,9 @@ def markdown(data: RunData) -> str:
             parts += [
                 "### Per-prompt win rate",
                 "Share of prompts on which A is closer to the reference than B (ties count half);"
-                " the intervals of a metric's differences hold together. Verdicts are Holm's test, which"
-                " can tell two methods apart where the wider of these intervals just reaches 0.",
+                " the intervals of a metric's differences hold together. Verdicts are Holm's test,"
+                " which can tell two methods apart where the wider of these intervals just"
+                " reaches 0.",
                 markdown_table(*win_rate_table(rates)),
             ]
         parts += _set_parts(data.of_model(model))
