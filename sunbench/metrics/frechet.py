@@ -21,6 +21,9 @@ from sunbench.metrics.metric import Capability, CellFeatures, Measured, SetMetri
 if TYPE_CHECKING:
     from sunbench.metrics.finite_n import FiniteN
 
+#: Share of the traces below which a distance is rounding alone, as between equal sets.
+ROUNDING = 1e-10
+
 
 @dataclass(frozen=True)
 class Moments:
@@ -110,7 +113,13 @@ def frechet(reference: ReferenceFactor, candidate: Moments) -> float:
     inner = reference.root.T @ sigma @ reference.root
     cross = _root_sum(np.linalg.eigvalsh(inner), int(candidate.n) - 1)
     gap = reference.mean - candidate.mean
-    return max(float(gap @ gap) + reference.trace + float(np.trace(sigma)) - 2 * cross, 0.0)
+    return _difference(float(gap @ gap), reference.trace + float(np.trace(sigma)), cross)
+
+
+def _difference(gap: float, traces: float, cross: float) -> float:
+    """gap + traces - 2 cross; 0 where that is no more than rounding, as of equal sets."""
+    value = gap + traces - 2 * cross
+    return value if value > ROUNDING * traces else 0.0
 
 
 def _root(sigma: Floats) -> Floats:
@@ -132,7 +141,7 @@ def _by_covariance(x: Rows, y: Rows, weights: Floats) -> float:
         np.linalg.eigvalsh(root.T @ sigma_y @ root), int(np.count_nonzero(weights)) - 1
     )
     traces = float(np.trace(sigma_x) + np.trace(sigma_y))
-    return max(float(np.square(a.mean - b.mean).sum()) + traces - 2 * cross, 0.0)
+    return _difference(float(np.square(a.mean - b.mean).sum()), traces, cross)
 
 
 class _Gram:
@@ -164,7 +173,7 @@ class _Gram:
             cross = float(np.linalg.svd(m, compute_uv=False).sum())
         else:
             cross = _root_sum(np.linalg.eigvalsh(m.T @ m), len(w) - 1)
-        return max(float(np.square(mu_x - mu_y).sum()) + traces - 2 * cross, 0.0)
+        return _difference(float(np.square(mu_x - mu_y).sum()), traces, cross)
 
 
 def _few_rows(n: int, d: int) -> bool:

@@ -141,6 +141,12 @@ def test_estimate_below_the_dimension_and_of_identical_sets():
     np.testing.assert_allclose([same.value, same.low, same.high], 0, atol=1e-9)
 
 
+def test_equal_sets_are_at_exactly_no_distance():
+    x = 40 * features(300, 16, 1)
+    same = fd_estimate(x, x, np.arange(300), samples=50)
+    assert (same.value, same.low, same.high) == (0, 0, 0)
+
+
 @pytest.mark.parametrize(("n", "d"), [(40, 60), (60, 45), (30, 200)])
 def test_draws_by_inner_products_equal_draws_by_covariances(n, d):
     x, y = features(n, d, 20, 3.0), features(n, d, 21, 3.2)
