@@ -99,8 +99,8 @@ def step_sheet(name: str, n: int = 6) -> Image.Image:
 
 
 def _page(tables: Mapping[str, Sequence[Check]], n: int) -> str:
-    short = [f"{name}: {c.name}" for name, t in tables.items() for c in t if c.passed is False]
-    verdict = "Every check holds." if not short else f"Short: {'; '.join(short)}."
+    every = [(name, c) for name, table in tables.items() for c in table if c.passed is not None]
+    short = [(name, c) for name, c in every if not c.passed]
     lines = [
         "# The zoo's quality",
         "",
@@ -108,7 +108,11 @@ def _page(tables: Mapping[str, Sequence[Check]], n: int) -> str:
         "What is wanted stands in `sunbench/zoo/world/recipe.toml` under `checks`; why, in",
         "[docs/toy-worlds.md](../../docs/toy-worlds.md). The distance is `perceptual[zoo-clip]`.",
         "",
-        verdict,
+        f"{len(every) - len(short)} of {len(every)} checks hold. Short:"
+        if short
+        else "Every check holds.",
+        "",
+        *(f"- {name}: {c.name} {c.value:.3f}, wanted {c.wanted}" for name, c in short),
     ]
     for name, table in tables.items():
         lines += ["", f"## {name}", "", "| check | measured | wanted | holds | images |"]

@@ -52,7 +52,8 @@ def test_the_order_of_solvers_counts_models() -> None:
 def test_the_page_says_what_falls_short() -> None:
     tables = {name: [Check("seed distance", 0.2, 0.4, None, 8)] for name in models()[:1]}
     page = _page(tables, 8)
-    assert f"Short: {models()[0]}: seed distance." in page
+    assert "0 of 1 checks hold. Short:" in page
+    assert f"- {models()[0]}: seed distance 0.200, wanted at least 0.4" in page
     assert "Every check holds." in _page({models()[0]: [Check("a", 1, 0, None, 8)]}, 8)
 
 
