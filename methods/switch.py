@@ -91,7 +91,7 @@ class SwitchMethod(PipelineMethod):
 
     plan: tuple[tuple[str, int], ...] = ()
     parts: tuple[tuple[str, PrunedMethod], ...] = ()
-    training: ClassVar[str] = "once a base"
+    training: ClassVar[str] = "once per base"
     fixed_layers: ClassVar[bool] = False
 
     @property

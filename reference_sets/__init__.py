@@ -1,6 +1,6 @@
-"""Reference sets: the 25-step DPM-Solver++ pictures of each model, one TOML recipe a model.
+"""Reference sets: the 25-step DPM-Solver++ images of each model, one TOML recipe per model.
 
-A reference set is the cell that a recipe describes; its pictures, embeddings and the Frechet factor
+A reference set is the cell that a recipe describes; its images, embeddings and the Frechet factor
 live in the cache under the cell's content key.
 """
 
@@ -17,7 +17,7 @@ from sunbench.errors import UserError
 #: Seeds of the floor (reference against reference) are the reference's plus this.
 FLOOR_OFFSET = 1_000_000
 
-#: Seeds of the pictures that other tasks start from, likewise: noise that no comparison uses.
+#: Seeds of the images that other tasks start from, likewise: noise that no comparison uses.
 SOURCE_OFFSET = 2_000_000
 
 

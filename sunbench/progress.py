@@ -116,7 +116,7 @@ class ConsoleProgress:
             self.bar.start()
 
     def cell(self, planned: PlannedCell) -> None:
-        """Name the cell at work."""
+        """Name the current cell."""
         self.label, self.model = planned.cell.label, planned.cell.model
         if self.task is not None:
             self.bar.update(self.task, description=escape(self.label))
@@ -124,7 +124,7 @@ class ConsoleProgress:
             self._log()
 
     def advance(self, nfe: int) -> None:
-        """Move on by so many U-Net evaluations of the cell at work."""
+        """Move on by so many U-Net evaluations of the current cell."""
         seconds = nfe * self.seconds_per_nfe.get(self.model, 1e-9)
         self.time_left.advance(seconds)
         if self.task is not None:

@@ -167,7 +167,7 @@ METHODS: dict[str, MethodEntry] = {
     "sun": MethodEntry(
         "sunbench.methods.sun.method:sun",
         "arXiv 2312.08887",
-        "SUN adapter: negative prompts in one pass a step, DDIM trailing",
+        "SUN adapter: negative prompts in one pass per step, DDIM trailing",
         "sun",
         "sunbench.methods.sun.train:train",
     ),
@@ -187,14 +187,14 @@ METHODS: dict[str, MethodEntry] = {
     "lcm-lora": MethodEntry(
         "sunbench.methods.lcm.lora:lcm_lora",
         "arXiv 2311.05556",
-        "LCM-LoRA, merged: one pass a step, no negative prompt",
+        "LCM-LoRA, merged: one pass per step, no negative prompt",
         "lcm-lora",
         "sunbench.methods.lcm.train:train_lcm_lora",
     ),
     "lcm-lora-cfg": MethodEntry(
         "sunbench.methods.lcm.lora:lcm_lora_cfg",
         "arXiv 2311.05556",
-        "LCM-LoRA with guidance 1.5 on top: negative prompts, two passes a step",
+        "LCM-LoRA with guidance 1.5 on top: negative prompts, two passes per step",
         "lcm-lora",
     ),
     "tcd-lora": MethodEntry(
@@ -207,21 +207,21 @@ METHODS: dict[str, MethodEntry] = {
     "pcm-lora": MethodEntry(
         "sunbench.methods.adapters.method:pcm_lora",
         "arXiv 2405.18407",
-        "PCM-LoRA: consistency in phases, DDIM, one pass a step",
+        "PCM-LoRA: consistency in phases, DDIM, one pass per step",
         "pcm-lora",
         "sunbench.methods.pcm.train:train",
     ),
     "dmd2-lora": MethodEntry(
         "sunbench.methods.dmd2.method:dmd2_lora",
         "arXiv 2405.14867",
-        "DMD2 as a LoRA: distribution matching, LCM's scheduler, one pass a step",
+        "DMD2 as a LoRA: distribution matching, LCM's scheduler, one pass per step",
         "dmd2-lora",
         "sunbench.methods.dmd2.train:train",
     ),
     "pcm-lora-cfg": MethodEntry(
         "sunbench.methods.adapters.method:pcm_lora_cfg",
         "arXiv 2405.18407",
-        "PCM-LoRA for normal guidance: negative prompts, two passes a step",
+        "PCM-LoRA for normal guidance: negative prompts, two passes per step",
         "pcm-lora-cfg",
     ),
     "hyper-sd": MethodEntry(
@@ -233,7 +233,7 @@ METHODS: dict[str, MethodEntry] = {
     "hyper-sd-cfg": MethodEntry(
         "sunbench.methods.adapters.method:hyper_sd_cfg",
         "arXiv 2404.13686",
-        "Hyper-SD's LoRAs that keep guidance (8, 12 steps): negative prompts, two passes a step",
+        "Hyper-SD's LoRAs that keep guidance (8, 12 steps): negative prompts, two passes per step",
         "hyper-sd-cfg",
     ),
     "flash-sd": MethodEntry(
@@ -251,7 +251,7 @@ METHODS: dict[str, MethodEntry] = {
     "agd": MethodEntry(
         "sunbench.methods.agd.method:agd",
         "arXiv 2503.07274",
-        "AGD: guidance in adapters beside the cross-attentions, DPM-Solver++(2M), one pass a step",
+        "AGD: guidance in adapters beside cross-attention, DPM-Solver++(2M), one pass per step",
         "agd",
         "sunbench.methods.agd.train:train",
     ),

@@ -118,7 +118,7 @@ def _shape(table: dict[str, Tensor], name: str) -> tuple[int, ...] | None:
 
 @dataclass(frozen=True)
 class Projected:
-    """Colors as a linear map of a latent's channels: cheap, a picture at the latents' size.
+    """Colors as a linear map of a latent's channels: cheap, an image at the latents' size.
 
     matrix: (C + 1, 3), the last row an offset. side: pixels to enlarge it to.
     """
@@ -148,10 +148,10 @@ class Decoded:
 
 
 @torch.no_grad()
-def fitted_projection(pipeline: Any, pictures: TrainingImages, side: int) -> Projected:
+def fitted_projection(pipeline: Any, data: TrainingImages, side: int) -> Projected:
     """The least squares map from latents to colors on a few training images."""
     g = torch.Generator().manual_seed(0)
-    images = pictures.draw(FITTED_ON, g)[0]
+    images = data.draw(FITTED_ON, g)[0]
     z = encode_images(pipeline, images, g).cpu()
     small = F.adaptive_avg_pool2d(images, (z.shape[2], z.shape[3]))
     rows = z.movedim(1, 3).flatten(0, 2)
@@ -190,11 +190,11 @@ NETWORKS = {"vgg16": vgg16, "zoo-reader": zoo_reader}
 
 
 def semantic_loss(
-    loaded: LoadedModel, pictures: TrainingImages, schedule: Schedule, settings: Any
+    loaded: LoadedModel, data: TrainingImages, schedule: Schedule, settings: Any
 ) -> SemanticLoss:
     """By a training's settings; UserError where the network's weights cannot be had."""
     pipeline, side = loaded.pipeline, loaded.card.resolution
     levels = NETWORKS[settings.semantic_network](settings.semantic_file).to(pipeline.unet.device)
     if settings.semantic_view == "decoded":
         return SemanticLoss(schedule, Decoded(pipeline.vae), levels)
-    return SemanticLoss(schedule, fitted_projection(pipeline, pictures, side), levels)
+    return SemanticLoss(schedule, fitted_projection(pipeline, data, side), levels)

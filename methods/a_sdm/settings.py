@@ -10,7 +10,7 @@ from sunbench.training.settings import one_of, within
 
 #: Where a part that belongs to no stage comes from: the model's own U-Net or the trained Base.
 SOURCES = ("sd", "base")
-#: BK-SDM's, longer and of 512 images an update.
+#: BK-SDM's, longer and of 512 images per update.
 ASSEMBLED_LOOP = replace(LOOP, steps=100_000, accumulate=8)
 
 

@@ -1,4 +1,4 @@
-"""AGD as a method: one pass a step, guidance scale an input, no negative prompt."""
+"""AGD as a method: one pass per step, guidance scale an input, no negative prompt."""
 
 from __future__ import annotations
 

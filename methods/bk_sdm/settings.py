@@ -19,7 +19,7 @@ SEMANTIC_NETWORKS = ("vgg16", "zoo-reader")
 VIEWS = ("projected", "decoded")
 
 
-#: The paper's, of 256 images an update.
+#: The paper's, of 256 images per update.
 LOOP = LoopSettings(
     steps=50_000,
     batch=64,

@@ -32,7 +32,7 @@ def pruned_loss(
     s, unet = job.settings, job.pipeline.unet
     semantic = None
     if s.semantic:
-        semantic = semantic_loss(job.loaded, job.pictures, job.schedule, s)
+        semantic = semantic_loss(job.loaded, job.data, job.schedule, s)
     return PrunedLoss(
         job.feed(loop, stage),
         job.schedule,

@@ -4,7 +4,7 @@ A file holds what training added to each tensor of the U-Net. A matrix or kernel
 levels, an odd number, with a scale for each output channel that leaves the least squared error:
 digits from 0 stand for -(levels - 1) / 2 to (levels - 1) / 2 scales, and as many as fit share an
 int16 (``NAME`` and ``NAME.scale``). Vectors, and the w-input that the U-Net lacks, are float16. The
-student is the U-Net plus these differences, the same to the bit wherever it is loaded.
+student is the U-Net plus these differences, bit-exact wherever it is loaded.
 
 On another U-Net of the same architecture the same differences make another student, which was never
 trained: they are plugged in as a LoRA is.

@@ -65,7 +65,7 @@ def warm_up(job: TrainingJob, images: int, name: str = "warm-up") -> Iterator[Sa
     drawn = torch.Generator().manual_seed(loop.seed * 1_000_003 + sum(name.encode()))
     for first in range(0, images, loop.batch):
         n = min(loop.batch, images - first)
-        texts = encode_texts(job.pipeline, job.pictures.draw(n, drawn)[1]).cpu()
+        texts = encode_texts(job.pipeline, job.data.draw(n, drawn)[1]).cpu()
         ids = [ImageId(f"{name}-{first + i}", loop.seed) for i in range(n)]
         empty = job.teacher.empty.cpu().expand_as(texts)
         yield make_batch(ids, texts, empty, latent_shape(job.pipeline, size))

@@ -42,7 +42,7 @@ class Feed:
     """
 
     pipeline: Any
-    pictures: TrainingImages
+    data: TrainingImages
     guidance: Guidance | None
     batch: int
     seed: int
@@ -53,7 +53,7 @@ class Feed:
     def _examples(self, k: int) -> tuple[Tensor, list[str], torch.Generator]:
         """Images, captions and the generator after them."""
         g = self._generator(k)
-        return *self.pictures.draw(self.batch, g), g
+        return *self.data.draw(self.batch, g), g
 
     @cached_property
     def _prefetched(self) -> Prefetcher[tuple[Tensor, list[str], torch.Generator]]:
@@ -65,9 +65,9 @@ class Feed:
 
     def draw(self, k: int) -> Drawn:
         """The micro-batch of a number, and the generator after it."""
-        pictures, captions, g = self._prefetched(k)
+        images, captions, g = self._prefetched(k)
         device = self.pipeline.unet.device
-        x_0 = encode_images(self.pipeline, pictures, g)
+        x_0 = encode_images(self.pipeline, images, g)
         eps = torch.randn(x_0.shape, generator=g).to(device)
         texts, n = encode_texts(self.pipeline, captions), len(x_0)
         scales = torch.ones(n) if self.guidance is None else self.guidance.draw(n, g)

@@ -50,7 +50,7 @@ class TrainedMethod(PipelineMethod):
 
     weights: Weights
     grid: int | None = None
-    training: ClassVar[str] = "once a base"
+    training: ClassVar[str] = "once per base"
 
     def with_weights(self, explicit: str | None, unet_sha256: str | None) -> Self:
         """The method for one model: with explicit weights, and its U-Net's hash to find others."""

@@ -30,7 +30,7 @@ REFERENCE_STEPS = 25
 
 
 class Sheet:
-    """The texts and noise of a sheet, and the reference's pictures of them.
+    """The texts and noise of a sheet, and the reference's images of them.
 
     positive, negative: (n, tokens, width) of the texts; resolution: pixels a side.
     """

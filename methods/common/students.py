@@ -132,7 +132,7 @@ def load_student(path: Path, unet: Any) -> Any:
 class StudentMethod(DistilledMethod):
     """A method whose U-Net replaces the pipeline's and takes guidance as an input."""
 
-    training: ClassVar[str] = "once a model"
+    training: ClassVar[str] = "once per model"
 
     def check(self, pipeline: Any, settings: SampleSettings) -> None:
         """A positive w, and a student that fits."""

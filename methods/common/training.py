@@ -43,11 +43,11 @@ class Preview:
 
 @dataclass(frozen=True)
 class TrainingJob:
-    """A loaded base, pictures and settings, ready for a method to be trained in ``out``."""
+    """A loaded base, training images and settings, ready for a method to be trained in ``out``."""
 
     method: str
     loaded: LoadedModel
-    pictures: TrainingImages
+    data: TrainingImages
     settings: Any
     out: Path
 
@@ -96,7 +96,7 @@ class TrainingJob:
     def feed(self, loop: LoopSettings, stage: int = 0) -> Feed:
         """Micro-batches; another stage has others."""
         seed = loop.seed + 7919 * stage
-        return Feed(self.pipeline, self.pictures, self.learned, loop.batch, seed)
+        return Feed(self.pipeline, self.data, self.learned, loop.batch, seed)
 
     def document(self, start: dict[str, str]) -> dict[str, Any]:
         """What shapes the training besides the loop's settings; start: weights begun with."""
@@ -107,7 +107,7 @@ class TrainingJob:
             "base": card.name,
             "base_sha256": dict(sorted(self.loaded.hashes.items())),
             "resolution": card.resolution,
-            "data": self.pictures.name,
+            "data": self.data.name,
             **self.settings.content(),
             "learned_guidance": None if g is None else [g.low, g.high],
             "from": start,
@@ -215,9 +215,9 @@ def open_job(cls: type[TrainingSettings], request: TrainRequest) -> TrainingJob:
     card = find(request.base)
     zoo = card.source == "zoo"
     settings = settings_for(request.method, cls, request.config, zoo=zoo)
-    pictures = open_images(request.data, card.name, card.resolution, zoo=zoo)
+    data = open_images(request.data, card.name, card.resolution, zoo=zoo)
     return TrainingJob(
-        request.method, load(card, device=request.device), pictures, settings, request.out
+        request.method, load(card, device=request.device), data, settings, request.out
     )
 
 

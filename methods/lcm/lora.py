@@ -40,7 +40,7 @@ WEIGHTS = Weights(
 
 
 def lcm_lora() -> MergedMethod:
-    """LCM-LoRA at guidance 1: one pass a step, no negative prompt."""
+    """LCM-LoRA at guidance 1: one pass per step, no negative prompt."""
     return MergedMethod("lcm-lora", SOLVER, WEIGHTS, GRID)
 
 

@@ -45,7 +45,7 @@ class LcmMethod(StudentMethod):
     """LCM; a model whose own U-Net takes guidance as an input is run as it is."""
 
     def check(self, pipeline: Any, settings: SampleSettings) -> None:
-        """A positive w, and a student at hand unless the model is one."""
+        """A positive w, and an available student unless the model is one."""
         check_guidance(settings.guidance_scale)
         if not self.complete(pipeline):
             super().check(pipeline, settings)
@@ -55,7 +55,7 @@ class LcmMethod(StudentMethod):
         return pipeline.unet.config.time_cond_proj_dim is not None
 
     def network(self, pipeline: Any, settings: SampleSettings) -> Any:
-        """The model's own U-Net where it is a student, else the one at hand."""
+        """The model's own U-Net where it is a student, else the available one."""
         if self.complete(pipeline):
             return pipeline.unet
         return super().network(pipeline, settings)

@@ -1,7 +1,7 @@
 """SUN, SpeedUpNet (Chai et al. 2023, arXiv 2312.08887): negative prompts without a second pass.
 
 An adapter beside each cross-attention of a frozen U-Net learns what classifier-free guidance adds,
-so that one evaluation a step does for two, on every fine-tune of the same base.
+so that one evaluation per step does for two, on every fine-tune of the same base.
 """
 
 from sunbench.methods.sun.adapter import Binding, SunAdapter, bound

@@ -104,7 +104,7 @@ class SunAdapter(nn.Module):
         """Stand beside the U-Net's cross-attentions, once however often it is asked for.
 
         From then on ``unet(x, t, positive, cross_attention_kwargs={"negative_hidden_states":
-        negative})`` is SUN, and a call without negative states is the base to the bit: student and
+        negative})`` is SUN, and a call without negative states is the base, bit-exact: student and
         teacher are one network. The states travel as arguments, never as hidden state, so that
         gradient checkpointing computes again what was computed.
         """

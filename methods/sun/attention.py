@@ -11,10 +11,10 @@ from torch import Tensor, nn
 
 from sunbench.errors import UserError
 
-#: The axes of (batch, tokens, channels) over which Attention Normalisation measures a tensor.
-#: "sample" keeps images apart; "batch" is the authors' code, in which an image depends on its
-#: batch-mates; "token" is Eq. 7 read literally. At batch 1 the first two are the same. "none" is
-#: the ablation without it (section 4.3): alpha Z + beta, nothing measured.
+#: The axes of (batch, tokens, channels) over which Attention Normalization measures a tensor.
+#: "sample" keeps images apart; "batch" is the authors' code, in which an image depends on the
+#: rest of its batch; "token" is Eq. 7 read literally. At batch 1 the first two are the same.
+#: "none" is the ablation without it (section 4.3): alpha Z + beta, nothing measured.
 NORMS: dict[str, tuple[int, ...]] = {
     "sample": (1, 2),
     "batch": (0, 1, 2),
@@ -44,7 +44,7 @@ def norm_ratio(zp: Tensor, z: Tensor, norm: str) -> Tensor:
 
 
 def normalized(zp: Tensor, z: Tensor, alpha: Tensor, beta: Tensor, norm: str) -> Tensor:
-    """Attention Normalisation g(Z) = alpha Z |Zp| / |Z| + beta (Eq. 7), in float32.
+    """Attention Normalization g(Z) = alpha Z |Zp| / |Z| + beta (Eq. 7), in float32.
 
     zp, z: (batch, tokens, channels); alpha, beta: (channels,).
     """
@@ -135,7 +135,7 @@ def _check(attn: Any, positive: Tensor, negative: Tensor) -> None:
 class SunProcessor:
     """Attention processor of diffusers: the base's attention and its SUN layer.
 
-    Without negative states it is the base to the bit. It is no module of the U-Net on purpose: the
+    Without negative states it is the base, bit-exact. It is no module of the U-Net on purpose: the
     U-Net's weights, their dtype and what is trained of them stay what they were.
     """
 

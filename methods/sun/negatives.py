@@ -14,7 +14,7 @@ MOST_PHRASES = 100
 
 
 def vocabulary(file: str, most: int | None, *, zoo: bool) -> Vocabulary:
-    """Negative phrases to sample: of a file (one a line), else the zoo's or the project's own."""
+    """Negative phrases to sample: of a file (one per line), else the zoo's or the project's own."""
     if file:
         listed = _phrases(Path(file))
         return Vocabulary((listed,), MOST_PHRASES if most is None else most)
@@ -24,7 +24,7 @@ def vocabulary(file: str, most: int | None, *, zoo: bool) -> Vocabulary:
 
 def _phrases(path: Path) -> tuple[str, ...]:
     if not path.is_file():
-        raise UserError(f"given negative phrases {path}, expected a file with one a line")
+        raise UserError(f"given negative phrases {path}, expected a file with one per line")
     lines = read_text(path).splitlines()
     phrases = tuple(dict.fromkeys(t for line in lines if (t := line.strip())))
     if not phrases:

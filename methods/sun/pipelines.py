@@ -1,4 +1,4 @@
-"""SUN on diffusers' pipelines: one pass a step, with ``negative_prompt`` as usual."""
+"""SUN on diffusers' pipelines: one pass per step, with ``negative_prompt`` as usual."""
 
 from __future__ import annotations
 

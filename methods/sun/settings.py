@@ -44,7 +44,7 @@ class SunTraining(TrainingSettings):
     times: str = "continuous"  # t in [t_min, 1]; "grid": 1, 1 - delta, ... only
     t_min: float | None = None  # delta by default; below it the stage ends at 0
     max_phrases: int | None = None  # of a negative prompt: 100, in the zoo 4
-    phrases: str = ""  # file of negative phrases, one a line, in place of the built-in ones
+    phrases: str = ""  # file of negative phrases, one per line, in place of the built-in ones
     empty_negatives: float = 0.0  # share of negative prompts made empty beyond those drawn so
     add_pos: bool = True  # the released form; false is the paper's
     norm: str = "sample"

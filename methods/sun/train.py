@@ -52,19 +52,19 @@ class SunLoss:
 
     pipeline: Any
     adapter: SunAdapter
-    pictures: TrainingImages
+    data: TrainingImages
     words: Vocabulary
     settings: SunTraining
     w: float
     kept: dict[int, tuple[Pair, Targets]] = field(default_factory=dict, compare=False, repr=False)
 
     def texts(self, k: int) -> tuple[Tensor, list[str], list[str], torch.Generator]:
-        """Pictures, captions and negative prompts of a micro-batch, and the generator after."""
+        """Images, captions and negative prompts of a micro-batch, and the generator after."""
         s = self.settings
         generator = torch.Generator().manual_seed(s.loop.seed * 1_000_003 + k)
-        pictures, captions = self.pictures.draw(s.loop.batch, generator)
+        images, captions = self.data.draw(s.loop.batch, generator)
         rng = random.Random(f"negative prompts of {s.loop.seed}/{k}")
-        return pictures, captions, [self._negative(rng) for _ in captions], generator
+        return images, captions, [self._negative(rng) for _ in captions], generator
 
     @cached_property
     def _prefetched(self) -> Prefetcher[tuple[Tensor, list[str], list[str], torch.Generator]]:
@@ -74,10 +74,10 @@ class SunLoss:
         empty = rng.random() < self.settings.empty_negatives
         return "" if empty else negative_prompt(rng, self.words)
 
-    def draw(self, pictures: Tensor, generator: torch.Generator) -> Draw:
+    def draw(self, images: Tensor, generator: torch.Generator) -> Draw:
         """x_0, noise, t and i of a micro-batch, drawn on the CPU: no device changes them."""
         s, device = self.settings, self.pipeline.unet.device
-        x_0 = encode_images(self.pipeline, pictures, generator)
+        x_0 = encode_images(self.pipeline, images, generator)
         eps = torch.randn(x_0.shape, generator=generator)
         t = s.draw_times(len(x_0), generator)
         replaced = torch.rand(len(x_0), generator=generator) < s.p
@@ -87,11 +87,11 @@ class SunLoss:
     def aim(self, k: int) -> tuple[Pair, Targets]:
         """The networks under a micro-batch's texts, and what the student should say."""
         s = self.settings
-        pictures, captions, negatives, generator = self._prefetched(k)
+        images, captions, negatives, generator = self._prefetched(k)
         c = encode_texts(self.pipeline, captions + negatives)
         positive, negative = c.chunk(2)
         pair = Pair(self.pipeline.unet, self.adapter, positive, negative, self.w)
-        draw = self.draw(pictures, generator)
+        draw = self.draw(images, generator)
         schedule = schedule_of(self.pipeline)
         aim = targets(pair, schedule, draw, delta=s.delta, n=s.substeps, step=s.l_step)
         # older torch keeps weights that autocast cast: those of the pass above have no gradient
@@ -151,7 +151,7 @@ class SunTrainingJob(TrainingJob):
     def loss(self, adapter: SunAdapter) -> SunLoss:
         """Of an adapter that is bound to the base."""
         w = self.guidance.low
-        return SunLoss(self.pipeline, adapter, self.pictures, self.words, self.settings, w)
+        return SunLoss(self.pipeline, adapter, self.data, self.words, self.settings, w)
 
     def document(self, start: dict[str, str]) -> dict[str, Any]:
         """As for all, with the teacher's guidance."""
@@ -178,7 +178,7 @@ class SunTrainingJob(TrainingJob):
 
 
 def train_adapter(
-    loaded: LoadedModel, pictures: TrainingImages, settings: SunTraining, out: Path
+    loaded: LoadedModel, data: TrainingImages, settings: SunTraining, out: Path
 ) -> Path:
     """Train an adapter beside a loaded base; returns ``out/sun.safetensors``.
 
@@ -187,7 +187,7 @@ def train_adapter(
     """
     check_pipeline(loaded.pipeline)
     schedule_of(loaded.pipeline)
-    job = SunTrainingJob("sun", loaded, pictures, settings, out)
+    job = SunTrainingJob("sun", loaded, data, settings, out)
     target = out / "sun.safetensors"
     preview = Preview(
         sun().with_weights(str(target), None), SampleSettings(STEPS, job.preview_guidance)
@@ -208,7 +208,7 @@ def train(request: TrainRequest) -> Path:
     card = find(request.base)
     zoo = card.source == "zoo"
     settings = read_settings(request.config, zoo=zoo)
-    pictures = open_images(request.data, card.name, card.resolution, zoo=zoo)
+    data = open_images(request.data, card.name, card.resolution, zoo=zoo)
     if settings.phrases:
         vocabulary(settings.phrases, settings.max_phrases, zoo=False)
-    return train_adapter(load(card, device=request.device), pictures, settings, request.out)
+    return train_adapter(load(card, device=request.device), data, settings, request.out)

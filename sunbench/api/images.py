@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from sunbench.errors import UserError
 from sunbench.store.files import open_file
-from sunbench.store.pictures import UNREADABLE, open_picture
+from sunbench.store.lossless import UNREADABLE, open_image
 
 Pixels = NDArray[np.uint8]
 
@@ -156,7 +156,7 @@ class ParquetImages:
 def decode(file: Path | io.BytesIO, name: str) -> Pixels:
     """An image file as uint8 (H, W, 3); UserError for a broken, huge or lossy one."""
     try:
-        with open_picture(file) as image:
+        with open_image(file) as image:
             if image.format in ("JPEG", "WEBP", "GIF", "AVIF"):
                 raise UserError(f"{name}: given {image.format}, expected a lossless format")
             return np.asarray(image.convert("RGB"))

@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from sunbench.bench.paired_scores import Side
-from sunbench.store import CellReader, ShardRow, decode_picture, mispaired
+from sunbench.store import CellReader, ShardRow, decode_image, mispaired
 from sunbench.store.files import open_file
 
 _PNG = b"\x89PNG\r\n\x1a\n"
@@ -44,10 +44,10 @@ def lossless(cell: CellReader) -> None:
 def _check_bytes(file: Path) -> None:
     with open_file(file) as data, pq.ParquetFile(data) as table:
         for group in range(table.num_row_groups):
-            pictures = table.read_row_group(group, columns=["image"]).column("image").to_pylist()
-            for picture in pictures:
-                if picture is not None and not picture["bytes"].startswith(_PNG):
-                    decode_picture(picture["bytes"], f"{file}, {picture['path']}")
+            images = table.read_row_group(group, columns=["image"]).column("image").to_pylist()
+            for image in images:
+                if image is not None and not image["bytes"].startswith(_PNG):
+                    decode_image(image["bytes"], f"{file}, {image['path']}")
 
 
 def own_rows(cell: CellReader, rows: list[ShardRow]) -> list[str]:

@@ -42,11 +42,11 @@ class WorkOrder:
 
     @classmethod
     def read(cls, run: Path) -> WorkOrder:
-        """The order in a run's folder; UserError where no run is at work."""
+        """The order in a run's folder; UserError where no run is in progress."""
         if not file_of(run).exists() or RunFolder(run).holder() is None:
             raise UserError(
-                f"given {run}, where no run is at work, expected the folder of one: start it with"
-                f" `sunbench run --workers 0 --out {run}`"
+                f"given {run}, where no run is in progress, expected the folder of one: start it"
+                f" with `sunbench run --workers 0 --out {run}`"
             )
         document = read_versioned(file_of(run), SCHEMA_VERSION, "`sunbench run`")
         return decode(cls, document, str(file_of(run)))
@@ -71,7 +71,7 @@ class WorkOrder:
 
 
 def file_of(run: Path) -> Path:
-    """Where a run at work says what is to be made."""
+    """Where a run in progress says what is to be sampled."""
     return run / "work" / "order.json"
 
 

@@ -1,6 +1,6 @@
 """A finished run as something to compare: its rows, what they mean, and the scores behind them.
 
-A light baseline is the same without pictures: ``results.json``, ``run.json`` and
+A light baseline is the same without images: ``results.json``, ``run.json`` and
 ``per_image.safetensors``, whose tensors ``<cell key>/<metric>`` hold one float32 per image.
 """
 
@@ -39,7 +39,7 @@ class Texts:
         self._held: dict[tuple[str, tuple[str, ...]], NDArray[Any]] = {}
 
     def of(self, net: str, weights: str, prompts: tuple[str, ...]) -> NDArray[Any] | None:
-        """(prompts, d), or None when the network of these weights is not at hand."""
+        """(prompts, d), or None when the network of these weights is not available."""
         if net not in self._networks:
             try:
                 self._networks[net] = clip_extractor(net, "cpu")

@@ -34,7 +34,7 @@ TIMED_BATCH = 16
 
 @dataclass
 class ModelPlan:
-    """One model with its prompts and cells; its weights may be held until it is at work.
+    """One model with its prompts and cells; its weights may be held until its turn.
 
     facts: for run.json, all but the cells. text_bytes: of the embeddings of its prompts.
     power: the smallest difference that it can show, in words.

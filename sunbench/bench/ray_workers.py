@@ -48,7 +48,7 @@ class ShardActor:
         self.device = device
 
     def work(self, run: str) -> int:
-        """Make shards of the run at work in a folder; how many were made."""
+        """Make shards of the run in progress in a folder; how many were made."""
         import ray
 
         from sunbench.bench.work import work
@@ -104,7 +104,7 @@ class RayWorkers:
             ) from error
 
     def working(self, whole: bool) -> bool:
-        """Whether an actor is at work still; UserError with the words of one that failed."""
+        """Whether an actor is still running; UserError with the words of one that failed."""
         ray = _ray()
         done, self._tasks = ray.wait(self._tasks, num_returns=len(self._tasks), timeout=0)
         for task in done:

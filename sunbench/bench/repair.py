@@ -17,10 +17,10 @@ from sunbench.store.decode import decode
 
 
 def repair_run(path: Path, progress: Progress | None = None) -> list[str]:
-    """Mend a run by its own request: broken or edited files are named and made again.
+    """Repair a run by its own request: broken or edited files are named and sampled again.
 
     Returns the problems that were found. Whole shards are kept. Raises UserError for a run whose
-    models, methods or versions have changed since, so that its cells cannot be made again.
+    models, methods or versions have changed since, so that its cells cannot be rebuilt.
     """
     problems = _problems(path)
     if problems:
@@ -55,7 +55,7 @@ def _check_keys(path: Path, request: Request) -> None:
     for record in _sound_records(path):
         if record.key not in planned:
             raise UserError(
-                f"{path}: {record.label} cannot be made again: its model, method or versions have"
+                f"{path}: {record.label} cannot be rebuilt: its model, method or versions have"
                 " changed since; give the run's command with another --out"
             )
 

@@ -40,7 +40,7 @@ class Request:
     guidance_scale: float | None = None  # None: the model card's
     task: str = "text2image"
     strength: float | None = None  # None: the task's
-    mask: str = "center"  # of inpainting: a name or a picture
+    mask: str = "center"  # of inpainting: a name or an image
     sources: str | None = None  # folder of source images; None: the model's own
     controlnet: str | None = None  # hub id or folder; None: the zoo's
     metrics: tuple[str, ...] = ()  # empty: the model card's

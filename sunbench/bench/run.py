@@ -49,7 +49,7 @@ def execute(
     only: str | None = None,
     workers: Workers | Literal["auto"] | None = None,
 ) -> Outcome:
-    """Run a request into a folder; whatever is there already and whole is not made again.
+    """Run a request into a folder; complete shards that are there are not sampled again.
 
     only: a role (``reference``) to which the plan is cut. workers: who makes the shards; None is
     this process alone, "auto" takes what the machine has. Tables are the caller's to write.
@@ -67,7 +67,7 @@ def execute(
 
 @dataclass(frozen=True)
 class RunAtWork:
-    """A request at work.
+    """A request being run.
 
     workers: who makes its shards before this process evaluates them; "auto" chooses, None is this
     process alone.

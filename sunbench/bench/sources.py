@@ -1,13 +1,13 @@
-"""Source pictures of the tasks that start from one: the model's own, or those of a folder.
+"""Source images of the tasks that start from one: the model's own, or those of a folder.
 
 Own sources are what the reference sampler (25-step DPM-Solver++) of the same model draws from
 other noise, so that every task runs offline on any model, and is the same on every machine. Which
 prompt they show depends on what would make the task trivial:
 
-- image2image: the *next* prompt of the set. A picture of the same prompt would be the answer
+- image2image: the *next* prompt of the set. An image of the same prompt would be the answer
   already (the zoo's captions say all), and a method that changes nothing would win.
 - inpaint, controlnet: the *same* prompt from another seed. What stays must agree with the text, as
-  it does when people paint into pictures; the answer is hidden, by noise or behind edges.
+  it does when people paint into images; the answer is hidden, by noise or behind edges.
 
 Sources do not depend on the task's steps, method or seed offset: reference, floor and candidates
 of image i all start from source i. They are a text2image cell of the cache, shared by all runs.
@@ -35,7 +35,7 @@ from sunbench.sampling import Cell
 from sunbench.sampling.edges import FILTER
 from sunbench.sampling.masks import NAMED
 from sunbench.store import SourcesRecord, key, sha256_file
-from sunbench.store.pictures import UNREADABLE, open_picture, picture_files
+from sunbench.store.lossless import UNREADABLE, image_files, open_image
 
 if TYPE_CHECKING:
     from sunbench.models import LoadedModel
@@ -49,7 +49,7 @@ SourceImages = Callable[[range], Tensor]
 
 @dataclass(frozen=True)
 class SourcePlan:
-    """A cell of the model's own pictures to be made, or the files of a folder, one a prompt."""
+    """A cell of the model's own images to be made, or the files of a folder, one per prompt."""
 
     own: PlannedCell | None = None
     shift: int = 0
@@ -80,7 +80,7 @@ def plan_sources(loaded: LoadedModel, rows: PromptSet, request: Request) -> Sour
     if channels != loaded.pipeline.vae.config.latent_channels:
         raise UserError(
             f"{loaded.card.name}: a U-Net of {channels} channels draws no sources from text alone,"
-            " expected a folder of pictures: --sources DIR"
+            " expected a folder of images: --sources DIR"
         )
     reference = reference_cell(loaded, rows, request)
     own = replace(reference, role="source", cell=source_cell(reference.cell))
@@ -88,7 +88,7 @@ def plan_sources(loaded: LoadedModel, rows: PromptSet, request: Request) -> Sour
 
 
 def source_cell(reference: Cell) -> Cell:
-    """The cell of the sources: the reference's pictures of texts alone, from other noise."""
+    """The cell of the sources: the reference's images of texts alone, from other noise."""
     return replace(
         reference,
         task="text2image",
@@ -113,7 +113,7 @@ def task_content(request: Request, plan: SourcePlan | None) -> tuple[tuple[str, 
     return tuple(sorted(content.items()))
 
 
-# ------------------------------------------------------------------------------ pictures
+# ------------------------------------------------------------------------------ images
 
 
 def open_sources(plan: SourcePlan, handle: CellHandle | None, cell: Cell) -> SourceImages:
@@ -146,7 +146,7 @@ class CellSources:
 
 @dataclass(frozen=True)
 class FolderSources:
-    """Sources in files, one a prompt, in the order of their names; shared by a prompt's seeds."""
+    """Sources in files, one per prompt, in the order of their names; shared by a prompt's seeds."""
 
     files: tuple[Path, ...]
     seeds: int
@@ -158,7 +158,7 @@ class FolderSources:
 
 
 def _files(folder: Path, prompts: int) -> tuple[Path, ...]:
-    images = picture_files(folder)
+    images = image_files(folder)
     if len(images) < prompts:
         raise UserError(
             f"given {len(images)} source images in {folder}, expected one per prompt ({prompts})"
@@ -179,9 +179,9 @@ def _opened(file: Path) -> Iterator[Image.Image]:
 
 
 def read_source(file: Path, side: int) -> Tensor:
-    """A picture (3, side, side) uint8: the shortest side resized, the middle cut out."""
-    with _opened(file) as picture:
-        whole = picture.convert("RGB")
+    """An image (3, side, side) uint8: the shortest side resized, the middle cut out."""
+    with _opened(file) as image:
+        whole = image.convert("RGB")
     scale = side / min(whole.size)
     width, height = (max(side, round(n * scale)) for n in whole.size)
     left, top = (width - side) // 2, (height - side) // 2

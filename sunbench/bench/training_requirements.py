@@ -33,8 +33,8 @@ def training_of(weights: Path, method: str) -> dict[str, Any] | None:
 def training_requirements(model: str, method: Any, pipeline: Any) -> TrainingRequirements:
     """A method's needs on a model's pipeline; None for what is not known.
 
-    training: "none", "once a base" or "once a model"; base: the model that its weights were trained
-    on; document: their training.json. Methods from outside need not say any of it.
+    training: "none", "once per base" or "once per model"; base: the model that its weights were
+    trained on; document: their training.json. Methods from outside need not say any of it.
     """
     document = _document(method, pipeline)
     cost = (document or {}).get("cost", {})

@@ -1,4 +1,4 @@
-"""What a worker does: claim shards of a run at work, make and publish them, until none is left.
+"""What a worker does: claim, sample and publish shards of a run in progress until none is left.
 
 The run's process writes what is to be made into the run's folder (`sunbench.bench.order`); workers
 of the same machine, of a SLURM job or of a Ray cluster read it there.
@@ -26,7 +26,7 @@ from sunbench.store.decode import decode
 
 
 def work(run: Path, *, device: str | None = None, signs: Path | None = None) -> int:
-    """Make shards of the run at work in a folder until none is left; how many were made.
+    """Sample shards of the run in progress in a folder until none is left; how many were sampled.
 
     device: another than the run's. signs: a file that gets a line for each batch.
     Raises UserError for a folder without such a run, or a worker that would make other images.

@@ -42,7 +42,7 @@ class Workers(Protocol):
         ...
 
     def working(self, whole: bool) -> bool:
-        """Whether any is at work still; UserError when one has failed for good.
+        """Whether any is still running; UserError when one has failed for good.
 
         whole: whether every shard is there.
         """
@@ -88,7 +88,7 @@ class LocalWorkers:
             self._start(slot)
 
     def working(self, whole: bool) -> bool:
-        """Replace the workers that died; whether any is at work still."""
+        """Replace the workers that died; whether any is still running."""
         if not self.count:
             return not whole
         going = False

@@ -19,7 +19,9 @@ SHOWN = 20
 
 
 def compare(
-    baseline: Annotated[Path, typer.Argument(help="A finished run, or a saved baseline.")],
+    baseline: Annotated[
+        Path, typer.Argument(metavar="BASELINE", help="A finished run, or a saved baseline.")
+    ],
     folder: Annotated[Path, typer.Argument(metavar="RUN", help="A finished run.")],
     allow_missing: Annotated[
         bool, o.option("Ignore rows that RUN lacks.", "--allow-missing")
@@ -80,7 +82,7 @@ def verify(
     folder: o.RunDir,
     repair: Annotated[
         bool,
-        o.option("Make what is broken or edited again, and nothing else.", "--repair"),
+        o.option("Sample again what is broken or was edited, and nothing else.", "--repair"),
     ] = False,
 ) -> None:
     """Check every checksum, key, pairing and number of a run; nothing is written.

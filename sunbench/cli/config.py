@@ -59,7 +59,7 @@ def load_config(context: typer.Context, file: Path | None) -> Path | None:
 
 
 def config_text(context: typer.Context) -> str:
-    """The settings of the command at work as a TOML file that asks for the same."""
+    """The settings of the running command as a TOML file that asks for the same."""
     lines = []
     for param in context.command.params:
         value = context.params.get(str(param.name))

@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 
 def fetch(
     model: Annotated[
-        str, typer.Argument(help="Card name, card file or hub id owner/name@revision.")
+        str,
+        typer.Argument(metavar="MODEL", help="Card name, card file or hub id owner/name@revision."),
     ],
     methods: Annotated[
         list[str] | None,

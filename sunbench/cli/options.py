@@ -271,4 +271,4 @@ BatchSize = Annotated[
     ),
 ]
 Json = Annotated[bool, option("Print JSON, for other programs.", "--json", panel=OUTPUT)]
-RunDir = Annotated[Path, typer.Argument(help="Folder of a finished run.")]
+RunDir = Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a finished run.")]

@@ -18,7 +18,7 @@ reference_app = typer.Typer(
 
 @reference_app.command("build")
 def reference_build(
-    models: Annotated[list[str], typer.Argument(help="Models.")],
+    models: Annotated[list[str], typer.Argument(metavar="MODEL", help="Models.")],
     images: Annotated[
         int | None, o.whole("images", "Number of images; default: the recipe's.", panel=o.PROMPTS)
     ] = None,
@@ -51,7 +51,9 @@ def reference_list() -> None:
 
 @reference_app.command("verify")
 def reference_verify(
-    models: Annotated[list[str] | None, typer.Argument(help="Models; default: all.")] = None,
+    models: Annotated[
+        list[str] | None, typer.Argument(metavar="MODEL", help="Models; default: all.")
+    ] = None,
 ) -> None:
     """Check every shard of the cached sets."""
     from sunbench.bench.references import verify as check

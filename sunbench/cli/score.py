@@ -13,8 +13,12 @@ from sunbench.cli.console import out, print_json, say, table
 
 
 def score(
-    images: Annotated[Path, typer.Argument(help="Folder of images, or a .parquet file.")],
-    reference: Annotated[Path, typer.Argument(help="The same of the reference images.")],
+    images: Annotated[
+        Path, typer.Argument(metavar="IMAGES", help="Folder of images, or a .parquet file.")
+    ],
+    reference: Annotated[
+        Path, typer.Argument(metavar="REFERENCE", help="The same of the reference images.")
+    ],
     prompts: Annotated[
         Path | None,
         o.option(

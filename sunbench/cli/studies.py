@@ -62,8 +62,8 @@ def negatives(
 
 def selftest(
     folder: Annotated[Path, typer.Argument(metavar="RUN", help="A finished run with its images.")],
-    model: Annotated[str | None, o.option("Model of the run; by default its first.")] = None,
-    images: Annotated[int, o.whole("images", "Images of each cell.", "--images")] = 256,
+    model: Annotated[str | None, o.option("Model of the run; default: its first.")] = None,
+    images: Annotated[int, o.whole("images", "Images per cell.", "--images")] = 256,
     device: o.Device = None,
     sampling: Annotated[
         bool,

@@ -16,9 +16,10 @@ def train(
     method: Annotated[
         str,
         typer.Argument(
+            metavar="METHOD",
             help="sun, agd, lcm, lcm-lora, tcd-lora, pcm-lora, dmd2-lora, guided-distill,"
             " boostdiff-lora or boostdiff-bitfit, bk-sdm-base, -small or -tiny, a-sdm-m1 to -m6;"
-            " gits, ld3 or linear-ag, which are fitted."
+            " gits, ld3 or linear-ag, which are fitted.",
         ),
     ],
     base: Annotated[

@@ -18,11 +18,13 @@ WORKERS = "auto, a number (0: only `sunbench work` elsewhere), ray, or ray://HOS
 
 
 def work(
-    folder: Annotated[Path, typer.Argument(help="Folder of the run, on a shared file system.")],
+    folder: Annotated[
+        Path, typer.Argument(metavar="RUN", help="Folder of the run, on a shared file system.")
+    ],
     device: o.Device = None,
     signs: Annotated[Path | None, typer.Option("--signs", hidden=True)] = None,
 ) -> None:
-    """Make shards of a run that is at work, beside its other workers, until none is left.
+    """Sample shards of a run in progress, beside its other workers, until none is left.
 
     Start it as often as there are devices, for example as a SLURM job array, after `sunbench run
     --workers 0` with the same --out.
@@ -71,8 +73,8 @@ def export(
 
 
 def merge(
-    first: Annotated[Path, typer.Argument(help="Folder of a finished run.")],
-    second: Annotated[Path, typer.Argument(help="Another, on the same references.")],
+    first: Annotated[Path, typer.Argument(metavar="A", help="Folder of a finished run.")],
+    second: Annotated[Path, typer.Argument(metavar="B", help="Another, on the same references.")],
     folder: Annotated[Path, o.option("Folder of the merged run.", "--out", metavar="DIR")],
 ) -> None:
     """Make one run of two on the same references, with the comparisons between their methods."""

@@ -69,7 +69,7 @@ def zoo_goodhart(
 
 
 @zoo_app.command("path")
-def zoo_path(name: Annotated[str, typer.Argument(help="A zoo model.")]) -> None:
+def zoo_path(name: Annotated[str, typer.Argument(metavar="MODEL", help="A zoo model.")]) -> None:
     """Print the path of a zoo model, a plain diffusers folder."""
     from sunbench.zoo import folder
 

@@ -104,7 +104,7 @@ def _short(text: str, most: int) -> str:
 
 
 def by_rows(entry: Entry, models: ModelMap, parts: dict[str, PartRun]) -> list[ImageSheet]:
-    """A strip per row: each prompt at every number of steps, the truth beside it."""
+    """A strip per row: each prompt at every number of steps, the reference beside it."""
     out = []
     for card in models.cards:
         truths = [run.reference(card.name) for run in parts.values()]
@@ -141,7 +141,7 @@ def _all_absent(entry: Entry, parts: dict[str, PartRun]) -> str:
 def by_variants(
     entry: Entry, models: ModelMap, variants: Sequence[tuple[str, PartRun]], note: str
 ) -> list[ImageSheet]:
-    """A strip per variant of the run: the truth, then every method, prompt by prompt."""
+    """A strip per variant of the run: the reference, then every method, prompt by prompt."""
     return [_variant_sheet(entry, card.name, variants, note) for card in models.cards]
 
 

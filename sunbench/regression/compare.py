@@ -210,7 +210,7 @@ def _judged(a: Known, b: Known, tolerance: Tolerance) -> Verdict:
 
 
 def _gaps(a: Known, b: Known) -> NDArray[np.float64] | None:
-    """Run minus baseline of every image, where both have a value an image."""
+    """Run minus baseline of every image, where both have a value per image."""
     x, y = (k.side.values.get((k.row.key, k.row.metric)) for k in (a, b))
     return None if x is None or y is None else y.astype(np.float64) - x.astype(np.float64)
 
@@ -273,7 +273,7 @@ def _changes(partners: list[tuple[Known | None, Known | None]]) -> Iterator[str]
 
 
 def save_baseline(run: Path, folder: Path) -> None:
-    """Write a sound run's numbers and per-image scores, without pictures, for later comparisons."""
+    """Write a sound run's numbers and per-image scores, without images, for later comparisons."""
     side = open_side(run)
     if wrong := [] if side.light else problems(side):
         raise UserError(f"{run} cannot be a baseline: {wrong[0]}")

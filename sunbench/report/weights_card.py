@@ -29,8 +29,8 @@ from sunbench.training.record import check_training, read_training
 #: Of training.json, what is said elsewhere in the card.
 ELSEWHERE = ("schema_version", "method", "base", "base_sha256", "cost", "learned_guidance")
 WHERE = {
-    "once a base": "Trained once on a base; plugged into that base's fine-tunes as it is.",
-    "once a model": "Trained for one model; each fine-tune needs a training of its own.",
+    "once per base": "Trained once on a base; plugged into that base's fine-tunes as it is.",
+    "once per model": "Trained for one model; each fine-tune needs a training of its own.",
 }
 #: Identifiers of licenses that the hub knows and cards name.
 HUB_LICENSES = ("apache-2.0", "mit", "creativeml-openrail-m", "openrail++")

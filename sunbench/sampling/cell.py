@@ -14,7 +14,7 @@ from sunbench.store.layout import Layout
 #: prompts finds whole shards of a smaller one.
 SHARD_SIZE = 250
 
-#: Changes whenever the pictures of an unchanged cell would change.
+#: Changes whenever the images of an unchanged cell would change.
 VERSION = 3
 
 
@@ -23,7 +23,7 @@ class Cell:
     """(model, method, steps, task, prompt set, seeds, size, guidance, dtype).
 
     Image ``i`` shows prompt ``i // len(seeds)`` with seed ``seeds[i % len(seeds)]``.
-    task_content: what the task adds to the pictures' making: sources by hash, strength, mask.
+    task_content: what the task adds to the images' making: sources by hash, strength, mask.
     """
 
     model: str
@@ -67,7 +67,7 @@ class Cell:
         return float(dict(self.task_content).get("strength", 1.0))
 
     def content(self) -> dict[str, Any]:
-        """All that shapes the cell's pictures, JSON-able; its hash is the cell's key."""
+        """All that shapes the cell's images, JSON-able; its hash is the cell's key."""
         more = {"task_settings": dict(self.task_content)} if self.task_content else {}
         return {
             "version": VERSION,

@@ -12,7 +12,7 @@ from torch.utils.hooks import RemovableHandle
 class UNetCounter:
     """Context in which every forward of ``unet`` is counted.
 
-    ``rows`` sums batch sizes, so classifier-free guidance counts two an image, batched or not.
+    ``rows`` sums batch sizes, so classifier-free guidance counts two per image, batched or not.
     """
 
     def __init__(self, unet: nn.Module) -> None:

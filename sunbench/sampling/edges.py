@@ -1,4 +1,4 @@
-"""Edges of pictures, as a ControlNet on edges is trained with and given them."""
+"""Edges of images, as a ControlNet on edges is trained with and given them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ FILTER = f"Sobel on luminance, threshold {THRESHOLD}"
 
 
 def edges(images: Tensor) -> Tensor:
-    """Edges of pictures (N, 3, H, W) uint8: float32 of the same shape, 1 on an edge, else 0.
+    """Edges of images (N, 3, H, W) uint8: float32 of the same shape, 1 on an edge, else 0.
 
     The gradient of the luminance 0.299 R + 0.587 G + 0.114 B by Sobel's filter, scaled so that a
     step from black to white measures 1, borders repeated; an edge is where its length passes the

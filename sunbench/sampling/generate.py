@@ -1,4 +1,4 @@
-"""From a cell and a run of indices to pictures."""
+"""From a cell and a run of indices to images."""
 
 from __future__ import annotations
 
@@ -44,9 +44,9 @@ def generate(
     """
     n = len(cell.seeds)
     rows = [prompts[i // n] for i in indices]
-    images = [ImageId(p.id, cell.seeds[i % n]) for p, i in zip(rows, indices, strict=True)]
+    ids = [ImageId(p.id, cell.seeds[i % n]) for p, i in zip(rows, indices, strict=True)]
     batch = make_batch(
-        images,
+        ids,
         torch.stack([texts[p.text] for p in rows]),
         torch.stack([texts[p.negative] for p in rows]),
         latent_shape(pipeline, cell.resolution),
@@ -58,10 +58,10 @@ def generate(
     latents = sampler.sample(batch)
     sampled = stopwatch.mark()
     try:
-        pictures = decode(pipeline, latents)
+        images = decode(pipeline, latents)
     except NotFinite as error:
         raise NotFinite(f"{cell.label}: {error}") from error
     decoded = stopwatch.mark()
     kept = latents.half().cpu()  # after this copy all marks have been reached
     times = began.until(sampled), sampled.until(decoded)
-    return Generated(pictures, kept, hashes, sampler.nfe, *times)
+    return Generated(images, kept, hashes, sampler.nfe, *times)

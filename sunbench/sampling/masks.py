@@ -1,4 +1,4 @@
-"""Masks of inpainting: what is painted anew, by name or from a picture."""
+"""Masks of inpainting: what is painted anew, by name or from an image."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from PIL import Image
 from torch import Tensor
 
 from sunbench.errors import UserError, unknown
-from sunbench.store.pictures import UNREADABLE, open_picture
+from sunbench.store.lossless import UNREADABLE, open_image
 
 #: Name -> painted rows and columns, as shares of the side.
 NAMED = {
@@ -32,12 +32,12 @@ def check(spec: str) -> None:
 
 
 def mask(spec: str, side: int) -> Tensor:
-    """A mask (side, side) float: 1 is painted, 0 stays. ``spec``: a name or a picture's path.
+    """A mask (side, side) float: 1 is painted, 0 stays. ``spec``: a name or an image's path.
 
-    A picture is resized without smoothing; what is brighter than half is painted.
+    An image is resized without smoothing; what is brighter than half is painted.
     """
     check(spec)
-    painted = _box(spec, side) if spec in NAMED else _picture(Path(spec), side)
+    painted = _box(spec, side) if spec in NAMED else _image(Path(spec), side)
     if not 0 < float(painted.mean()) < 1:
         raise UserError(f"given mask {spec!r}, which paints all or nothing, expected a part")
     return painted
@@ -50,10 +50,10 @@ def _box(name: str, side: int) -> Tensor:
     return box
 
 
-def _picture(path: Path, side: int) -> Tensor:
+def _image(path: Path, side: int) -> Tensor:
     try:
-        with open_picture(path) as picture:
-            small = picture.convert("L").resize((side, side), Image.Resampling.NEAREST)
+        with open_image(path) as image:
+            small = image.convert("L").resize((side, side), Image.Resampling.NEAREST)
     except UNREADABLE as error:
-        raise UserError(f"given mask {path}, which is no picture ({error})") from error
+        raise UserError(f"given mask {path}, which is not an image ({error})") from error
     return torch.from_numpy((np.asarray(small) > 127).astype(np.float32))

@@ -39,7 +39,7 @@ class Sampler(Protocol):
 
     @property
     def nfe(self) -> float:
-        """U-Net evaluations an image of the last batch, counted."""
+        """U-Net evaluations per image of the last batch, counted."""
         ...
 
 

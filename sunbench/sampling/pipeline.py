@@ -125,7 +125,7 @@ class PipelineSampler:
 
     @property
     def nfe(self) -> float:
-        """U-Net evaluations an image of the last batch."""
+        """U-Net evaluations per image of the last batch."""
         return self._nfe
 
 
@@ -157,7 +157,7 @@ class PipelineMethod:
     solver: SolverSpec
     fixed_guidance_scale: float | None = field(default=None, kw_only=True)
     max_steps: ClassVar[int] = 1000
-    #: What must be trained before: "none", "once a base" or "once a model".
+    #: What must be trained before: "none", "once per base" or "once per model".
     training: ClassVar[str] = "none"
     #: Whether evaluations depend on more than the settings, so that ``evaluations`` is the most.
     nfe_varies: ClassVar[bool] = False

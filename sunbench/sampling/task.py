@@ -1,4 +1,4 @@
-"""What a task adds to a text: a source picture, a mask, edges; and how diffusers is called for it.
+"""What a task adds to a text: a source image, a mask, edges; and how diffusers is called for it.
 
 Strength means what it means in diffusers, but a number of steps is a number of U-Net passes:
 diffusers drops ``1 - strength`` of the steps it is asked for, so that many more are asked.
@@ -60,13 +60,13 @@ def _plain(value: Any) -> Any:
 
 
 @torch.no_grad()
-def encode(pipeline: Any, pictures: Tensor) -> Tensor:
-    """Scaled latents (B, C, h, w) of pictures (B, 3, H, W) in -1..1: ``decode`` the other way.
+def encode(pipeline: Any, images: Tensor) -> Tensor:
+    """Scaled latents (B, C, h, w) of images (B, 3, H, W) in -1..1: ``decode`` the other way.
 
     Of a VAE that gives a distribution its mode, so that reference and candidate share one latent.
     """
     vae = pipeline.vae
-    encoded = vae.encode(pictures.to(vae.device, vae.dtype))
+    encoded = vae.encode(images.to(vae.device, vae.dtype))
     z = encoded.latents if hasattr(encoded, "latents") else encoded.latent_dist.mode()
     shift = getattr(vae.config, "shift_factor", None) or 0.0
     return (z - shift) * vae.config.scaling_factor
@@ -76,7 +76,7 @@ def encode(pipeline: Any, pictures: Tensor) -> Tensor:
 
 
 class _NoisyImage:
-    """Image-to-image from the noise that belongs to each picture, instead of a draw inside."""
+    """Image-to-image from the noise that belongs to each image, instead of a draw inside."""
 
     scheduler: Any
     noise: Tensor
@@ -143,7 +143,7 @@ def task_pipeline(pipeline: Any, task: str) -> Any:
 
 
 def text_pipeline(pipeline: Any) -> Any:
-    """The text2image pipeline of a task's networks, for pictures that start from text alone."""
+    """The text2image pipeline of a task's networks, for images that start from text alone."""
     parts = {name: part for name, part in pipeline.components.items() if name != "controlnet"}
     own = diffusers.StableDiffusionPipeline(**parts, requires_safety_checker=False)
     own.set_progress_bar_config(disable=True)

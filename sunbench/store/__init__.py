@@ -17,8 +17,8 @@ from sunbench.store.documents import (
 )
 from sunbench.store.files import ensure_space, key, make_folder, sha256_file, write_atomic
 from sunbench.store.locks import Holder
+from sunbench.store.lossless import decode_image, encode_png, image_files, read_folder
 from sunbench.store.pairing import mispaired
-from sunbench.store.pictures import decode_picture, encode_png, picture_files, read_folder
 from sunbench.store.reader import CellReader, StoredFeature, readers, whole_feature
 from sunbench.store.results import ResultRow, Role, budget_of
 from sunbench.store.rows import ShardRow
@@ -46,13 +46,13 @@ __all__ = [
     "StoredFeature",
     "TrainingRequirements",
     "budget_of",
-    "decode_picture",
+    "decode_image",
     "encode_png",
     "ensure_space",
+    "image_files",
     "key",
     "make_folder",
     "mispaired",
-    "picture_files",
     "read_folder",
     "readers",
     "sha256_file",

@@ -2,7 +2,7 @@
 
 A shard is its files plus ``shard-00000.json``, which lists their sha256 and is written last: a
 killed writer leaves either a whole shard or none. A broken file is named, moved aside as
-``*.broken`` and its shard counts as missing, so that only that shard is made again.
+``*.broken`` and its shard counts as missing, so that only that shard is sampled again.
 """
 
 from __future__ import annotations
@@ -214,7 +214,7 @@ class CellStore:
     def _move_aside(self, file: Path, why: str) -> None:
         if not self.repair:
             return
-        log.warning("%s; moved aside, to be made again", why)
+        log.warning("%s; moved aside, to be sampled again", why)
         with suppress(FileNotFoundError):
             file.replace(file.with_name(file.name + ".broken"))
 
@@ -272,7 +272,7 @@ class CellStore:
         """Whether a file is not what its manifest says; then it is named and moved aside."""
         file = self.folder / entry["file"]
         if not file.exists():
-            log.warning("%s is missing; its shard is to be made again", file)
+            log.warning("%s is missing; its shard is to be sampled again", file)
             return True
         if not file.is_file():
             self._move_aside(file, f"{file} is no file")

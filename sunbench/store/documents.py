@@ -170,8 +170,9 @@ class FiniteNRow:
 class TrainingRequirements:
     """What a method needs beside a model; None for what is not known.
 
-    training: "none", "once a base" or "once a model". base: the model that its weights were trained
-    on. parameters, images, seconds: what the training cost. document: the weights' training.json.
+    training: "none", "once per base" or "once per model". base: the model that its weights were
+    trained on. parameters, images, seconds: what the training cost. document: the weights'
+    training.json.
     license: what the repository of published weights states.
     """
 

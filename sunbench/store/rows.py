@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from sunbench.store.pictures import decode_picture, encode_png
+from sunbench.store.lossless import decode_image, encode_png
 
 ROW_GROUP = 64  # images; `datasets` reads a row group at a time
 
@@ -39,11 +39,11 @@ class ShardRow:
 _TEXTS = ("prompt_id", "prompt", "negative", "noise_hash")
 _VALUES = {"index": "int64", "seed": "int64", "black": "bool"} | dict.fromkeys(_TEXTS, "string")
 _ORDER = ("index", "prompt_id", "seed", "prompt", "negative", "noise_hash", "image", "black")
-_PICTURE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+_IMAGE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
 
 
 def _features() -> bytes:
-    """The `datasets` description of the columns, so that it opens ``image`` as a picture."""
+    """The `datasets` description of the columns, so that it opens ``image`` as an image."""
     columns = {
         name: {"_type": "Image"} if name == "image" else {"dtype": _VALUES[name], "_type": "Value"}
         for name in _ORDER
@@ -54,11 +54,11 @@ def _features() -> bytes:
 def schema() -> pa.Schema:
     """Columns of a shard; ``image`` is a {bytes, path} struct and may be null."""
     types = {"int64": pa.int64(), "bool": pa.bool_(), "string": pa.string()}
-    fields = [(n, _PICTURE if n == "image" else types[_VALUES[n]]) for n in _ORDER]
+    fields = [(n, _IMAGE if n == "image" else types[_VALUES[n]]) for n in _ORDER]
     return pa.schema(fields, metadata={b"huggingface": _features()})
 
 
-def _picture(row: ShardRow) -> dict[str, Any] | None:
+def _image(row: ShardRow) -> dict[str, Any] | None:
     data = row.png
     if data is None and row.image is not None:
         data = encode_png(row.image)
@@ -66,9 +66,9 @@ def _picture(row: ShardRow) -> dict[str, Any] | None:
 
 
 def to_table(rows: Sequence[ShardRow]) -> pa.Table:
-    """Rows as an Arrow table, pictures encoded as PNG."""
+    """Rows as an Arrow table, images encoded as PNG."""
     columns: dict[str, list[Any]] = {n: [getattr(r, n) for r in rows] for n in _VALUES}
-    columns["image"] = [_picture(r) for r in rows]
+    columns["image"] = [_image(r) for r in rows]
     return pa.table({n: columns[n] for n in _ORDER}, schema=schema())
 
 
@@ -84,12 +84,12 @@ def renumbered(file: BinaryIO, numbers: range) -> pa.Table | None:
         return None
     file.seek(0)
     table = pq.read_table(file)
-    pictures = [
+    images = [
         None if p is None else {"bytes": p["bytes"], "path": f"{i:08d}.png"}
         for i, p in zip(numbers, table.column("image").to_pylist(), strict=True)
     ]
     columns = {n: table.column(n) for n in _ORDER}
-    columns |= {"index": pa.array(list(numbers)), "image": pa.array(pictures, _PICTURE)}
+    columns |= {"index": pa.array(list(numbers)), "image": pa.array(images, _IMAGE)}
     return pa.table(columns, schema=schema())
 
 
@@ -116,7 +116,7 @@ def _places(file: pq.ParquetFile, group: int, only: Collection[int]) -> list[int
 
 
 def _row(record: dict[str, Any], name: str) -> ShardRow:
-    picture = record.pop("image", None)
+    image = record.pop("image", None)
     place = f"{name}, image {record['index']}"
-    image = None if picture is None else decode_picture(picture["bytes"], place)
+    image = None if image is None else decode_image(image["bytes"], place)
     return ShardRow(image=image, **record)

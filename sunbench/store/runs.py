@@ -16,7 +16,7 @@ from sunbench.store.results import ResultRow
 
 
 class RunFolder:
-    """A folder with ``run.json``, ``results.json``, ``cells/<key>/`` and, at work, ``lock``."""
+    """A folder with ``run.json``, ``results.json``, ``cells/<key>/`` and, in use, ``lock``."""
 
     def __init__(self, path: Path) -> None:
         self.path = path

@@ -241,7 +241,7 @@ def _page(
                 f"`sunbench zoo goodhart`: {METHOD} on {study.model} at {study.steps} steps,"
                 f" trained on for {study.updates} updates of {study.batch} images with {TARGET}"
                 f" itself as the loss, on {study.captions} captions that no image below shows;"
-                f" {study.images} images a row against the 25-step reference, 95 % intervals.",
+                f" {study.images} images per row against the 25-step reference, 95 % intervals.",
                 markdown_table(
                     ["metric", "as shipped", f"trained on {TARGET}", "better"], lines, 1
                 ),

@@ -44,7 +44,7 @@ class Kind:
 
 @dataclass(frozen=True)
 class Cases:
-    """Prompts, and the concepts of each sort that their negatives name, one a prompt."""
+    """Prompts, and the concepts of each sort that their negatives name, one per prompt."""
 
     rows: tuple[Prompt, ...]
     kinds: tuple[Kind, ...]

@@ -21,7 +21,7 @@ from sunbench.prompts import hub
 from sunbench.prompts.files import read
 from sunbench.prompts.records import prompt_column
 from sunbench.store.files import read_text
-from sunbench.store.pictures import UNREADABLE, open_picture
+from sunbench.store.lossless import UNREADABLE, open_image
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 IMAGE_COLUMNS = ("image", "img", "picture", "jpg", "jpeg", "png", "webp")
@@ -72,7 +72,7 @@ def _opened(value: Any) -> Image.Image:
     if isinstance(value, dict):
         value = value["bytes"] or value["path"]
     source = io.BytesIO(value) if isinstance(value, bytes) else value
-    with open_picture(source) as image:
+    with open_image(source) as image:
         image.load()
     return image
 

@@ -93,7 +93,7 @@ def sub_steps(t: Tensor, s: Tensor, n: int) -> Tensor:
 
 
 def trajectory(x: Tensor, times: Tensor, schedule: Schedule, predict: Predict) -> Tensor:
-    """DDIM over times (N + 1, B), one evaluation a step (Song et al. 2021, Eq. 12; SUN Eq. 9)."""
+    """DDIM over times (N + 1, B), one evaluation per step (Song et al. 2021, Eq. 12; SUN Eq. 9)."""
     for now, then in pairwise(times):
         eps = predict(x, schedule.index(now))
         x = ddim_step(x, eps, schedule.level(now), schedule.level(then))

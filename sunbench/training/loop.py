@@ -1,4 +1,4 @@
-"""The training loop: AdamW, warm-up/stable/decay schedule, EMA, checkpoints that resume to the bit.
+"""The training loop: AdamW, warm-up/stable/decay schedule, EMA, checkpoints that resume bit-exact.
 
 The loss is a function of the step number alone (it draws its batch and noise from generators seeded
 by that number), so a run that was killed and resumed equals one that was not. Several processes

@@ -30,7 +30,7 @@ CHANGING = ("cost", "loop")
 
 @contextmanager
 def averaged(module: nn.Module, ema: Mapping[str, Tensor]) -> Iterator[None]:
-    """The module with its averaged weights, for a while; its own come back to the bit."""
+    """The module with its averaged weights, for a while; its own come back bit-exact."""
     live = {k: v.detach().clone() for k, v in module.state_dict().items()}
     module.load_state_dict(ema)
     try:

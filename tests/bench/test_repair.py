@@ -100,5 +100,5 @@ def test_a_run_that_was_never_finished_is_repaired_by_its_run_json(done: Any):
 def test_a_run_of_other_versions_is_left_alone(done: Any, monkeypatch: pytest.MonkeyPatch):
     next(done.cell("ddim").folder.glob("*.parquet")).write_bytes(b"broken")
     monkeypatch.setattr("sunbench.sampling.cell.VERSION", 99)
-    with pytest.raises(UserError, match=r"dpm.* cannot be made again: .* another --out"):
+    with pytest.raises(UserError, match=r"dpm.* cannot be rebuilt: .* another --out"):
         repair_run(done.out / "run")

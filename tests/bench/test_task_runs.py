@@ -163,7 +163,7 @@ def test_a_sources_middle_is_cut_from_its_shortest_side(tmp_path: Path):
     Image.fromarray(pixels).save(tmp_path / "wide.png")
     assert bool((read_source(tmp_path / "wide.png", 16) == 200).all())
     (tmp_path / "text.png").write_text("no")
-    with pytest.raises(UserError, match="which is no picture"):
+    with pytest.raises(UserError, match="which is not an image"):
         read_source(tmp_path / "text.png", 16)
 
 

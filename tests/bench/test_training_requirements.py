@@ -35,7 +35,7 @@ def lcm_lora(path: Path) -> Any:
 def test_beside_the_weights_or_in_the_trainings_folder(lora: Path, pipeline: Any):
     method = lcm_lora(lora)
     unknown = training_requirements("tiny", method, pipeline)
-    assert (unknown.training, unknown.base, unknown.images) == ("once a base", None, None)
+    assert (unknown.training, unknown.base, unknown.images) == ("once per base", None, None)
     for name in ("lcm-lora.json", "training.json"):
         document(lora.parent / name, "lcm-lora")
         found = training_requirements("tiny", method, pipeline)
@@ -53,7 +53,7 @@ def test_students_in_folders(distilled: dict[str, Path], pipeline: Any, tmp_path
     method = registry.method("guided-distill", weights={"guided-distill": str(folder)})
     found = training_requirements("tiny", method, pipeline)
     assert (found.training, found.negative_prompts, found.images) == (
-        "once a model",
+        "once per model",
         False,
         12,
     )

@@ -101,7 +101,9 @@ def test_a_worker_that_fails_three_times_stops_the_run_with_its_words(
 
 
 def test_a_folder_without_a_run_is_no_work(tmp_path: Path):
-    with pytest.raises(UserError, match="no run is at work, expected the folder of one: start it"):
+    with pytest.raises(
+        UserError, match="no run is in progress, expected the folder of one: start it"
+    ):
         work(tmp_path)
 
 

@@ -151,7 +151,7 @@ def test_what_a_method_takes(method: Method, target: Any):
     assert found.method == method.name
     free = method.name in (*TRAINING_FREE, *GUIDED_ONLY, *FIXED_GUIDANCE, *SELECTIVE, *PARTIAL)
     assert (found.training == "none") is free
-    assert found.training in ("none", "once a base", "once a model")
+    assert found.training in ("none", "once per base", "once per model")
     assert (method.trained_weights(target) is None) is free  # type: ignore[attr-defined]
 
 

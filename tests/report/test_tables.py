@@ -47,7 +47,7 @@ ROWS = [REFERENCE, FLOOR_ROW, ROW, REASON]
 NEEDS = TrainingRequirements(
     model="tiny",
     method="lcm",
-    training="once a model",
+    training="once per model",
     negative_prompts=False,
     base="emoji",
     parameters=2_200_000,
@@ -141,11 +141,11 @@ def test_floor_line_prints_the_floor_of_set_distances():
 
 def test_training_requirements_are_a_table_of_their_own():
     head, lines = requirements_table([NEEDS, UNKNOWN])
-    assert lines[0] == ["lcm", "once a model", "no", "emoji", "2,200,000", "96,000", "2,346"]
+    assert lines[0] == ["lcm", "once per model", "no", "emoji", "2,200,000", "96,000", "2,346"]
     assert lines[1] == ["mine", *["–"] * (len(head) - 1)]
     needs = (NEEDS, replace(NEEDS, model="other", method="sun"))
     text = markdown(RunData(ROWS, requirements=needs))
-    assert "| lcm | once a model | no | emoji | 2,200,000 | 96,000 | 2,346 |" in text
+    assert "| lcm | once per model | no | emoji | 2,200,000 | 96,000 | 2,346 |" in text
     assert "| sun |" not in text
     assert "### Training requirements" in text
     assert "requirements" not in markdown(RunData(ROWS))
@@ -339,7 +339,7 @@ def test_summary_has_a_line_a_cell_with_everything():
         "training images",
         "training s",
     ]
-    none, took = ["–"] * 5, ["once a model", "no", "2200000", "96000", "2346"]
+    none, took = ["–"] * 5, ["once per model", "no", "2200000", "96000", "2346"]
     assert lines == [
         ["tiny", "ddim", "4", "8", "–", "12.35", "–", "–", "–", *none],
         ["tiny", "dpm++", "4", "–", "–", "no CFG", "–", "–", "–", *none],

@@ -348,7 +348,7 @@ def test_lossy_pictures_in_a_shard_are_refused(tmp_path: Path) -> None:
     (store.folder / "shard-00000.json").write_bytes(seal(manifest, store.key, 0))
     store = CellStore.open(store.folder)
     assert store.read_rows(0) == rows_of(0)
-    with pytest.raises(UserError, match="image 0: given a lossy JPEG picture"):
+    with pytest.raises(UserError, match="image 0: given a lossy JPEG image"):
         store.read_rows(0, images=True)
 
 

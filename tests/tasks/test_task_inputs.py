@@ -72,14 +72,14 @@ def test_wrong_masks_are_told_in_one_line(tmp_path: Path):
         mask(str(tmp_path / "all.png"), 4)
     (tmp_path / "text.png").write_text("no")
     for read in (check, lambda spec: mask(spec, 4)):  # before a run, and in it
-        with pytest.raises(UserError, match="which is no picture"):
+        with pytest.raises(UserError, match="which is not an image"):
             read(str(tmp_path / "text.png"))
     (tmp_path / "bomb.png").write_bytes(png_bomb(60_000))
-    with pytest.raises(UserError, match="which is no picture"):
+    with pytest.raises(UserError, match="which is not an image"):
         mask(str(tmp_path / "bomb.png"), 4)
-    with pytest.raises(UserError, match="which is no picture"):
+    with pytest.raises(UserError, match="which is not an image"):
         read_source(tmp_path / "bomb.png", 4)
-    with pytest.raises(UserError, match=r"bomb\.png, which is no picture"):
+    with pytest.raises(UserError, match=r"bomb\.png, which is not an image"):
         _files(tmp_path, 3)
 
 

@@ -31,7 +31,7 @@ def load_dinov2(name: str, device: str = "cpu") -> DinoV2:
 
 
 class DinoV2:
-    """Normalised class token. Source of the protocol: Stein et al. 2023 (arXiv 2306.04675)."""
+    """Normalized class token. Source of the protocol: Stein et al. 2023 (arXiv 2306.04675)."""
 
     def __init__(self, model: Any, name: str, device: str = "cpu", batch: int = 64) -> None:
         self.model: Any = frozen(model, device)

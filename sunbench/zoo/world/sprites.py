@@ -101,10 +101,10 @@ def _render_svg(svg: str) -> Image.Image:
     return Image.open(io.BytesIO(bytes(data))).convert("RGBA")
 
 
-def fit(picture: Image.Image, extent: int) -> np.ndarray:
-    """Crop to what is drawn, scale its longest side, centre: (64, 64, 4) uint8, premultiplied."""
-    box = picture.getchannel("A").point(lambda a: 255 * (a > 8)).getbbox()
-    a = np.asarray(picture.crop(box), np.float32)
+def fit(image: Image.Image, extent: int) -> np.ndarray:
+    """Crop to what is drawn, scale its longest side, center: (64, 64, 4) uint8, premultiplied."""
+    box = image.getchannel("A").point(lambda a: 255 * (a > 8)).getbbox()
+    a = np.asarray(image.crop(box), np.float32)
     a[..., :3] *= a[..., 3:] / 255
     h, w = a.shape[:2]
     k = extent / max(h, w)

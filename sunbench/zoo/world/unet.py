@@ -88,7 +88,7 @@ class Conditioned(nn.Module):
 
     def forward(self, x_t: Tensor, t: Tensor, ids: Tensor) -> Tensor:
         """Predicted noise (N, C, h, w) of noisy latents at timesteps (N,), tokens (N, 24)."""
-        # with its mask at hand, the encoder makes none on the host, which no graph can hold
+        # with a mask passed in, the encoder makes none on the host, which no graph can hold
         context = self.encoder(ids, attention_mask=self.causal).last_hidden_state
         return self.unet(x_t, t, context).sample.float()
 

@@ -15,7 +15,7 @@ from PIL import Image
 from png_bomb import png_bomb
 
 from sunbench.errors import UserError
-from sunbench.store import decode_picture, encode_png, picture_files, read_folder
+from sunbench.store import decode_image, encode_png, image_files, read_folder
 
 PICTURE = np.random.default_rng(0).integers(0, 256, (9, 7, 3), dtype=np.uint8)
 
@@ -29,14 +29,14 @@ def encoded(kind: str, picture: Image.Image | None = None, **options: Any) -> by
 @settings(deadline=None)
 @given(arrays.arrays(np.uint8, st.tuples(st.integers(1, 9), st.integers(1, 9), st.just(3))))
 def test_png_keeps_every_bit(picture: np.ndarray[Any, Any]) -> None:
-    assert np.array_equal(decode_picture(encode_png(picture), "x"), picture)
+    assert np.array_equal(decode_image(encode_png(picture), "x"), picture)
 
 
 @pytest.mark.parametrize(
     ("kind", "options"), [("PNG", {}), ("BMP", {}), ("PPM", {}), ("WEBP", {"lossless": True})]
 )
 def test_lossless_kinds_are_read(kind: str, options: dict[str, Any]) -> None:
-    assert np.array_equal(decode_picture(encoded(kind, **options), "x"), PICTURE)
+    assert np.array_equal(decode_image(encoded(kind, **options), "x"), PICTURE)
 
 
 @pytest.mark.parametrize(
@@ -48,16 +48,16 @@ def test_lossless_kinds_are_read(kind: str, options: dict[str, Any]) -> None:
         (encoded("GIF"), "GIF"),
         (encoded("PNG", Image.fromarray(PICTURE).convert("RGBA")), "given mode RGBA"),
         (encoded("PNG", Image.fromarray(PICTURE).convert("L")), "given mode L"),
-        (encoded("PNG")[:-30], "not a whole picture"),
-        (b"no picture", "not a whole picture"),
-        (b"", "not a whole picture"),
+        (encoded("PNG")[:-30], "not a whole image"),
+        (b"no picture", "not a whole image"),
+        (b"", "not a whole image"),
         (png_bomb(9_000), "9000 x 9000 pixels, expected at most"),
-        (png_bomb(60_000), "not a whole picture"),
+        (png_bomb(60_000), "not a whole image"),
     ],
 )
 def test_other_bytes_are_refused_in_one_line(data: bytes, said: str) -> None:
     with pytest.raises(UserError) as caught:
-        decode_picture(data, "shard-00000.parquet, image 3")
+        decode_image(data, "shard-00000.parquet, image 3")
     assert said in str(caught.value)
     assert str(caught.value).startswith("shard-00000.parquet, image 3")
     assert "\n" not in str(caught.value)
@@ -84,7 +84,7 @@ def test_jpeg_named_png_is_refused(tmp_path: Path) -> None:
 
 
 def test_folder_without_pictures_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="0 pictures"):
-        picture_files(tmp_path)
+    with pytest.raises(UserError, match="0 images"):
+        image_files(tmp_path)
     with pytest.raises(UserError, match="expected a folder"):
-        picture_files(tmp_path / "none")
+        image_files(tmp_path / "none")

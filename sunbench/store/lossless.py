@@ -1,6 +1,6 @@
-"""Lossless pictures: uint8 arrays to PNG bytes and back; anything lossy is refused.
+"""Lossless images: uint8 arrays to PNG bytes and back; anything lossy is refused.
 
-JPEG artefacts move FID by more than the differences measured here, so no lossy byte gets in.
+JPEG artifacts move FID by more than the differences measured here, so no lossy byte gets in.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from sunbench.store.files import open_file, read_file
 
 SUFFIXES = (".png", ".bmp", ".ppm", ".webp", ".jpg", ".jpeg", ".gif", ".tif", ".tiff", ".avif")
 _LOSSLESS = ("PNG", "BMP", "PPM")
-#: Of one picture: 8192 x 8192; a file of a few kilobytes can hold many more.
+#: Of one image: 8192 x 8192; a file of a few kilobytes can hold many more.
 MOST_PIXELS = 2**26
-#: What Pillow raises for files that are no pictures, broken, or bombs.
+#: What Pillow raises for files that are no images, broken, or bombs.
 UNREADABLE = (
     OSError,
     ValueError,
@@ -41,21 +41,21 @@ UNREADABLE = (
 
 
 @contextmanager
-def open_picture(source: Path | str | IO[bytes]) -> Iterator[Image.Image]:
-    """A picture whose pixels are not read yet; one of UNREADABLE for none, or one of too many."""
+def open_image(source: Path | str | IO[bytes]) -> Iterator[Image.Image]:
+    """An image whose pixels are not read yet; one of UNREADABLE for none, or one of too many."""
     with ExitStack() as stack:
         if isinstance(source, (str, Path)):
             source = stack.enter_context(open_file(Path(source)))
-        picture = stack.enter_context(Image.open(source))
-        if picture.width * picture.height > MOST_PIXELS:
+        image = stack.enter_context(Image.open(source))
+        if image.width * image.height > MOST_PIXELS:
             raise ValueError(
-                f"{picture.width} x {picture.height} pixels, expected at most {MOST_PIXELS:,}"
+                f"{image.width} x {image.height} pixels, expected at most {MOST_PIXELS:,}"
             )
-        yield picture
+        yield image
 
 
 def encode_png(image: NDArray[np.uint8]) -> bytes:
-    """PNG bytes of a picture (H, W, 3) uint8; ValueError for any other shape or dtype."""
+    """PNG bytes of an image (H, W, 3) uint8; ValueError for any other shape or dtype."""
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
         raise ValueError(f"given {image.dtype} {image.shape}, expected uint8 (H, W, 3)")
     buffer = io.BytesIO()
@@ -82,35 +82,35 @@ def _described(kind: str | None) -> str:
     return f"lossy {kind}" if kind in ("WEBP", "JPEG") else str(kind)
 
 
-def decode_picture(data: bytes, name: str) -> NDArray[np.uint8]:
-    """The picture (H, W, 3) uint8 in lossless 8-bit RGB bytes; UserError naming it otherwise."""
+def decode_image(data: bytes, name: str) -> NDArray[np.uint8]:
+    """The image (H, W, 3) uint8 in lossless 8-bit RGB bytes; UserError naming it otherwise."""
     try:
-        with open_picture(io.BytesIO(data)) as picture:
-            if not _is_lossless(data, picture.format):
+        with open_image(io.BytesIO(data)) as image:
+            if not _is_lossless(data, image.format):
                 raise UserError(
-                    f"{name}: given a {_described(picture.format)} picture, expected a lossless "
-                    "one (PNG, BMP, PPM, lossless WebP): lossy pictures change the metrics"
+                    f"{name}: given a {_described(image.format)} image, expected a lossless "
+                    "one (PNG, BMP, PPM, lossless WebP): lossy images change the metrics"
                 )
-            if picture.mode != "RGB":
-                raise UserError(f"{name}: given mode {picture.mode}, expected 8-bit RGB")
-            return np.array(picture)
+            if image.mode != "RGB":
+                raise UserError(f"{name}: given mode {image.mode}, expected 8-bit RGB")
+            return np.array(image)
     except UserError:
         raise
     except UNREADABLE as error:
-        raise UserError(f"{name} is not a whole picture ({error})") from error
+        raise UserError(f"{name} is not a whole image ({error})") from error
 
 
-def picture_files(folder: Path) -> list[Path]:
-    """The pictures in a folder by name, lossy ones included so that reading can refuse them."""
+def image_files(folder: Path) -> list[Path]:
+    """The images in a folder by name, lossy ones included so that reading can refuse them."""
     if not folder.is_dir():
-        raise UserError(f"given {folder}, expected a folder of pictures")
+        raise UserError(f"given {folder}, expected a folder of images")
     files = sorted(f for f in folder.iterdir() if f.suffix.lower() in SUFFIXES)
     if not files:
-        raise UserError(f"{folder} holds 0 pictures; expected PNG files")
+        raise UserError(f"{folder} holds 0 images; expected PNG files")
     return files
 
 
 def read_folder(folder: Path) -> Iterator[tuple[str, NDArray[np.uint8]]]:
-    """(file name, picture) of each picture in a folder, in name order, one in memory at a time."""
-    for file in picture_files(folder):
-        yield file.name, decode_picture(read_file(file), str(file))
+    """(file name, image) of each image in a folder, in name order, one in memory at a time."""
+    for file in image_files(folder):
+        yield file.name, decode_image(read_file(file), str(file))
