@@ -1,4 +1,10 @@
-"""A sheet of samples: the base's 25-step images above those of a training, same noise."""
+"""A sheet of samples: the base's 25-step images above those of a training, same noise.
+
+A sheet is a preview and no cell of the runner. It shows a student between two updates, whose
+weights have no file and no hash, so nothing could be its key; it enters no number, and a training
+that continues draws it again. It goes through the one sampler interface with each image's own
+noise (`sample_images`), and the reference beside it is a method of the registry.
+"""
 
 from __future__ import annotations
 
@@ -19,9 +25,9 @@ from sunbench.sampling import (
     Method,
     SampleBatch,
     SampleSettings,
-    decode,
     latent_shape,
     make_batch,
+    sample_images,
 )
 from sunbench.store import write_atomic
 
@@ -61,11 +67,7 @@ class Sheet:
     def sampled(self, method: Method, settings: SampleSettings) -> Tensor:
         """Images of a method, as a run would sample them: (n, 3, H, W) uint8."""
         own = copy.copy(self.pipeline)  # its scheduler is not the training's
-        sampler = method.prepare(own, settings)
-        try:
-            return decode(own, sampler.sample(self.batch()))
-        finally:
-            method.release(own)
+        return sample_images(own, method, settings, self.batch())
 
     def write(self, path: Path, images: Tensor) -> None:
         """Two rows: the reference, the images."""

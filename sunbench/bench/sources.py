@@ -165,17 +165,17 @@ def _files(folder: Path, prompts: int) -> tuple[Path, ...]:
         )
     for file in images[:prompts]:
         with _opened(file):
-            pass  # what is no picture is found before anything is sampled
+            pass  # what is not an image is refused before anything is sampled
     return tuple(images[:prompts])
 
 
 @contextmanager
 def _opened(file: Path) -> Iterator[Image.Image]:
     try:
-        with open_picture(file) as picture:
-            yield picture
+        with open_image(file) as image:
+            yield image
     except UNREADABLE as error:
-        raise UserError(f"given source {file}, which is no picture ({error})") from error
+        raise UserError(f"given source {file}, which is not an image ({error})") from error
 
 
 def read_source(file: Path, side: int) -> Tensor:

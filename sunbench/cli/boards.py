@@ -49,20 +49,25 @@ def board(
     _write(out, render(read_run(folder), budgets, metric))
 
 
+Plugged = Annotated[
+    Path, typer.Argument(metavar="PLUGGED", help="Run with the base's weights on fine-tunes.")
+]
+Trained = Annotated[
+    Path, typer.Argument(metavar="TRAINED", help="Run with weights trained on each fine-tune.")
+]
+Dose = Annotated[
+    list[str] | None,
+    o.option(
+        "How much of its fine-tuning a model has had, 0 to 1. Repeatable.",
+        metavar="MODEL=SHARE",
+    ),
+]
+
+
 def retention(
-    plugged: Annotated[
-        Path, typer.Argument(metavar="PLUGGED", help="Run with the base's weights on fine-tunes.")
-    ],
-    trained: Annotated[
-        Path, typer.Argument(metavar="TRAINED", help="Run with weights trained on each fine-tune.")
-    ],
-    dose: Annotated[
-        list[str] | None,
-        o.option(
-            "How much of its fine-tuning a model has had, 0 to 1. Repeatable.",
-            metavar="MODEL=SHARE",
-        ),
-    ] = None,
+    plugged: Plugged,
+    trained: Trained,
+    dose: Dose = None,
     metric: Metric = None,
     out: OutFile = Path("plug-in-audit.md"),
 ) -> None:

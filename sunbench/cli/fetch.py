@@ -14,18 +14,23 @@ if TYPE_CHECKING:
     from sunbench.models.fetch import Download, Need
 
 
+Model = Annotated[
+    str,
+    typer.Argument(metavar="MODEL", help="Card name, card file or hub id owner/name@revision."),
+]
+Methods = Annotated[
+    list[str] | None,
+    typer.Argument(help="Methods whose published weights are fetched too.", metavar="METHOD"),
+]
+DryRun = Annotated[
+    bool, typer.Option("--dry-run", help="Show sizes and licenses, download nothing.")
+]
+
+
 def fetch(
-    model: Annotated[
-        str,
-        typer.Argument(metavar="MODEL", help="Card name, card file or hub id owner/name@revision."),
-    ],
-    methods: Annotated[
-        list[str] | None,
-        typer.Argument(help="Methods whose published weights are fetched too.", metavar="METHOD"),
-    ] = None,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Show sizes and licenses, download nothing.")
-    ] = False,
+    model: Model,
+    methods: Methods = None,
+    dry_run: DryRun = False,
 ) -> None:
     """Download what a run needs: sizes and licenses first, then weights and prompts."""
     from sunbench.models import find

@@ -56,17 +56,19 @@ def print_report(folder: Path) -> None:
         say(sentence)
 
 
+Figures = Annotated[bool, o.option("Write figures/*.pdf and *.png for print.", "--figures")]
+ModelCards = Annotated[
+    bool, o.option("Write cards/*.md: a model card of each method's weights.", "--cards")
+]
+
+
 def report(
     folder: o.RunDir,
     html: Annotated[bool, o.option("Write report.html: one page, images and all.", "--html")] = (
         False
     ),
-    figures: Annotated[
-        bool, o.option("Write figures/*.pdf and *.png for print.", "--figures")
-    ] = False,
-    model_cards: Annotated[
-        bool, o.option("Write cards/*.md: a model card of each method's weights.", "--cards")
-    ] = False,
+    figures: Figures = False,
+    model_cards: ModelCards = False,
 ) -> None:
     """Write the tables again from results.json and print them; or write page, figures, cards."""
     from sunbench.report.tables import write_tables
@@ -93,20 +95,25 @@ def report(
         print_report(folder)
 
 
+MaxLatencyMs = Annotated[
+    float | None,
+    o.real("max-latency-ms", "The closest within this latency per image, end to end at batch 1."),
+]
+MaxDistance = Annotated[
+    float | None,
+    o.real("max-distance", "The fastest within this distance from the reference."),
+]
+Metric = Annotated[
+    str | None,
+    o.option("The distance; default: LPIPS, else the run's first.", metavar="NAME"),
+]
+
+
 def pick(
     folder: o.RunDir,
-    max_latency_ms: Annotated[
-        float | None,
-        o.real("max-latency-ms", "The closest within this time per image, end to end at batch 1."),
-    ] = None,
-    max_distance: Annotated[
-        float | None,
-        o.real("max-distance", "The fastest within this distance from the reference."),
-    ] = None,
-    metric: Annotated[
-        str | None,
-        o.option("The distance; default: LPIPS, else the run's first.", metavar="NAME"),
-    ] = None,
+    max_latency_ms: MaxLatencyMs = None,
+    max_distance: MaxDistance = None,
+    metric: Metric = None,
     as_json: o.Json = False,
 ) -> None:
     """Name one (method, steps) per model, by default the recommended one.

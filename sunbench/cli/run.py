@@ -19,20 +19,92 @@ if TYPE_CHECKING:
     from sunbench.bench.outcome import Outcome
 
 
+Nfe = Annotated[
+    str,
+    o.option(
+        "Comma-separated budgets of U-Net evaluations per image, in place of --steps: each"
+        " method takes the steps that they pay for.",
+        panel=o.COMPARE,
+        metavar="NUMBERS",
+    ),
+]
+Floor = Annotated[
+    bool, o.option("Also compare the reference with itself at other seeds.", panel=o.MEASURE)
+]
+Timing = Annotated[
+    str, o.choice("timing", TIMINGS, "Timing pass at the end of the run.", o.MEASURE)
+]
+Strength = Annotated[
+    float | None,
+    o.real(
+        "strength",
+        "Strength of image2image (default 0.5) and inpaint (default 1).",
+        panel=o.TASK,
+    ),
+]
+Mask = Annotated[
+    str,
+    o.option(
+        "Mask of inpaint: center, left, right, top, bottom or an image file.",
+        panel=o.TASK,
+        metavar="NAME",
+    ),
+]
+Sources = Annotated[
+    str | None,
+    o.option(
+        "Folder of source images; default: images by the model itself.",
+        panel=o.TASK,
+        metavar="DIR",
+    ),
+]
+Controlnet = Annotated[
+    str | None,
+    o.option(
+        "ControlNet on edges: folder or hub id; default: the zoo's.",
+        panel=o.TASK,
+        metavar="NAME",
+    ),
+]
+Resolution = Annotated[
+    int | None,
+    o.whole("resolution", "Image size in pixels; default: the model's.", panel=o.TASK),
+]
+Workers = Annotated[
+    str,
+    o.option(
+        "Who samples the images: auto, a number (1: this process; 0: only `sunbench work`"
+        " elsewhere), ray, or ray://HOST:PORT.",
+        panel=o.MACHINE,
+        metavar="WHO",
+    ),
+]
+Config = Annotated[
+    Path | None,
+    o.option(
+        "TOML file with any of these options; flags override it.",
+        panel=o.OUTPUT,
+        callback=load_config,
+        is_eager=True,
+        metavar="FILE",
+    ),
+]
+DryRun = Annotated[
+    bool,
+    o.option(
+        "Only print the plan, and the config file that asks for it.",
+        "--dry-run",
+        panel=o.OUTPUT,
+    ),
+]
+
+
 def run(
     context: typer.Context,
     models: o.Models = "emoji-3d",
     methods: o.Methods = "ddim,dpm++",
     steps: o.Steps = "4,8",
-    nfe: Annotated[
-        str,
-        o.option(
-            "Comma-separated budgets of U-Net evaluations per image, in place of --steps: each"
-            " method takes the steps that they pay for.",
-            panel=o.COMPARE,
-            metavar="NUMBERS",
-        ),
-    ] = "",
+    nfe: Nfe = "",
     guidance: o.Guidance = None,
     weights: o.WeightsOption = None,
     images: o.Images = IMAGES,
@@ -41,85 +113,26 @@ def run(
     column: o.Column = None,
     negatives: o.Negatives = "none",
     metrics: o.Metrics = "",
-    floor: Annotated[
-        bool, o.option("Also compare the reference with itself at other seeds.", panel=o.MEASURE)
-    ] = True,
-    timing: Annotated[
-        str, o.choice("timing", TIMINGS, "Timing pass at the end of the run.", o.MEASURE)
-    ] = "short",
+    floor: Floor = True,
+    timing: Timing = "short",
     task: Annotated[str, o.choice("task", TASKS, "What to generate from.", o.TASK)] = (
         "text2image"
     ),
-    strength: Annotated[
-        float | None,
-        o.real(
-            "strength",
-            "Strength of image2image (default 0.5) and inpaint (default 1).",
-            panel=o.TASK,
-        ),
-    ] = None,
-    mask: Annotated[
-        str,
-        o.option(
-            "Mask of inpaint: center, left, right, top, bottom or an image file.",
-            panel=o.TASK,
-            metavar="NAME",
-        ),
-    ] = "center",
-    sources: Annotated[
-        str | None,
-        o.option(
-            "Folder of source images; default: images by the model itself.",
-            panel=o.TASK,
-            metavar="DIR",
-        ),
-    ] = None,
-    controlnet: Annotated[
-        str | None,
-        o.option(
-            "ControlNet on edges: folder or hub id; default: the zoo's.",
-            panel=o.TASK,
-            metavar="NAME",
-        ),
-    ] = None,
-    resolution: Annotated[
-        int | None,
-        o.whole("resolution", "Image size in pixels; default: the model's.", panel=o.TASK),
-    ] = None,
+    strength: Strength = None,
+    mask: Mask = "center",
+    sources: Sources = None,
+    controlnet: Controlnet = None,
+    resolution: Resolution = None,
     device: o.Device = None,
     dtype: o.Dtype = "float32",
     batch_size: o.BatchSize = "64",
-    workers: Annotated[
-        str,
-        o.option(
-            "Who makes the images: auto, a number (1: this process; 0: only `sunbench work`"
-            " elsewhere), ray, or ray://HOST:PORT.",
-            panel=o.MACHINE,
-            metavar="WHO",
-        ),
-    ] = "auto",
+    workers: Workers = "auto",
     folder: Annotated[Path, o.option("Folder of the run.", "--out", panel=o.OUTPUT)] = Path(
         "runs/latest"
     ),
     keep_images: Annotated[bool, o.option("Store every image, losslessly.", panel=o.OUTPUT)] = True,
-    config: Annotated[
-        Path | None,
-        o.option(
-            "TOML file with any of these options; flags override it.",
-            panel=o.OUTPUT,
-            callback=load_config,
-            is_eager=True,
-            metavar="FILE",
-        ),
-    ] = None,
-    dry_run: Annotated[
-        bool,
-        o.option(
-            "Only print the plan, and the config file that asks for it.",
-            "--dry-run",
-            panel=o.OUTPUT,
-        ),
-    ] = False,
+    config: Config = None,
+    dry_run: DryRun = False,
 ) -> None:
     """Sample every method, compare it with 25-step DPM-Solver++, and print tables and answer.
 

@@ -11,30 +11,35 @@ import typer
 from sunbench.cli import options as o
 from sunbench.cli.console import out, print_json, say, table
 
+Images = Annotated[
+    Path, typer.Argument(metavar="IMAGES", help="Folder of images, or a .parquet file.")
+]
+Reference = Annotated[
+    Path, typer.Argument(metavar="REFERENCE", help="The same of the reference images.")
+]
+Prompts = Annotated[
+    Path | None,
+    o.option(
+        "Table with a column of image names (id or file_name) and one of prompts.",
+        panel=o.PROMPTS,
+        metavar="FILE",
+    ),
+]
+Metrics = Annotated[
+    str,
+    o.option(
+        "Comma-separated metrics; default: ssim,psnr for paired sets, fid,kid for others.",
+        panel=o.MEASURE,
+        metavar="NAMES",
+    ),
+]
+
 
 def score(
-    images: Annotated[
-        Path, typer.Argument(metavar="IMAGES", help="Folder of images, or a .parquet file.")
-    ],
-    reference: Annotated[
-        Path, typer.Argument(metavar="REFERENCE", help="The same of the reference images.")
-    ],
-    prompts: Annotated[
-        Path | None,
-        o.option(
-            "Table with a column of image names (id or file_name) and one of prompts.",
-            panel=o.PROMPTS,
-            metavar="FILE",
-        ),
-    ] = None,
-    metrics: Annotated[
-        str,
-        o.option(
-            "Comma-separated metrics; default: ssim,psnr for paired sets, fid,kid for others.",
-            panel=o.MEASURE,
-            metavar="NAMES",
-        ),
-    ] = "",
+    images: Images,
+    reference: Reference,
+    prompts: Prompts = None,
+    metrics: Metrics = "",
     device: o.Device = None,
     as_json: o.Json = False,
 ) -> None:

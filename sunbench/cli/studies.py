@@ -11,6 +11,16 @@ import typer
 from sunbench.cli import options as o
 from sunbench.cli.console import say
 
+Prompts = Annotated[
+    str | None,
+    o.option(
+        "File or dataset with prompts, and in negative_prompt a concept of each.",
+        panel=o.PROMPTS,
+        metavar="NAME",
+    ),
+]
+Folder = Annotated[Path, o.option("Folder of the tables and sheets.", "--out", panel=o.OUTPUT)]
+
 
 def negatives(
     models: o.Models = "emoji-3d",
@@ -20,21 +30,12 @@ def negatives(
     weights: o.WeightsOption = None,
     images: o.Images = 200,
     seeds: o.Seeds = "1",
-    prompts: Annotated[
-        str | None,
-        o.option(
-            "File or dataset with prompts, and in negative_prompt a concept of each.",
-            panel=o.PROMPTS,
-            metavar="NAME",
-        ),
-    ] = None,
+    prompts: Prompts = None,
     column: o.Column = None,
     device: o.Device = None,
     dtype: o.Dtype = "float32",
     batch_size: o.BatchSize = "64",
-    folder: Annotated[
-        Path, o.option("Folder of the tables and sheets.", "--out", panel=o.OUTPUT)
-    ] = Path("runs/negatives"),
+    folder: Folder = Path("runs/negatives"),
 ) -> None:
     """Measure how far a concept leaves the image when the negative prompt names it."""
     from sunbench.studies.negative_data import NegativesRequest

@@ -11,41 +11,47 @@ import typer
 from sunbench.cli import options as o
 from sunbench.cli.console import say
 
+Method = Annotated[
+    str,
+    typer.Argument(
+        metavar="METHOD",
+        help="sun, agd, lcm, lcm-lora, tcd-lora, pcm-lora, dmd2-lora, guided-distill,"
+        " boostdiff-lora or boostdiff-bitfit, bk-sdm-base, -small or -tiny, a-sdm-m1 to -m6;"
+        " gits, ld3 or linear-ag, which are fitted.",
+    ),
+]
+Base = Annotated[
+    str, o.option("The frozen model: built-in name, hub id, folder or file.", metavar="MODEL")
+]
+Config = Annotated[
+    Path | None,
+    o.option("TOML over the zoo's recipe or the paper's settings; [loop] for rates."),
+]
+Data = Annotated[
+    str | None,
+    o.option(
+        "Images with captions: folder, .parquet, hub dataset or a zoo build's folder.",
+        metavar="NAME",
+    ),
+]
+Start = Annotated[
+    str | None,
+    o.option(
+        "Weights of this method to start from, such as the base's for a fine-tune.",
+        "--from",
+        metavar="PATH",
+    ),
+]
+
 
 def train(
-    method: Annotated[
-        str,
-        typer.Argument(
-            metavar="METHOD",
-            help="sun, agd, lcm, lcm-lora, tcd-lora, pcm-lora, dmd2-lora, guided-distill,"
-            " boostdiff-lora or boostdiff-bitfit, bk-sdm-base, -small or -tiny, a-sdm-m1 to -m6;"
-            " gits, ld3 or linear-ag, which are fitted.",
-        ),
-    ],
-    base: Annotated[
-        str, o.option("The frozen model: built-in name, hub id, folder or file.", metavar="MODEL")
-    ],
+    method: Method,
+    base: Base,
     folder: Annotated[Path, o.option("Folder of the training; continues one there.", "--out")],
-    config: Annotated[
-        Path | None,
-        o.option("TOML over the zoo's recipe or the paper's settings; [loop] for rates."),
-    ] = None,
-    data: Annotated[
-        str | None,
-        o.option(
-            "Images with captions: folder, .parquet, hub dataset or a zoo build's folder.",
-            metavar="NAME",
-        ),
-    ] = None,
+    config: Config = None,
+    data: Data = None,
     device: o.Device = None,
-    start: Annotated[
-        str | None,
-        o.option(
-            "Weights of this method to start from, such as the base's for a fine-tune.",
-            "--from",
-            metavar="PATH",
-        ),
-    ] = None,
+    start: Start = None,
 ) -> None:
     """Train a method's weights beside a frozen model; an interrupted training continues bit-exact.
 

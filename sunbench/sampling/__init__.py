@@ -10,7 +10,7 @@ from sunbench.sampling.batch import (
 )
 from sunbench.sampling.cell import SHARD_SIZE, VERSION, Cell
 from sunbench.sampling.edges import edges
-from sunbench.sampling.generate import Generated, generate
+from sunbench.sampling.generate import Generated, generate, sample_images
 from sunbench.sampling.method import Method, Sampler, SampleSettings
 from sunbench.sampling.pipeline import (
     PipelineMethod,
@@ -46,6 +46,7 @@ __all__ = [
     "latent_shape",
     "make_batch",
     "noise_hash",
+    "sample_images",
     "text_pipeline",
     "too_many",
 ]

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from sunbench.errors import NotFinite
-from sunbench.sampling.batch import ImageId, TaskInputs, make_batch, noise_hash
+from sunbench.sampling.batch import ImageId, SampleBatch, TaskInputs, make_batch, noise_hash
 from sunbench.sampling.cell import Cell
-from sunbench.sampling.method import Sampler
+from sunbench.sampling.method import Method, Sampler, SampleSettings
 from sunbench.sampling.pipeline import decode, latent_shape
 from sunbench.sampling.stopwatch import Stopwatch
 
@@ -65,3 +65,16 @@ def generate(
     kept = latents.half().cpu()  # after this copy all marks have been reached
     times = began.until(sampled), sampled.until(decoded)
     return Generated(images, kept, hashes, sampler.nfe, *times)
+
+
+def sample_images(
+    pipeline: Any, method: Method, settings: SampleSettings, batch: SampleBatch
+) -> Tensor:
+    """Images (B, 3, H, W) uint8 of one batch by a method, with the pipeline as before after it.
+
+    For what is no cell: previews of a training, and a method on somebody's own pipeline.
+    """
+    try:
+        return decode(pipeline, method.prepare(pipeline, settings).sample(batch))
+    finally:
+        method.release(pipeline)

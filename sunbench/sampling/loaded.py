@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import torch
 from PIL import Image
 
 from sunbench.errors import UserError
 from sunbench.sampling.batch import ImageId, make_batch
+from sunbench.sampling.generate import sample_images
 from sunbench.sampling.method import Method, SampleSettings
-from sunbench.sampling.pipeline import decode, latent_shape
-
-if TYPE_CHECKING:
-    from torch import Tensor
+from sunbench.sampling.pipeline import latent_shape
+from sunbench.sampling.texts import encode_prompts
 
 
 class LoadedMethod:
@@ -40,38 +38,30 @@ class LoadedMethod:
 
         Errors: UserError where the method cannot run on this pipeline or at these settings.
         """
-        texts = [prompts] if isinstance(prompts, str) else list(prompts)
-        negatives = (
-            [negative_prompts] * len(texts)
-            if isinstance(negative_prompts, str)
-            else list(negative_prompts)
-        )
-        if not texts or len(negatives) != len(texts):
-            raise UserError(
-                f"given {len(texts)} prompts and {len(negatives)} negative prompts, expected as"
-                " many of each, at least one"
-            )
+        texts, negatives = _paired(prompts, negative_prompts)
         settings = SampleSettings(num_inference_steps, guidance_scale)
         reason = self.method.skip(self.pipeline, settings)
         if reason is not None:
             raise UserError(f"{self.method.name}: {reason}")
         batch = make_batch(
             [ImageId(text, seed) for text in texts],
-            self._encode(texts),
-            self._encode(negatives),
+            encode_prompts(self.pipeline, texts),
+            encode_prompts(self.pipeline, negatives),
             latent_shape(self.pipeline),
         )
-        try:
-            latents = self.method.prepare(self.pipeline, settings).sample(batch)
-        finally:
-            self.method.release(self.pipeline)
-        pixels = decode(self.pipeline, latents).permute(0, 2, 3, 1).cpu().numpy()
-        return [Image.fromarray(p) for p in pixels]
+        images = sample_images(self.pipeline, self.method, settings, batch)
+        return [Image.fromarray(p) for p in images.permute(0, 2, 3, 1).cpu().numpy()]
 
-    @torch.no_grad()
-    def _encode(self, texts: list[str]) -> Tensor:
-        device = self.pipeline.text_encoder.device
-        embeds: Tensor = self.pipeline.encode_prompt(
-            texts, device, num_images_per_prompt=1, do_classifier_free_guidance=False
-        )[0]
-        return embeds.cpu()
+
+def _paired(
+    prompts: str | Sequence[str], negatives: str | Sequence[str]
+) -> tuple[list[str], list[str]]:
+    """Prompts and as many negative prompts, at least one of each."""
+    texts = [prompts] if isinstance(prompts, str) else list(prompts)
+    against = [negatives] * len(texts) if isinstance(negatives, str) else list(negatives)
+    if not texts or len(against) != len(texts):
+        raise UserError(
+            f"given {len(texts)} prompts and {len(against)} negative prompts, expected as"
+            " many of each, at least one"
+        )
+    return texts, against

@@ -6,7 +6,6 @@ diffusers drops ``1 - strength`` of the steps it is asked for, so that many more
 
 from __future__ import annotations
 
-import copy
 import math
 from typing import Any
 
@@ -137,8 +136,10 @@ def task_pipeline(pipeline: Any, task: str) -> Any:
     front = _FRONT.get(task)
     if front is None or isinstance(pipeline, front):
         return pipeline
-    own, kind = copy.copy(pipeline), type(pipeline)
-    own.__class__ = type(kind.__name__, (front, kind), {"__module__": kind.__module__})
+    kind = type(pipeline)
+    taking = type(kind.__name__, (front, kind), {"__module__": kind.__module__})
+    own = taking.__new__(taking)
+    vars(own).update(vars(pipeline))
     return own
 
 

@@ -56,6 +56,22 @@ def embedding_bytes(pipeline: Any) -> int:
     return tokens * int(encoder.config.hidden_size) * int(encoder.dtype.itemsize)
 
 
+@torch.no_grad()
+def encode_prompts(pipeline: Any, texts: Sequence[str]) -> Tensor:
+    """Embeddings (n, tokens, width) of prompts on the CPU, by the pipeline's own encoder."""
+    device = pipeline.text_encoder.device
+    parts = [
+        pipeline.encode_prompt(
+            list(texts[i : i + ENCODED_AT_ONCE]),
+            device,
+            num_images_per_prompt=1,
+            do_classifier_free_guidance=False,
+        )[0].cpu()
+        for i in range(0, len(texts), ENCODED_AT_ONCE)
+    ]
+    return torch.cat(parts)
+
+
 class TextCache:
     """Embeddings of prompts in a folder, per text encoder; memory stays flat.
 
@@ -66,20 +82,6 @@ class TextCache:
         self.pipeline, self.root = pipeline, folder
         self.folder, self.seconds = folder / encoder_key(pipeline), 0.0
         self._recent: OrderedDict[str, dict[str, Tensor]] = OrderedDict()
-
-    @torch.no_grad()
-    def _encode(self, texts: Sequence[str]) -> Tensor:
-        device = self.pipeline.text_encoder.device
-        parts = [
-            self.pipeline.encode_prompt(
-                list(texts[i : i + ENCODED_AT_ONCE]),
-                device,
-                num_images_per_prompt=1,
-                do_classifier_free_guidance=False,
-            )[0].cpu()
-            for i in range(0, len(texts), ENCODED_AT_ONCE)
-        ]
-        return torch.cat(parts)
 
     def block(self, texts: Sequence[str]) -> dict[str, Tensor]:
         """Embeddings (tokens, width) by text; texts that are asked for together stay together."""
@@ -98,7 +100,7 @@ class TextCache:
         if held is not None:
             return held
         began = time.perf_counter()
-        table = self._encode(texts).contiguous()
+        table = encode_prompts(self.pipeline, texts).contiguous()
         self.seconds += time.perf_counter() - began
         make_folder(self.folder)
         payload = save({"embeddings": table})
