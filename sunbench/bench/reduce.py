@@ -282,7 +282,14 @@ def detectable(d: Difference, comparisons: int) -> float:
 
 
 def _finite(number: float) -> float | None:
-    return number if np.isfinite(number) else None
+    return float(number) if np.isfinite(number) else None
+
+
+def _numbers(estimate: Estimate | None) -> tuple[float | None, float | None, float | None]:
+    """Value and interval of an estimate; None for each that does not exist."""
+    if estimate is None:
+        return None, None, None
+    return float(estimate.value), _finite(estimate.low), _finite(estimate.high)
 
 
 def result_row(
@@ -299,11 +306,8 @@ def result_row(
     place: the cell with its role and key.
     """
     role, cell, cell_key = place
-    value = low = high = None
-    if estimate is not None:
-        value = float(estimate.value)
-        if np.isfinite(estimate.low):
-            low, high = float(estimate.low), float(estimate.high)
+    value, low, high = _numbers(estimate)
+    share, share_low, share_high = _numbers(relative)
     return ResultRow(
         model=cell.model,
         method=cell.method,
@@ -321,7 +325,7 @@ def result_row(
         feature_key="",
         reason=reason,
         key=cell_key,
-        relative=None if relative is None else relative.value,
-        relative_low=None if relative is None else _finite(relative.low),
-        relative_high=None if relative is None else _finite(relative.high),
+        relative=share,
+        relative_low=share_low,
+        relative_high=share_high,
     )

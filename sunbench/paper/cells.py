@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -88,37 +87,27 @@ def _cell(
     run, metric = runs[row.part], number["metric"]
     label = label_of(card, metric)
     paper_model = next(m for m in entry.models if m.name == model)
-    base: dict[str, Any] = {
-        "printed": number,
-        "row": row,
-        "model": model,
-        "card": card.name,
-        "metric": metric,
-        "steps": steps,
-        "metric_here": label,
-        "reasons": reasons(entry, paper_model, card, run, label),
-    }
-    if not row.method:
-        return TableCell(**base, missing="not part of this suite")
-    if run.absent is not None:
-        return TableCell(**base, missing=run.absent)
+    empty = TableCell(
+        printed=number,
+        row=row,
+        model=model,
+        card=card.name,
+        metric=metric,
+        steps=steps,
+        metric_here=label,
+        reasons=reasons(entry, paper_model, card, run, label),
+    )
+    if not row.method or run.absent is not None:
+        return replace(empty, missing=run.absent if row.method else "not part of this suite")
     result = row_of(run.rows, card.name, row.method, steps, label)
     if result is None:
-        return TableCell(**base, missing="not in this run")
+        return replace(empty, missing="not in this run")
     if result.value is None:
-        return TableCell(**base, missing=result.reason, n=result.n)
-    value, low, high = _value(entry, row, result, runs)
-    shown = [None if x is None else x / SCALE[metric] for x in (value, low, high)]
-    return TableCell(
-        **base,
-        value=shown[0],
-        low=shown[1],
-        high=shown[2],
-        n=result.n,
-        nfe=result.nfe,
-        protocol=result.protocol,
-        key=result.key,
-    )
+        return replace(empty, missing=result.reason, n=result.n)
+    measured = _value(entry, row, result, runs)
+    value, low, high = (None if x is None else x / SCALE[metric] for x in measured)
+    own = {name: getattr(result, name) for name in ("n", "nfe", "protocol", "key")}
+    return replace(empty, value=value, low=low, high=high, **own)
 
 
 def row_of(

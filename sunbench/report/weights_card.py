@@ -32,6 +32,14 @@ WHERE = {
     "once per base": "Trained once on a base; plugged into that base's fine-tunes as it is.",
     "once per model": "Trained for one model; each fine-tune needs a training of its own.",
 }
+PLACES = (
+    "`WEIGHTS` is the file or folder beside this page, or the id of its repository; `MODEL` is the"
+    " base or a fine-tune."
+)
+PROTOCOL = (
+    "Distances are to the model's own 25 steps of DPM-Solver++; 95 % intervals by bootstrap over"
+    " prompts. The prompts were not trained on where they are the zoo's."
+)
 #: Identifiers of licenses that the hub knows and cards name.
 HUB_LICENSES = ("apache-2.0", "mit", "creativeml-openrail-m", "openrail++")
 NEGATIVE = {
@@ -149,19 +157,13 @@ def weights_card(
         "## Use",
         f"```sh\nsunbench run --methods {method},dpm++ --models MODEL"
         f" --weights {method}=WEIGHTS\n```",
-        "`WEIGHTS` is the file or folder beside this page, or the id of its repository; `MODEL` is"
-        " the base or a fine-tune.",
+        PLACES,
         "## Training",
         *_training(document),
         "## Measured",
         *(results or ["Not measured yet."]),
     ]
-    if results:
-        parts.append(
-            "Distances are to the model's own 25 steps of DPM-Solver++; 95 % intervals by bootstrap"
-            " over prompts. The prompts were not trained on where they are the zoo's."
-        )
-    return "\n\n".join(parts) + "\n"
+    return "\n\n".join([*parts, *[PROTOCOL] * bool(results)]) + "\n"
 
 
 def write_beside(folder: Path) -> Path:

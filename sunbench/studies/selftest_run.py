@@ -46,10 +46,7 @@ def selftest_run(
     count = min(images, honest.about.images) // seeds * seeds
     if count < 4 * seeds:
         raise UserError(f"given {images} images, expected at least {4 * seeds} (4 prompts)")
-    few = min(_of_method(side, honest), key=lambda c: c.about.steps)
-    others = {"fewest steps of the run": few} if few.key != honest.key else {}
-    others |= {f"images of {c.about.model}": c for c in _others(side, honest)}
-    cells = {fault: _images(side, cell, count) for fault, cell in others.items()}
+    cells = {fault: _images(side, cell, count) for fault, cell in _faulty(side, honest).items()}
     prompts = [r.prompt for r in CellReader(honest, path).rows()[:count:seeds]]
     resampled: list[Tensor] = []
     if sample:
@@ -68,6 +65,13 @@ def selftest_run(
     result = selftest(material, prompts, extractors, resampled=resampled)
     write_atomic(path / FILE, _page(name, honest, count, result).encode())
     return result
+
+
+def _faulty(side: Side, honest: CellRecord) -> dict[str, CellRecord]:
+    """Cells of the run that stand for a fault, by its name."""
+    few = min(_of_method(side, honest), key=lambda c: c.about.steps)
+    cells = {"fewest steps of the run": few} if few.key != honest.key else {}
+    return cells | {f"images of {c.about.model}": c for c in _others(side, honest)}
 
 
 def _page(model: str, honest: CellRecord, count: int, result: SelfTest) -> str:
