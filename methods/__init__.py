@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from sunbench.models.protocols import Pipeline
 
 if TYPE_CHECKING:
     from sunbench.sampling.loaded import LoadedMethod
 
 
-def load(name: str, pipeline: Any, weights: str | None = None) -> LoadedMethod:
+def load(name: str, pipeline: Pipeline, weights: str | None = None) -> LoadedMethod:
     """A method of the registry on a loaded Stable Diffusion pipeline of diffusers.
 
     weights: path or hub id of its trained weights, in place of the published ones.

@@ -16,6 +16,7 @@ from torch import Tensor
 from sunbench.methods.common.guidance import SelectiveMethod
 from sunbench.methods.ddim import ddim
 from sunbench.methods.dpm_solver import dpm_solver_pp
+from sunbench.models.protocols import Pipeline
 
 #: Cosine of the two predictions above which guidance has converged: the paper's gamma-bar, which
 #: ends guidance about halfway on the paper's models. Other models align sooner or later.
@@ -51,7 +52,7 @@ class AdaptiveGuidance(SelectiveMethod):
 
     threshold: float = THRESHOLD
 
-    def rule(self, pipeline: Any) -> AdaptiveRule:
+    def rule(self, pipeline: Pipeline) -> AdaptiveRule:
         """By the cosine of the two predictions."""
         return AdaptiveRule(self.threshold)
 

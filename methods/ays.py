@@ -16,6 +16,7 @@ from torch import Tensor, tensor
 
 from sunbench.errors import UserError
 from sunbench.methods.common.timesteps import SOLVER, whole_timesteps, with_timesteps
+from sunbench.models.protocols import Pipeline
 from sunbench.sampling import PipelineMethod, PipelineSampler, SampleSettings
 
 TABLE: tuple[int, ...] = tuple(AysSchedules["StableDiffusionTimesteps"])
@@ -45,16 +46,16 @@ def timesteps(steps: int, alphas_cumprod: Tensor) -> list[int]:
 class AlignYourSteps(PipelineMethod):
     """DPM-Solver++(2M) on the table's timesteps."""
 
-    def _chosen(self, pipeline: Any, settings: SampleSettings) -> list[int]:
+    def _chosen(self, pipeline: Pipeline, settings: SampleSettings) -> list[int]:
         scheduler = self.solver.build(pipeline.scheduler.config)
         return timesteps(settings.asked, scheduler.alphas_cumprod)
 
-    def content(self, pipeline: Any, settings: SampleSettings) -> dict[str, Any]:
+    def content(self, pipeline: Pipeline, settings: SampleSettings) -> dict[str, Any]:
         """For the cell's key."""
         own = super().content(pipeline, settings)
         return {**own, "timesteps": self._chosen(pipeline, settings)}
 
-    def prepare(self, pipeline: Any, settings: SampleSettings) -> PipelineSampler:
+    def prepare(self, pipeline: Pipeline, settings: SampleSettings) -> PipelineSampler:
         """Give the pipeline the scheduler on the table's timesteps."""
         if (reason := self.skip(pipeline, settings)) is not None:
             raise UserError(reason)

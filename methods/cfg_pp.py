@@ -16,6 +16,7 @@ from torch import Tensor
 from sunbench.errors import UserError
 from sunbench.methods.common.guidance import StandInUNet
 from sunbench.methods.ddim import ddim
+from sunbench.models.protocols import Pipeline
 from sunbench.sampling import PipelineMethod, PipelineSampler, SampleSettings
 from sunbench.sampling.ahead import HostTimesteps
 from sunbench.sampling.pipeline import with_network
@@ -68,18 +69,18 @@ class CfgPlusPlus(PipelineMethod):
 
     plain_unet: ClassVar[bool] = False
 
-    def content(self, pipeline: Any, settings: SampleSettings) -> dict[str, Any]:
+    def content(self, pipeline: Pipeline, settings: SampleSettings) -> dict[str, Any]:
         """For the cell's key."""
         rule = {"name": "cfg++", "lambda": strength(settings.guidance_scale)}
         return {**super().content(pipeline, settings), "rule": rule}
 
-    def skip(self, pipeline: Any, settings: SampleSettings) -> str | None:
+    def skip(self, pipeline: Pipeline, settings: SampleSettings) -> str | None:
         """As every solver; without guidance there is nothing to change."""
         if not settings.guidance_scale > 1:
             return f"{self.name}: guidance_scale {settings.guidance_scale:g} has no second pass"
         return super().skip(pipeline, settings)
 
-    def prepare(self, pipeline: Any, settings: SampleSettings) -> PipelineSampler:
+    def prepare(self, pipeline: Pipeline, settings: SampleSettings) -> PipelineSampler:
         """Put the rule before the U-Net of a copy of the pipeline, which stays as it is."""
         if (reason := self.skip(pipeline, settings)) is not None:
             raise UserError(reason)

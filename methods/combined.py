@@ -25,11 +25,12 @@ from sunbench.methods.sun.adapter import SunAdapter, shapes_of
 from sunbench.methods.sun.files import read_adapter
 from sunbench.methods.sun.method import SunMethod
 from sunbench.methods.sun.pipelines import load_sun
+from sunbench.models.protocols import Pipeline
 from sunbench.sampling import PipelineMethod, PipelineSampler, SampleSettings
 from sunbench.sampling.pipeline import with_network
 
 
-def _with_unet(pipeline: Any, unet: Any) -> Any:
+def _with_unet(pipeline: Pipeline, unet: Any) -> Any:
     own = copy.copy(pipeline)
     own.unet = unet
     return own
@@ -93,15 +94,15 @@ class CombinedMethod:
         """As the method alone."""
         return bool(self.method.fixed_layers)
 
-    def expected_nfe(self, pipeline: Any, settings: SampleSettings) -> float:
+    def expected_nfe(self, pipeline: Pipeline, settings: SampleSettings) -> float:
         """As the method alone."""
         return float(self.method.expected_nfe(pipeline, settings))
 
-    def trained_weights(self, pipeline: Any) -> tuple[Path, str] | None:
+    def trained_weights(self, pipeline: Pipeline) -> tuple[Path, str] | None:
         """The network's; the method's own are in the content."""
         return self.network.trained_weights(pipeline)
 
-    def _fit(self, pipeline: Any, settings: SampleSettings) -> str:
+    def _fit(self, pipeline: Pipeline, settings: SampleSettings) -> str:
         """ "own" where the method's weights are for the student, "carried" for the unpruned U-Net.
 
         Raises UserError, one line, where the two cannot be combined.
@@ -121,7 +122,7 @@ class CombinedMethod:
             return "carried"
         raise UserError(f"{self.name}: {reason}")
 
-    def content(self, pipeline: Any, settings: SampleSettings) -> dict[str, Any]:
+    def content(self, pipeline: Pipeline, settings: SampleSettings) -> dict[str, Any]:
         """For the cell's key: both, and how the method's weights came to the network."""
         try:
             fit = self._fit(pipeline, settings)
@@ -134,7 +135,7 @@ class CombinedMethod:
             "fit": fit,
         }
 
-    def skip(self, pipeline: Any, settings: SampleSettings) -> str | None:
+    def skip(self, pipeline: Pipeline, settings: SampleSettings) -> str | None:
         """No network, or a method whose weights are neither for it nor for the unpruned one."""
         try:
             self._fit(pipeline, settings)
@@ -146,7 +147,7 @@ class CombinedMethod:
         """As the method alone."""
         return int(self.method.evaluations(settings))
 
-    def prepare(self, pipeline: Any, settings: SampleSettings) -> Any:
+    def prepare(self, pipeline: Pipeline, settings: SampleSettings) -> Any:
         """The method's sampler on the pruned network; the pipeline stays as it is."""
         fit = self._fit(pipeline, settings)
         student = self.network.network(pipeline, settings)
@@ -159,7 +160,7 @@ class CombinedMethod:
         own = with_network(pipeline, student, self.method.solver)
         return PipelineSampler(own, replace(settings, guidance_scale=self.method.scale(settings)))
 
-    def _sun(self, pipeline: Any, student: Any, settings: SampleSettings) -> PipelineSampler:
+    def _sun(self, pipeline: Pipeline, student: Any, settings: SampleSettings) -> PipelineSampler:
         path, method = self.method.used(pipeline, settings), self.method
         adapter = carried_adapter(path, student, pipeline.unet, self.network.cut, method.norm)
         own = with_network(pipeline, student, method.solver)
@@ -167,7 +168,7 @@ class CombinedMethod:
         # any scale above 1 makes the sampler pass the negative texts; SUN itself has none
         return PipelineSampler(own, replace(settings, guidance_scale=2.0))
 
-    def release(self, pipeline: Any) -> None:
+    def release(self, pipeline: Pipeline) -> None:
         """Nothing to undo: the network is the sampler's own."""
 
 

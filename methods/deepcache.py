@@ -25,6 +25,7 @@ from sunbench.errors import UserError
 from sunbench.methods.common.guidance import StandInUNet
 from sunbench.methods.dpm_solver import dpm_solver_pp
 from sunbench.methods.wrapped import WrappedMethod, plain
+from sunbench.models.protocols import Pipeline
 from sunbench.sampling import Method, PipelineMethod, PipelineSampler, SampleBatch, SampleSettings
 from sunbench.sampling.pipeline import with_network
 
@@ -212,7 +213,7 @@ def _share(key: Any, branch: int, side: int, tokens: int, config: _Config) -> fl
 class CacheSampler(PipelineSampler):
     """Tells the U-Net when a batch starts; adds the partial passes by their share."""
 
-    def __init__(self, pipeline: Any, settings: SampleSettings, unet: CachedUNet) -> None:
+    def __init__(self, pipeline: Pipeline, settings: SampleSettings, unet: CachedUNet) -> None:
         super().__init__(pipeline, settings, counted=unet.network)
         self._unet = unet
 
@@ -236,12 +237,12 @@ class DeepCache(PipelineMethod):
     fixed_layers: ClassVar[bool] = False
     plain_unet: ClassVar[bool] = False
 
-    def content(self, pipeline: Any, settings: SampleSettings) -> dict[str, Any]:
+    def content(self, pipeline: Pipeline, settings: SampleSettings) -> dict[str, Any]:
         """For the cell's key."""
         cache = {"interval": self.interval, "branch": self.branch}
         return {**super().content(pipeline, settings), "deepcache": cache}
 
-    def skip(self, pipeline: Any, settings: SampleSettings) -> str | None:
+    def skip(self, pipeline: Pipeline, settings: SampleSettings) -> str | None:
         """As every solver; a U-Net without that skip connection, or with other inputs."""
         return self.misfit_of(pipeline.unet) or super().skip(pipeline, settings)
 
@@ -257,18 +258,18 @@ class DeepCache(PipelineMethod):
             return f"{self.name}: the U-Net has a {unknown[0]}, expected text and time alone"
         return None
 
-    def expected_nfe(self, pipeline: Any, settings: SampleSettings) -> float:
+    def expected_nfe(self, pipeline: Pipeline, settings: SampleSettings) -> float:
         """Whole passes, and partial ones by their share."""
         return self.passes(pipeline, settings) * self.evaluations(settings) / settings.steps
 
-    def passes(self, pipeline: Any, settings: SampleSettings) -> float:
+    def passes(self, pipeline: Pipeline, settings: SampleSettings) -> float:
         """Passes of an image, a partial one as its share."""
         whole = -(-settings.steps // self.interval)
         side, tokens = pipeline.unet.config.sample_size, pipeline.tokenizer.model_max_length
         share = partial_share(pipeline.unet, self.branch, int(side), int(tokens))
         return whole + share * (settings.steps - whole)
 
-    def prepare(self, pipeline: Any, settings: SampleSettings) -> PipelineSampler:
+    def prepare(self, pipeline: Pipeline, settings: SampleSettings) -> PipelineSampler:
         """Put the cache before the U-Net of a copy of the pipeline, which stays as it is."""
         if (reason := self.skip(pipeline, settings)) is not None:
             raise UserError(reason)
@@ -296,7 +297,7 @@ class CachedMethod(WrappedMethod):
         """Nothing is needed."""
         return None
 
-    def skip(self, pipeline: Any, settings: SampleSettings) -> str | None:
+    def skip(self, pipeline: Pipeline, settings: SampleSettings) -> str | None:
         """As the method; something stands in its U-Net, or the U-Net has other inputs."""
         if not self.inner.plain_unet:
             return f"{self.name}: {self.inner.name} calls its U-Net in a way of its own"
@@ -305,12 +306,12 @@ class CachedMethod(WrappedMethod):
         reason = self.inner.skip(pipeline, settings)
         return reason or self._cache().misfit_of(pipeline.unet)
 
-    def expected_nfe(self, pipeline: Any, settings: SampleSettings) -> float:
+    def expected_nfe(self, pipeline: Pipeline, settings: SampleSettings) -> float:
         """The method's passes, all but every third by their share."""
         passes = self.inner.evaluations(settings) / settings.steps
         return self._cache().passes(pipeline, settings) * passes
 
-    def prepare(self, pipeline: Any, settings: SampleSettings) -> PipelineSampler:
+    def prepare(self, pipeline: Pipeline, settings: SampleSettings) -> PipelineSampler:
         """The method's sampler with the cache before its U-Net."""
         if (reason := self.skip(pipeline, settings)) is not None:
             raise UserError(reason)
@@ -322,7 +323,7 @@ class CachedMethod(WrappedMethod):
         sampler.more = plain_sampler.more
         return sampler
 
-    def release(self, pipeline: Any) -> None:
+    def release(self, pipeline: Pipeline) -> None:
         """As the method."""
         self.inner.release(pipeline)
 

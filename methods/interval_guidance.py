@@ -17,6 +17,7 @@ from torch import Tensor
 from sunbench.methods.common.guidance import SelectiveMethod
 from sunbench.methods.ddim import ddim
 from sunbench.methods.dpm_solver import dpm_solver_pp
+from sunbench.models.protocols import Pipeline
 from sunbench.sampling import SampleSettings
 
 #: Noise levels between which guidance acts: above the first, up to the second. They are what the
@@ -50,12 +51,12 @@ class IntervalGuidance(SelectiveMethod):
 
     interval: tuple[float, float] = INTERVAL
 
-    def rule(self, pipeline: Any) -> IntervalRule:
+    def rule(self, pipeline: Pipeline) -> IntervalRule:
         """On the noise levels of the pipeline's schedule."""
         alpha_bar = self.solver.build(pipeline.scheduler.config).alphas_cumprod
         return IntervalRule(((1 - alpha_bar) / alpha_bar).sqrt(), *self.interval)
 
-    def expected_nfe(self, pipeline: Any, settings: SampleSettings) -> float:
+    def expected_nfe(self, pipeline: Pipeline, settings: SampleSettings) -> float:
         """One a step, and one more for each timestep inside the interval."""
         rule, scheduler = self.rule(pipeline), self.solver.build(pipeline.scheduler.config)
         scheduler.set_timesteps(settings.asked)

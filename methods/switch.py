@@ -18,6 +18,7 @@ from sunbench.errors import UserError
 from sunbench.methods.bk_sdm.method import PrunedMethod
 from sunbench.methods.common.guidance import StandInUNet
 from sunbench.methods.dpm_solver import dpm_solver_pp
+from sunbench.models.protocols import Pipeline
 from sunbench.registry import MODEL, switch_steps
 from sunbench.sampling import PipelineMethod, PipelineSampler, SampleBatch, SampleSettings
 from sunbench.sampling.counter import UNetCounter
@@ -54,7 +55,7 @@ class SwitchSampler(PipelineSampler):
     nfe_by_network: of an image of the last batch; seconds_by_network: of that batch.
     """
 
-    def __init__(self, pipeline: Any, settings: SampleSettings) -> None:
+    def __init__(self, pipeline: Pipeline, settings: SampleSettings) -> None:
         super().__init__(pipeline, settings)
         self.nfe_by_network: dict[str, float] = {}
         self.seconds_by_network: dict[str, float] = {}
@@ -99,17 +100,17 @@ class SwitchMethod(PipelineMethod):
         """How many steps the plan has."""
         return sum(steps for _, steps in self.plan)
 
-    def trained_weights(self, pipeline: Any) -> tuple[Path, str] | None:
+    def trained_weights(self, pipeline: Pipeline) -> tuple[Path, str] | None:
         """The first trained network's; None where only the model's own takes part."""
         return self.parts[0][1].trained_weights(pipeline) if self.parts else None
 
-    def content(self, pipeline: Any, settings: SampleSettings) -> dict[str, Any]:
+    def content(self, pipeline: Pipeline, settings: SampleSettings) -> dict[str, Any]:
         """For the cell's key: the plan and every network."""
         networks = {name: part.content(pipeline, settings) for name, part in self.parts}
         plan = [[name, steps] for name, steps in self.plan]
         return {**super().content(pipeline, settings), "plan": plan, "networks": networks}
 
-    def skip(self, pipeline: Any, settings: SampleSettings) -> str | None:
+    def skip(self, pipeline: Pipeline, settings: SampleSettings) -> str | None:
         """Another number of steps, or a network that cannot be had."""
         if (reason := super().skip(pipeline, settings)) is not None:
             return reason
@@ -121,7 +122,7 @@ class SwitchMethod(PipelineMethod):
         return next((f"{self.name}: {r}" for r in reasons if r is not None), None)
 
     @torch.no_grad()
-    def prepare(self, pipeline: Any, settings: SampleSettings) -> SwitchSampler:
+    def prepare(self, pipeline: Pipeline, settings: SampleSettings) -> SwitchSampler:
         """Put the networks beside the pipeline's; UserError where ``skip`` has a reason."""
         if (reason := self.skip(pipeline, settings)) is not None:
             raise UserError(reason)

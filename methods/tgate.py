@@ -18,6 +18,7 @@ from sunbench.errors import UserError
 from sunbench.methods.common.guidance import SelectiveMethod, SelectiveSampler, selective
 from sunbench.methods.common.lora import sharing_copy
 from sunbench.methods.dpm_solver import dpm_solver_pp
+from sunbench.models.protocols import Pipeline
 from sunbench.sampling import SampleSettings
 
 #: Share of the steps before the gate: 10 of 25, as in the examples of HaozheLiu-ST/T-GATE for
@@ -116,7 +117,7 @@ class TGate(SelectiveMethod):
         """Two a step before the gate, one after it."""
         return settings.steps + self.gate(settings)
 
-    def prepare(self, pipeline: Any, settings: SampleSettings) -> SelectiveSampler:
+    def prepare(self, pipeline: Pipeline, settings: SampleSettings) -> SelectiveSampler:
         """Put the gate into a copy of the U-Net and the rule before it."""
         if (reason := self.skip(pipeline, settings)) is not None:
             raise UserError(reason)

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from sunbench.errors import UserError
+from sunbench.models.protocols import Pipeline
 from sunbench.sampling import Method, PipelineMethod, PipelineSampler, SampleSettings
 
 
@@ -63,7 +64,7 @@ class WrappedMethod:
         """The method's."""
         return self.inner.nfe_varies
 
-    def trained_weights(self, pipeline: Any) -> tuple[Path, str] | None:
+    def trained_weights(self, pipeline: Pipeline) -> tuple[Path, str] | None:
         """The method's."""
         return self.inner.trained_weights(pipeline)
 
@@ -71,7 +72,7 @@ class WrappedMethod:
         """The method's."""
         return self.inner.evaluations(settings)
 
-    def expected_nfe(self, pipeline: Any, settings: SampleSettings) -> float:
+    def expected_nfe(self, pipeline: Pipeline, settings: SampleSettings) -> float:
         """The method's."""
         return self.inner.expected_nfe(pipeline, settings)
 
@@ -91,19 +92,19 @@ class WrappedMethod:
         """Undo it."""
         raise NotImplementedError
 
-    def content(self, pipeline: Any, settings: SampleSettings) -> dict[str, Any]:
+    def content(self, pipeline: Pipeline, settings: SampleSettings) -> dict[str, Any]:
         """The method's, under this name, and the wrapper."""
         inner = self.inner.content(pipeline, settings)
         return {**inner, "method": self.name, self.prefix: self.about()}
 
-    def skip(self, pipeline: Any, settings: SampleSettings) -> str | None:
+    def skip(self, pipeline: Pipeline, settings: SampleSettings) -> str | None:
         """As the method; the wrapper is not available, or the method's layers change as it runs."""
         if not self.inner.fixed_layers:
             return f"{self.name}: the layers of {self.inner.name} change from step to step"
         reason = self.inner.skip(pipeline, settings)
         return reason or self.unavailable(pipeline.unet.device)
 
-    def prepare(self, pipeline: Any, settings: SampleSettings) -> PipelineSampler:
+    def prepare(self, pipeline: Pipeline, settings: SampleSettings) -> PipelineSampler:
         """The method's sampler, its network changed."""
         self.release(pipeline)
         if (reason := self.skip(pipeline, settings)) is not None:
@@ -117,7 +118,7 @@ class WrappedMethod:
         self._changed.append(network)
         return sampler
 
-    def release(self, pipeline: Any) -> None:
+    def release(self, pipeline: Pipeline) -> None:
         """Give the networks back as they were."""
         while self._changed:
             self.restore(self._changed.pop())
@@ -183,7 +184,7 @@ class Int8Method(WrappedMethod):
             return "int8 weights need torchao: pip install torchao"
         return None
 
-    def content(self, pipeline: Any, settings: SampleSettings) -> dict[str, Any]:
+    def content(self, pipeline: Pipeline, settings: SampleSettings) -> dict[str, Any]:
         """As every wrapper's; without torchao, which ``skip`` gives as its reason, the method's."""
         if self.unavailable(pipeline.unet.device) is not None:
             return {**self.inner.content(pipeline, settings), "method": self.name}

@@ -14,6 +14,7 @@ from sunbench.methods.bk_sdm.method import PrunedMethod, pruned_method
 from sunbench.methods.common.lora import sharing_copy
 from sunbench.methods.common.regional import RegionalProcessor, place_regional
 from sunbench.methods.dpm_solver import dpm_solver_pp
+from sunbench.models.protocols import Pipeline
 from sunbench.sampling import PipelineMethod, PipelineSampler, SampleSettings
 from sunbench.sampling.pipeline import with_network
 
@@ -52,12 +53,12 @@ def a_sdm_m6() -> PrunedMethod:
 class RegionalMethod(PipelineMethod):
     """The model's own U-Net with GRI attention in its outer stages; nothing is trained."""
 
-    def content(self, pipeline: Any, settings: SampleSettings) -> dict[str, Any]:
+    def content(self, pipeline: Pipeline, settings: SampleSettings) -> dict[str, Any]:
         """For the cell's key."""
         about = {"attention": "gri", "note": "unspecified in the paper"}
         return {**super().content(pipeline, settings), **about}
 
-    def skip(self, pipeline: Any, settings: SampleSettings) -> str | None:
+    def skip(self, pipeline: Pipeline, settings: SampleSettings) -> str | None:
         """As every solver; a U-Net without such attention, or with processors of its own."""
         if (reason := super().skip(pipeline, settings)) is not None:
             return reason
@@ -69,7 +70,7 @@ class RegionalMethod(PipelineMethod):
         odd = kinds - {"AttnProcessor", "AttnProcessor2_0", RegionalProcessor.__name__}
         return f"{self.name}: given attention {min(odd)}, expected plain" if odd else None
 
-    def prepare(self, pipeline: Any, settings: SampleSettings) -> PipelineSampler:
+    def prepare(self, pipeline: Pipeline, settings: SampleSettings) -> PipelineSampler:
         """Put a copy that shares all weights beside the pipeline's U-Net."""
         if (reason := self.skip(pipeline, settings)) is not None:
             raise UserError(reason)

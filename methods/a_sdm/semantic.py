@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from sunbench.errors import UserError
 from sunbench.metrics.networks.availability import fetching
 from sunbench.models import LoadedModel
+from sunbench.models.protocols import Pipeline
 from sunbench.store.tensors import load_weights, refuse_pickle
 from sunbench.training.data import TrainingImages
 from sunbench.training.diffusion import Schedule, denoised
@@ -148,7 +149,7 @@ class Decoded:
 
 
 @torch.no_grad()
-def fitted_projection(pipeline: Any, data: TrainingImages, side: int) -> Projected:
+def fitted_projection(pipeline: Pipeline, data: TrainingImages, side: int) -> Projected:
     """The least squares map from latents to colors on a few training images."""
     g = torch.Generator().manual_seed(0)
     images = data.draw(FITTED_ON, g)[0]

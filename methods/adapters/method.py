@@ -15,6 +15,7 @@ from sunbench.methods.common.lora import lora_layers, with_lora
 from sunbench.methods.common.method import DistilledMethod, check_plain, trained_guidance
 from sunbench.methods.common.weights import Weights
 from sunbench.models.hashes import file_hash
+from sunbench.models.protocols import Pipeline
 from sunbench.sampling import PipelineSampler, SampleSettings, SolverSpec
 
 ANY = 0
@@ -41,11 +42,11 @@ class AdapterMethod(DistilledMethod):
         """Under guidance on top alone."""
         return self.keeps_guidance
 
-    def used(self, pipeline: Any, settings: SampleSettings) -> Path:
+    def used(self, pipeline: Pipeline, settings: SampleSettings) -> Path:
         """The file for these steps."""
         return self._weights(settings).find(pipeline.unet)
 
-    def trained_weights(self, pipeline: Any) -> tuple[Path, str] | None:
+    def trained_weights(self, pipeline: Pipeline) -> tuple[Path, str] | None:
         """Those for any number of steps, or for the first one that there is a file for."""
         steps = self.per_steps[0][0] if self.per_steps else ANY
         return self._weights(SampleSettings(max(1, steps), 1.0)).find(pipeline.unet), self.name
@@ -64,7 +65,7 @@ class AdapterMethod(DistilledMethod):
         named = self.weights.explicit
         return named is not None and named.partition("@")[0].endswith(".safetensors")
 
-    def check(self, pipeline: Any, settings: SampleSettings) -> None:
+    def check(self, pipeline: Pipeline, settings: SampleSettings) -> None:
         """A plain U-Net, every key of the file in its place, and the guidance that it imitates."""
         check_plain(pipeline.unet)
         if self.keeps_guidance and not settings.guidance_scale > 1:
@@ -84,7 +85,7 @@ class AdapterMethod(DistilledMethod):
     def _alpha_is_rank(self) -> bool:
         return self.spec.settings["alpha"] == "rank"
 
-    def network(self, pipeline: Any, settings: SampleSettings) -> Any:
+    def network(self, pipeline: Pipeline, settings: SampleSettings) -> Any:
         """The U-Net with the LoRA merged in."""
         path = self.used(pipeline, settings)
         return with_lora(pipeline.unet, path, alpha_is_rank=self._alpha_is_rank)
@@ -102,14 +103,14 @@ class AdapterMethod(DistilledMethod):
         own = {"alpha": "rank"} if self._alpha_is_rank else {}
         return {"sha256": file_hash(path), **own}
 
-    def content(self, pipeline: Any, settings: SampleSettings) -> dict[str, Any]:
+    def content(self, pipeline: Pipeline, settings: SampleSettings) -> dict[str, Any]:
         """For the cell's key."""
         eta = float(self.spec.settings.get("eta", 0.0))
         own = {"eta": eta} if eta else {}
         negative = "cfg" if self.keeps_guidance else "none"
         return {**super().content(pipeline, settings), "negative": negative, **own}
 
-    def prepare(self, pipeline: Any, settings: SampleSettings) -> PipelineSampler:
+    def prepare(self, pipeline: Pipeline, settings: SampleSettings) -> PipelineSampler:
         """Put the merged U-Net beside the pipeline's; UserError where ``skip`` has a reason."""
         sampler = super().prepare(pipeline, settings)
         if eta := float(self.spec.settings.get("eta", 0.0)):

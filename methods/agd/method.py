@@ -13,6 +13,7 @@ from sunbench.methods.common.students import check_guidance
 from sunbench.methods.common.weights import Weights
 from sunbench.methods.dpm_solver import dpm_solver_pp
 from sunbench.models.hashes import file_hash
+from sunbench.models.protocols import Pipeline
 from sunbench.sampling import PipelineSampler, SampleSettings
 from sunbench.sampling.pipeline import with_network
 
@@ -25,7 +26,7 @@ class AgdMethod(DistilledMethod):
 
     plain_unet: ClassVar[bool] = False
 
-    def check(self, pipeline: Any, settings: SampleSettings) -> None:
+    def check(self, pipeline: Pipeline, settings: SampleSettings) -> None:
         """Guidance above 1, a plain U-Net, and an adapter that fits it."""
         check_guidance(settings.guidance_scale)
         check_plain(pipeline.unet)
@@ -35,11 +36,11 @@ class AgdMethod(DistilledMethod):
         """By hash."""
         return {"sha256": file_hash(path)}
 
-    def content(self, pipeline: Any, settings: SampleSettings) -> dict[str, Any]:
+    def content(self, pipeline: Pipeline, settings: SampleSettings) -> dict[str, Any]:
         """For the cell's key; the scale is an input and there is no negative prompt."""
         return {**super().content(pipeline, settings), "guidance": "input", "negative": "none"}
 
-    def prepare(self, pipeline: Any, settings: SampleSettings) -> PipelineSampler:
+    def prepare(self, pipeline: Pipeline, settings: SampleSettings) -> PipelineSampler:
         """Put the U-Net with its adapter beside the pipeline's."""
         if (reason := self.skip(pipeline, settings)) is not None:
             raise UserError(reason)

@@ -17,6 +17,7 @@ from sunbench.methods.common.method import TrainedMethod
 from sunbench.methods.common.weights import Weights, metadata, weight_files
 from sunbench.methods.dpm_solver import dpm_solver_pp
 from sunbench.models.hashes import files_hash
+from sunbench.models.protocols import Pipeline
 from sunbench.sampling import PipelineMethod, PipelineSampler, SampleSettings
 from sunbench.sampling.pipeline import with_network
 
@@ -36,17 +37,17 @@ class PrunedMethod(TrainedMethod):
         """As with the model's own U-Net."""
         return True
 
-    def check(self, pipeline: Any, settings: SampleSettings) -> None:
+    def check(self, pipeline: Pipeline, settings: SampleSettings) -> None:
         """A U-Net that can be pruned, and weights of this cut."""
         if settings.task == "controlnet":
             raise UserError("the ControlNet is for the unpruned U-Net, whose skips are more")
         self.empty(pipeline)
 
-    def empty(self, pipeline: Any) -> Any:
+    def empty(self, pipeline: Pipeline) -> Any:
         """The network on the meta device; UserError unless the weights fit it."""
         return check_student(self.weights.find(pipeline.unet), pipeline.unet, self.cut)[1]
 
-    def network(self, pipeline: Any, settings: SampleSettings) -> Any:
+    def network(self, pipeline: Pipeline, settings: SampleSettings) -> Any:
         """The student, read anew."""
         return load_pruned(self.weights.find(pipeline.unet), pipeline.unet, self.cut)
 
@@ -62,11 +63,11 @@ class PrunedMethod(TrainedMethod):
             about["attention"] = "gri (unspecified in the paper)"
         return about
 
-    def content(self, pipeline: Any, settings: SampleSettings) -> dict[str, Any]:
+    def content(self, pipeline: Pipeline, settings: SampleSettings) -> dict[str, Any]:
         """For the cell's key."""
         return {**super().content(pipeline, settings), "guidance": "cfg", "cut": self.cut}
 
-    def skip(self, pipeline: Any, settings: SampleSettings) -> str | None:
+    def skip(self, pipeline: Pipeline, settings: SampleSettings) -> str | None:
         """As every solver; no weights, or some that do not fit."""
         reason = PipelineMethod.skip(self, pipeline, settings)
         return reason or super().skip(pipeline, settings)
@@ -75,7 +76,7 @@ class PrunedMethod(TrainedMethod):
         """Two a step under guidance, one without."""
         return PipelineMethod.evaluations(self, settings)
 
-    def prepare(self, pipeline: Any, settings: SampleSettings) -> PipelineSampler:
+    def prepare(self, pipeline: Pipeline, settings: SampleSettings) -> PipelineSampler:
         """Put the student beside the pipeline's U-Net; UserError where ``skip`` has a reason."""
         if (reason := self.skip(pipeline, settings)) is not None:
             raise UserError(reason)

@@ -25,6 +25,7 @@ from sunbench.methods.common.method import MergedMethod
 from sunbench.methods.common.weights import Weights
 from sunbench.methods.ddim import ddim
 from sunbench.methods.dpm_solver import dpm_solver_pp
+from sunbench.models.protocols import Pipeline
 from sunbench.sampling import SampleSettings
 from sunbench.store import write_atomic
 from sunbench.store.tensors import check_floating, load_weights, read_header, refuse_pickle
@@ -87,7 +88,7 @@ class BitFitMethod(MergedMethod):
         """Raise UserError unless the file has the U-Net's biases."""
         check_biases(path, unet)
 
-    def network(self, pipeline: Any, settings: SampleSettings) -> Any:
+    def network(self, pipeline: Pipeline, settings: SampleSettings) -> Any:
         """The U-Net with other biases."""
         return with_biases(pipeline.unet, self.weights.find(pipeline.unet))
 

@@ -17,6 +17,7 @@ from torch import Tensor
 from sunbench.errors import UserError
 from sunbench.methods.common.method import TrainedMethod
 from sunbench.models.hashes import file_hash
+from sunbench.models.protocols import Pipeline
 from sunbench.sampling import PipelineMethod, SampleSettings
 from sunbench.store import write_atomic
 from sunbench.store.files import make_folder
@@ -51,7 +52,7 @@ class FittedMethod(TrainedMethod):
 
     what: ClassVar[str] = "numbers"
 
-    def table(self, pipeline: Any, settings: SampleSettings) -> Tensor:
+    def table(self, pipeline: Pipeline, settings: SampleSettings) -> Tensor:
         """The numbers for these steps; UserError where they are missing or make no sense."""
         path = self.weights.find(pipeline.unet)
         tables = read_tables(path)
@@ -62,12 +63,12 @@ class FittedMethod(TrainedMethod):
         return tables[settings.asked]
 
     def check_table(
-        self, path: Path, table: Tensor, settings: SampleSettings, pipeline: Any
+        self, path: Path, table: Tensor, settings: SampleSettings, pipeline: Pipeline
     ) -> None:
         """Raise UserError unless the numbers can be for these steps."""
         raise NotImplementedError
 
-    def check(self, pipeline: Any, settings: SampleSettings) -> None:
+    def check(self, pipeline: Pipeline, settings: SampleSettings) -> None:
         """A table for these steps."""
         self.table(pipeline, settings)
 
@@ -75,7 +76,7 @@ class FittedMethod(TrainedMethod):
         """By hash; ``content`` has the numbers themselves."""
         return {"sha256": file_hash(path)}
 
-    def content(self, pipeline: Any, settings: SampleSettings) -> dict[str, Any]:
+    def content(self, pipeline: Pipeline, settings: SampleSettings) -> dict[str, Any]:
         """For the cell's key: the numbers that are used, wherever they are kept."""
         own = PipelineMethod.content(self, pipeline, settings)
         try:
@@ -84,7 +85,7 @@ class FittedMethod(TrainedMethod):
             fitted = []
         return {**own, "fitted": fitted}
 
-    def skip(self, pipeline: Any, settings: SampleSettings) -> str | None:
+    def skip(self, pipeline: Pipeline, settings: SampleSettings) -> str | None:
         """As every solver; no table, or none for these steps."""
         reason = PipelineMethod.skip(self, pipeline, settings)
         return reason or super().skip(pipeline, settings)

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from sunbench.errors import UserError
+from sunbench.models.protocols import Pipeline
 from sunbench.sampling import (
     PipelineMethod,
     PipelineSampler,
@@ -113,7 +114,7 @@ def _rows(value: Any, taken: Tensor, rows: int) -> Any:
 class SelectiveSampler(PipelineSampler):
     """Tells the rule when a batch starts; counts the network's own evaluations."""
 
-    def __init__(self, pipeline: Any, settings: SampleSettings, unet: SelectiveUNet) -> None:
+    def __init__(self, pipeline: Pipeline, settings: SampleSettings, unet: SelectiveUNet) -> None:
         super().__init__(pipeline, settings, counted=unet.network)
         self._unet = unet
 
@@ -124,7 +125,11 @@ class SelectiveSampler(PipelineSampler):
 
 
 def selective(
-    pipeline: Any, network: Any, rule: GuidanceRule, solver: SolverSpec, settings: SampleSettings
+    pipeline: Pipeline,
+    network: Any,
+    rule: GuidanceRule,
+    solver: SolverSpec,
+    settings: SampleSettings,
 ) -> SelectiveSampler:
     """A sampler of a network behind a rule, on a copy of the pipeline."""
     own = with_network(pipeline, network, solver)
@@ -142,7 +147,7 @@ class SelectiveMethod(PipelineMethod):
     nfe_varies: ClassVar[bool] = True
     plain_unet: ClassVar[bool] = False
 
-    def rule(self, pipeline: Any) -> GuidanceRule:
+    def rule(self, pipeline: Pipeline) -> GuidanceRule:
         """A rule for one sampler."""
         raise NotImplementedError
 
@@ -150,17 +155,17 @@ class SelectiveMethod(PipelineMethod):
         """The rule for the cell's key."""
         raise NotImplementedError
 
-    def content(self, pipeline: Any, settings: SampleSettings) -> dict[str, Any]:
+    def content(self, pipeline: Pipeline, settings: SampleSettings) -> dict[str, Any]:
         """For the cell's key."""
         return {**super().content(pipeline, settings), "rule": self.about()}
 
-    def skip(self, pipeline: Any, settings: SampleSettings) -> str | None:
+    def skip(self, pipeline: Pipeline, settings: SampleSettings) -> str | None:
         """As every solver; without guidance there is nothing to leave out."""
         if not settings.guidance_scale > 1:
             return f"{self.name}: guidance_scale {settings.guidance_scale:g} has no second pass"
         return super().skip(pipeline, settings)
 
-    def prepare(self, pipeline: Any, settings: SampleSettings) -> PipelineSampler:
+    def prepare(self, pipeline: Pipeline, settings: SampleSettings) -> PipelineSampler:
         """Put the rule before the U-Net of a copy of the pipeline, which stays as it is."""
         if (reason := self.skip(pipeline, settings)) is not None:
             raise UserError(reason)

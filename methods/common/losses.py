@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -15,6 +15,7 @@ from torch import Tensor
 from sunbench.errors import unknown
 from sunbench.methods.common.networks import Network
 from sunbench.methods.common.settings import Guidance
+from sunbench.models.protocols import Pipeline
 from sunbench.training.data import TrainingImages
 from sunbench.training.diffusion import Level, Schedule, noised
 from sunbench.training.encode import encode_images, encode_texts
@@ -41,7 +42,7 @@ class Feed:
     in, and a training that was resumed must not. Without guidance to learn the scales are 1.
     """
 
-    pipeline: Any
+    pipeline: Pipeline
     data: TrainingImages
     guidance: Guidance | None
     batch: int

@@ -17,6 +17,7 @@ from sunbench.errors import UserError
 from sunbench.methods.common.lora import lora_layers, with_lora
 from sunbench.methods.common.weights import Weights, check_values, metadata, weight_files
 from sunbench.models.hashes import file_hash
+from sunbench.models.protocols import Pipeline
 from sunbench.sampling import PipelineMethod, PipelineSampler, SampleSettings, too_many
 from sunbench.sampling.pipeline import with_network
 
@@ -58,21 +59,21 @@ class TrainedMethod(PipelineMethod):
             self, weights=replace(self.weights, explicit=explicit, unet_sha256=unet_sha256)
         )
 
-    def trained_weights(self, pipeline: Any) -> tuple[Path, str] | None:
+    def trained_weights(self, pipeline: Pipeline) -> tuple[Path, str] | None:
         """Those that are used on the pipeline; None where the model is complete without."""
         if self.complete(pipeline):
             return None
         return self.weights.find(pipeline.unet), self.weights.method
 
-    def used(self, pipeline: Any, settings: SampleSettings) -> Path:
+    def used(self, pipeline: Pipeline, settings: SampleSettings) -> Path:
         """The file or folder that sampling with these settings reads."""
         return self.weights.find(pipeline.unet)
 
-    def complete(self, pipeline: Any) -> bool:
+    def complete(self, pipeline: Pipeline) -> bool:
         """Whether the model is itself what the weights would make of it."""
         return False
 
-    def check(self, pipeline: Any, settings: SampleSettings) -> None:
+    def check(self, pipeline: Pipeline, settings: SampleSettings) -> None:
         """Raise UserError unless the weights are available, fit and can take the settings."""
         raise NotImplementedError
 
@@ -80,7 +81,7 @@ class TrainedMethod(PipelineMethod):
         """Weights for the cell's key."""
         raise NotImplementedError
 
-    def content(self, pipeline: Any, settings: SampleSettings) -> dict[str, Any]:
+    def content(self, pipeline: Pipeline, settings: SampleSettings) -> dict[str, Any]:
         """For the cell's key: the solver and the weights that are used; {} where there are none."""
         own = super().content(pipeline, settings)
         about: dict[str, Any] = {}
@@ -90,7 +91,7 @@ class TrainedMethod(PipelineMethod):
                 about = {**self.describe(path), **self.weights.label(path)}
         return {**own, "guidance": "distilled", "weights": about}
 
-    def skip(self, pipeline: Any, settings: SampleSettings) -> str | None:
+    def skip(self, pipeline: Pipeline, settings: SampleSettings) -> str | None:
         """No weights, weights that are broken or do not fit, or a setting they cannot take."""
         reason = super().skip(pipeline, replace(settings, guidance_scale=1.0))
         if reason is not None:
@@ -120,7 +121,7 @@ class DistilledMethod(TrainedMethod):
         """The student has learned guidance against the empty text alone."""
         return False
 
-    def network(self, pipeline: Any, settings: SampleSettings) -> Any:
+    def network(self, pipeline: Pipeline, settings: SampleSettings) -> Any:
         """The U-Net to sample with."""
         raise NotImplementedError
 
@@ -128,7 +129,7 @@ class DistilledMethod(TrainedMethod):
         """The guidance_scale with which diffusers' pipeline is called."""
         return settings.guidance_scale
 
-    def prepare(self, pipeline: Any, settings: SampleSettings) -> PipelineSampler:
+    def prepare(self, pipeline: Pipeline, settings: SampleSettings) -> PipelineSampler:
         """Put the U-Net beside the pipeline's; UserError where ``skip`` has a reason."""
         reason = self.skip(pipeline, settings)
         if reason is not None:
@@ -146,7 +147,7 @@ class MergedMethod(DistilledMethod):
 
     extra: float = 1.0
 
-    def check(self, pipeline: Any, settings: SampleSettings) -> None:
+    def check(self, pipeline: Pipeline, settings: SampleSettings) -> None:
         """A plain U-Net, weights that fit it, and the guidance that they imitate."""
         check_plain(pipeline.unet)
         if self.extra > 1 >= settings.guidance_scale:
@@ -167,7 +168,7 @@ class MergedMethod(DistilledMethod):
         """Raise UserError unless the file fits the U-Net; reads names and shapes only."""
         lora_layers(path, unet)
 
-    def network(self, pipeline: Any, settings: SampleSettings) -> Any:
+    def network(self, pipeline: Pipeline, settings: SampleSettings) -> Any:
         """The U-Net with the change merged in."""
         return with_lora(pipeline.unet, self.weights.find(pipeline.unet))
 
@@ -188,7 +189,7 @@ class MergedMethod(DistilledMethod):
         """Under guidance on top alone."""
         return self.extra > 1
 
-    def content(self, pipeline: Any, settings: SampleSettings) -> dict[str, Any]:
+    def content(self, pipeline: Pipeline, settings: SampleSettings) -> dict[str, Any]:
         """For the cell's key; a negative prompt acts only under guidance on top."""
         own, negative = super().content(pipeline, settings), "cfg" if self.extra > 1 else "none"
         return {**own, "extra_guidance": self.extra, "negative": negative}

@@ -14,12 +14,13 @@ import torch
 from torch import Tensor
 
 from sunbench.methods.common.students import check_guidance
+from sunbench.models.protocols import Pipeline
 from sunbench.training.diffusion import guided_eps
 
 Network = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
 
 
-def w_embedding(pipeline: Any, guidance_scale: Tensor, dim: int) -> Tensor:
+def w_embedding(pipeline: Pipeline, guidance_scale: Tensor, dim: int) -> Tensor:
     """The input of w = guidance_scale - 1, as diffusers' pipeline makes it: (B, dim).
 
     Raises UserError for a scale of 1 or less: w = 0 is no guidance and w = -1 the negative.
@@ -69,7 +70,7 @@ class Conditioned:
     """A U-Net that takes its guidance as an input (``time_cond_proj_dim``)."""
 
     unet: Any
-    pipeline: Any
+    pipeline: Pipeline
 
     def __call__(self, x_t: Tensor, index: Tensor, texts: Tensor, guidance: Tensor) -> Tensor:
         """One pass under w = g - 1."""

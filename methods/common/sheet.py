@@ -12,7 +12,6 @@ import copy
 import io
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -20,6 +19,7 @@ from torchvision.transforms.functional import to_pil_image
 from torchvision.utils import make_grid
 
 from sunbench.methods.dpm_solver import dpm_solver_pp
+from sunbench.models.protocols import Pipeline
 from sunbench.sampling import (
     ImageId,
     Method,
@@ -43,7 +43,7 @@ class Sheet:
 
     def __init__(
         self,
-        pipeline: Any,
+        pipeline: Pipeline,
         positive: Tensor,
         negative: Tensor,
         resolution: int,

@@ -22,6 +22,7 @@ from sunbench.methods.common.weights import metadata, shape_of, unet_folder, wei
 from sunbench.models.folder import folder_config
 from sunbench.models.hashes import files_hash
 from sunbench.models.mistakes import one_line
+from sunbench.models.protocols import Pipeline
 from sunbench.sampling import SampleSettings
 from sunbench.store.tensors import Shapes, load_weights, read_header
 
@@ -134,12 +135,12 @@ class StudentMethod(DistilledMethod):
 
     training: ClassVar[str] = "once per model"
 
-    def check(self, pipeline: Any, settings: SampleSettings) -> None:
+    def check(self, pipeline: Pipeline, settings: SampleSettings) -> None:
         """A positive w, and a student that fits."""
         check_guidance(settings.guidance_scale)
         empty_student(self.used(pipeline, settings), pipeline.unet)
 
-    def network(self, pipeline: Any, settings: SampleSettings) -> Any:
+    def network(self, pipeline: Pipeline, settings: SampleSettings) -> Any:
         """The student, read anew."""
         return load_student(self.used(pipeline, settings), pipeline.unet)
 
@@ -147,7 +148,7 @@ class StudentMethod(DistilledMethod):
         """By its hash; differences also by the model that they were trained from."""
         return {"sha256": student_hash(path), **origin(path)}
 
-    def content(self, pipeline: Any, settings: SampleSettings) -> dict[str, Any]:
+    def content(self, pipeline: Pipeline, settings: SampleSettings) -> dict[str, Any]:
         """For the cell's key; w is an input and there is no negative prompt."""
         own = super().content(pipeline, settings)
         return {**own, "guidance": "w = guidance_scale - 1", "negative": "none"}

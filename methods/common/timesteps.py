@@ -14,6 +14,7 @@ from torch import Tensor
 from sunbench.errors import UserError
 from sunbench.methods.common.fitted import FittedMethod
 from sunbench.methods.dpm_solver import dpm_solver_pp
+from sunbench.models.protocols import Pipeline
 from sunbench.sampling import PipelineMethod, PipelineSampler, SampleSettings, SolverSpec
 
 
@@ -54,7 +55,7 @@ class ScheduledMethod(FittedMethod):
     what: ClassVar[str] = "a schedule"
 
     def check_table(
-        self, path: Path, table: Tensor, settings: SampleSettings, pipeline: Any
+        self, path: Path, table: Tensor, settings: SampleSettings, pipeline: Pipeline
     ) -> None:
         """Whole timesteps of the training schedule, falling."""
         most = int(pipeline.scheduler.config.num_train_timesteps) - 1
@@ -67,7 +68,7 @@ class ScheduledMethod(FittedMethod):
                 f" expected whole ones that fall, within {most} to 0"
             )
 
-    def prepare(self, pipeline: Any, settings: SampleSettings) -> PipelineSampler:
+    def prepare(self, pipeline: Pipeline, settings: SampleSettings) -> PipelineSampler:
         """Give the pipeline the scheduler on the fitted timesteps."""
         if (reason := self.skip(pipeline, settings)) is not None:
             raise UserError(reason)

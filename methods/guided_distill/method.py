@@ -9,12 +9,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from sunbench.errors import NotAvailable, UserError
 from sunbench.methods.common.students import StudentMethod
 from sunbench.methods.common.weights import Weights
 from sunbench.methods.ddim import ddim
+from sunbench.models.protocols import Pipeline
 from sunbench.sampling import SampleSettings
 
 WEIGHTS = Weights("guided-distill", folders=True)
@@ -37,7 +37,7 @@ def students(path: Path) -> dict[int, Path]:
 class GuidedDistillMethod(StudentMethod):
     """One student per number of steps."""
 
-    def used(self, pipeline: Any, settings: SampleSettings) -> Path:
+    def used(self, pipeline: Pipeline, settings: SampleSettings) -> Path:
         """The student whose steps are as long as these: at strength 0.5, that of twice as many."""
         by_steps = students(self.weights.find(pipeline.unet))
         if settings.asked not in by_steps:

@@ -15,6 +15,7 @@ from typing import Any
 
 from sunbench.methods.common.students import StudentMethod, check_guidance
 from sunbench.methods.common.weights import Weights
+from sunbench.models.protocols import Pipeline
 from sunbench.sampling import SampleSettings, SolverSpec
 
 #: Time steps of the distillation, the most that sampling can have.
@@ -44,17 +45,17 @@ WEIGHTS = Weights(
 class LcmMethod(StudentMethod):
     """LCM; a model whose own U-Net takes guidance as an input is run as it is."""
 
-    def check(self, pipeline: Any, settings: SampleSettings) -> None:
+    def check(self, pipeline: Pipeline, settings: SampleSettings) -> None:
         """A positive w, and an available student unless the model is one."""
         check_guidance(settings.guidance_scale)
         if not self.complete(pipeline):
             super().check(pipeline, settings)
 
-    def complete(self, pipeline: Any) -> bool:
+    def complete(self, pipeline: Pipeline) -> bool:
         """Whether the model's own U-Net is a student."""
         return pipeline.unet.config.time_cond_proj_dim is not None
 
-    def network(self, pipeline: Any, settings: SampleSettings) -> Any:
+    def network(self, pipeline: Pipeline, settings: SampleSettings) -> Any:
         """The model's own U-Net where it is a student, else the available one."""
         if self.complete(pipeline):
             return pipeline.unet

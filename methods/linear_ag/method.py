@@ -19,6 +19,7 @@ from sunbench.methods.common.fitted import FittedMethod
 from sunbench.methods.common.guidance import StandInUNet
 from sunbench.methods.common.weights import Weights
 from sunbench.methods.dpm_solver import dpm_solver_pp
+from sunbench.models.protocols import Pipeline
 from sunbench.sampling import PipelineSampler, SampleBatch, SampleSettings
 from sunbench.sampling.pipeline import with_network
 
@@ -81,7 +82,7 @@ def _from(value: Any, first: int, rows: int) -> Any:
 class LinearSampler(PipelineSampler):
     """Tells the U-Net when a batch starts; counts the network's own evaluations."""
 
-    def __init__(self, pipeline: Any, settings: SampleSettings, unet: LinearUNet) -> None:
+    def __init__(self, pipeline: Pipeline, settings: SampleSettings, unet: LinearUNet) -> None:
         super().__init__(pipeline, settings, counted=unet.network)
         self._unet = unet
 
@@ -99,7 +100,7 @@ class LinearAG(FittedMethod):
     plain_unet: ClassVar[bool] = False
 
     def check_table(
-        self, path: Path, table: Tensor, settings: SampleSettings, pipeline: Any
+        self, path: Path, table: Tensor, settings: SampleSettings, pipeline: Pipeline
     ) -> None:
         """A weight per step and earlier prediction."""
         n = settings.asked
@@ -109,7 +110,7 @@ class LinearAG(FittedMethod):
                 f" expected {(n, 2, n)}"
             )
 
-    def skip(self, pipeline: Any, settings: SampleSettings) -> str | None:
+    def skip(self, pipeline: Pipeline, settings: SampleSettings) -> str | None:
         """As every fitted method; only whole trajectories under guidance."""
         if not settings.guidance_scale > 1:
             return f"{self.name}: guidance_scale {settings.guidance_scale:g} has no second pass"
@@ -123,7 +124,7 @@ class LinearAG(FittedMethod):
         """Two at the steps that are guided, one at the others."""
         return sum(1 + is_guided(k, settings.steps) for k in range(settings.steps))
 
-    def prepare(self, pipeline: Any, settings: SampleSettings) -> PipelineSampler:
+    def prepare(self, pipeline: Pipeline, settings: SampleSettings) -> PipelineSampler:
         """Put the rule before the U-Net of a copy of the pipeline, which stays as it is."""
         if (reason := self.skip(pipeline, settings)) is not None:
             raise UserError(reason)

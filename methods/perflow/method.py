@@ -20,6 +20,7 @@ from sunbench.methods.common.method import DistilledMethod, check_plain
 from sunbench.methods.common.weights import Weights
 from sunbench.methods.perflow.scheduler import PeRFlowScheduler
 from sunbench.models.hashes import file_hash
+from sunbench.models.protocols import Pipeline
 from sunbench.sampling import SampleSettings, SolverSpec
 from sunbench.store.tensors import check_floating, load_weights, read_header, refuse_pickle
 
@@ -81,7 +82,7 @@ class PeRFlowMethod(DistilledMethod):
         """Guidance acts as on any model."""
         return True
 
-    def check(self, pipeline: Any, settings: SampleSettings) -> None:
+    def check(self, pipeline: Pipeline, settings: SampleSettings) -> None:
         """A step for each window, a plain U-Net that predicts noise, and weights that fit."""
         if settings.asked < PeRFlowScheduler.windows:
             raise UserError(
@@ -94,7 +95,7 @@ class PeRFlowMethod(DistilledMethod):
             raise UserError(f"the model predicts {kind!r}, expected the noise (epsilon)")
         check_difference(self.used(pipeline, settings), pipeline.unet)
 
-    def network(self, pipeline: Any, settings: SampleSettings) -> Any:
+    def network(self, pipeline: Pipeline, settings: SampleSettings) -> Any:
         """The U-Net with the differences added."""
         return with_difference(pipeline.unet, self.used(pipeline, settings))
 
@@ -106,7 +107,7 @@ class PeRFlowMethod(DistilledMethod):
         """By hash."""
         return {"sha256": file_hash(path)}
 
-    def content(self, pipeline: Any, settings: SampleSettings) -> dict[str, Any]:
+    def content(self, pipeline: Pipeline, settings: SampleSettings) -> dict[str, Any]:
         """For the cell's key."""
         own = super().content(pipeline, settings)
         return {**own, "guidance": "cfg", "windows": PeRFlowScheduler.windows}

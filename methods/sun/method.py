@@ -20,6 +20,7 @@ from sunbench.methods.sun.pipelines import (
     load_sun,
 )
 from sunbench.models.hashes import file_hash
+from sunbench.models.protocols import Pipeline
 from sunbench.sampling import PipelineSampler, SampleSettings
 
 _REPOSITORY, _, _FILE = OFFICIAL.partition(":")
@@ -41,11 +42,11 @@ class SunMethod(TrainedMethod):
         form, own = about_adapter(path)
         return {"sha256": file_hash(path), "form": form, "norm": self.norm or own}
 
-    def content(self, pipeline: Any, settings: SampleSettings) -> dict[str, Any]:
+    def content(self, pipeline: Pipeline, settings: SampleSettings) -> dict[str, Any]:
         """For the cell's key."""
         return {**super().content(pipeline, settings), "guidance": "sun"}
 
-    def check(self, pipeline: Any, settings: SampleSettings) -> None:
+    def check(self, pipeline: Pipeline, settings: SampleSettings) -> None:
         """A pipeline that SUN can work in, and an adapter that fits its U-Net."""
         if is_loaded(pipeline):
             raise UserError("the pipeline has a SUN adapter of its own, unload_sun it first")
@@ -55,7 +56,7 @@ class SunMethod(TrainedMethod):
             check_plain(pipeline.unet)
         check_adapter(self.used(pipeline, settings), pipeline.unet)
 
-    def prepare(self, pipeline: Any, settings: SampleSettings) -> PipelineSampler:
+    def prepare(self, pipeline: Pipeline, settings: SampleSettings) -> PipelineSampler:
         """Load the adapter; the pipeline's own class and scheduler are not touched."""
         self.release(pipeline)
         own = copy.copy(pipeline)
@@ -65,7 +66,7 @@ class SunMethod(TrainedMethod):
         # any scale above 1 makes the sampler pass the negative texts; SUN itself has none
         return PipelineSampler(own, replace(settings, guidance_scale=2.0))
 
-    def release(self, pipeline: Any) -> None:
+    def release(self, pipeline: Pipeline) -> None:
         """Take the adapter out of the U-Net."""
         while (binding := bound(pipeline.unet)) is not None:
             binding.release()

@@ -17,6 +17,7 @@ from sunbench.methods.sun.attention import KEYWORD, NegativeText
 from sunbench.methods.sun.files import read_adapter
 from sunbench.models.catalogue import place
 from sunbench.models.hub import fetch_file
+from sunbench.models.protocols import Pipeline
 from sunbench.sampling import SolverSpec
 
 log = logging.getLogger(__name__)
@@ -115,7 +116,7 @@ class _SunPipeline:
         parent.maybe_free_model_hooks()
 
 
-def is_loaded(pipe: Any) -> bool:
+def is_loaded(pipe: Pipeline) -> bool:
     """Whether ``load_sun`` has been called on this pipeline."""
     return isinstance(pipe, _SunPipeline)
 
@@ -130,7 +131,7 @@ def adapter_file(spec: str | Path) -> Path:
     raise UserError(f"given SUN adapter {str(spec)!r}, a folder, expected a .safetensors file")
 
 
-def check_pipeline(pipe: Any) -> None:
+def check_pipeline(pipe: Pipeline) -> None:
     """Raise UserError for a pipeline that SUN cannot work in."""
     kinds = {kind.__name__ for kind in type(pipe).__mro__}
     if not kinds & set(SUPPORTED) or any("PAG" in kind for kind in kinds):
@@ -148,7 +149,7 @@ def check_pipeline(pipe: Any) -> None:
 
 
 def load_sun(
-    pipe: Any,
+    pipe: Pipeline,
     path_or_id: str | Path | SunAdapter,
     *,
     norm: str | None = None,
@@ -185,7 +186,7 @@ def _adapter(spec: str | Path | SunAdapter, unet: Any, norm: str | None) -> SunA
     return read_adapter(adapter_file(spec), unet, norm=norm)
 
 
-def unload_sun(pipe: Any) -> None:
+def unload_sun(pipe: Pipeline) -> None:
     """Leave the pipeline as it was before ``load_sun``: class, scheduler, U-Net."""
     if not is_loaded(pipe):
         raise UserError("given a pipeline without a SUN adapter, expected one with")

@@ -31,6 +31,7 @@ from sunbench.methods.sun.negatives import negative_prompt, vocabulary
 from sunbench.methods.sun.pipelines import check_pipeline
 from sunbench.methods.sun.settings import SunTraining, read_settings
 from sunbench.models import LoadedModel, find, load
+from sunbench.models.protocols import Pipeline
 from sunbench.prompts.negatives import Vocabulary
 from sunbench.sampling import SampleSettings
 from sunbench.training.data import TrainingImages, open_images
@@ -50,7 +51,7 @@ class SunLoss:
     kept: only the student's pass is left of a repeated one.
     """
 
-    pipeline: Any
+    pipeline: Pipeline
     adapter: SunAdapter
     data: TrainingImages
     words: Vocabulary

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from sunbench import registry
 from sunbench.bench.request import Request
 from sunbench.errors import UserError
+from sunbench.models.protocols import Pipeline
 from sunbench.reference_sets import FLOOR_OFFSET, recipe_for
 from sunbench.sampling import Cell, Method, SampleSettings
 from sunbench.store import CellRecord, Role, key
@@ -185,7 +186,7 @@ def _within_budgets(
 
 
 def steps_for(
-    method: Method, pipeline: Any, settings: SampleSettings, budget: int
+    method: Method, pipeline: Pipeline, settings: SampleSettings, budget: int
 ) -> tuple[int, str | None]:
     """The most steps within a budget of U-Net evaluations, and why they do not meet it.
 

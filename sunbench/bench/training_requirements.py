@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from sunbench.errors import UserError
+from sunbench.models.protocols import Pipeline
 from sunbench.store import TrainingRequirements
 from sunbench.training.record import read_training
 
@@ -30,7 +31,7 @@ def training_of(weights: Path, method: str) -> dict[str, Any] | None:
     return None
 
 
-def training_requirements(model: str, method: Any, pipeline: Any) -> TrainingRequirements:
+def training_requirements(model: str, method: Any, pipeline: Pipeline) -> TrainingRequirements:
     """A method's needs on a model's pipeline; None for what is not known.
 
     training: "none", "once per base" or "once per model"; base: the model that its weights were
@@ -50,7 +51,7 @@ def training_requirements(model: str, method: Any, pipeline: Any) -> TrainingReq
     )
 
 
-def _document(method: Any, pipeline: Any) -> dict[str, Any] | None:
+def _document(method: Any, pipeline: Pipeline) -> dict[str, Any] | None:
     find = getattr(method, "trained_weights", None)
     try:
         weights = None if find is None else find(pipeline)

@@ -6,7 +6,6 @@ import math
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from sunbench.errors import UserError
 from sunbench.store.tensors import (
@@ -20,6 +19,7 @@ from sunbench.store.tensors import (
 
 from .catalogue import place
 from .hub import fetch_file
+from .protocols import Pipeline
 
 #: Names of the two factors in the layouts of kohya, PEFT and diffusers: down -> up.
 FACTORS = {
@@ -121,7 +121,7 @@ MISFITS = (
 )
 
 
-def merge_lora(pipeline: Any, path: Path, scale: float) -> None:
+def merge_lora(pipeline: Pipeline, path: Path, scale: float) -> None:
     """Merge one LoRA: W + scale * alpha / rank * up @ down (Hu et al. 2021, equation 3).
 
     Raises UserError when its shapes do not fit or only some of its layers find their place.
@@ -146,7 +146,7 @@ def merge_lora(pipeline: Any, path: Path, scale: float) -> None:
         pipeline.unload_lora_weights()
 
 
-def _check_loaded(pipeline: Any, layers: int, path: Path) -> None:
+def _check_loaded(pipeline: Pipeline, layers: int, path: Path) -> None:
     modules = [*pipeline.unet.modules(), *pipeline.text_encoder.modules()]
     loaded = sum(1 for module in modules if "extra" in getattr(module, "lora_A", {}))
     if loaded != layers:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from sunbench.errors import NotFinite
+from sunbench.models.protocols import Pipeline
 from sunbench.sampling.batch import ImageId, SampleBatch, TaskInputs, make_batch, noise_hash
 from sunbench.sampling.cell import Cell
 from sunbench.sampling.method import Method, Sampler, SampleSettings
@@ -31,7 +32,7 @@ class Generated:
 
 def generate(
     cell: Cell,
-    pipeline: Any,
+    pipeline: Pipeline,
     sampler: Sampler,
     prompts: Sequence[Any],
     indices: range,
@@ -68,7 +69,7 @@ def generate(
 
 
 def sample_images(
-    pipeline: Any, method: Method, settings: SampleSettings, batch: SampleBatch
+    pipeline: Pipeline, method: Method, settings: SampleSettings, batch: SampleBatch
 ) -> Tensor:
     """Images (B, 3, H, W) uint8 of one batch by a method, with the pipeline as before after it.
 

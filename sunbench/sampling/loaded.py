@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 from PIL import Image
 
 from sunbench.errors import UserError
+from sunbench.models.protocols import Pipeline
 from sunbench.sampling.batch import ImageId, make_batch
 from sunbench.sampling.generate import sample_images
 from sunbench.sampling.method import Method, SampleSettings
@@ -22,7 +22,7 @@ class LoadedMethod:
     image: the same prompt and seed start from the same noise in each.
     """
 
-    def __init__(self, method: Method, pipeline: Any) -> None:
+    def __init__(self, method: Method, pipeline: Pipeline) -> None:
         self.method, self.pipeline = method, pipeline
 
     def __call__(

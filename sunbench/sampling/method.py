@@ -7,6 +7,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from torch import Tensor
 
+from sunbench.models.protocols import Pipeline
 from sunbench.sampling.batch import SampleBatch
 from sunbench.sampling.task import asked_steps
 
@@ -52,14 +53,14 @@ class Method(Protocol):
         """The name in the registry."""
         ...
 
-    def content(self, pipeline: Any, settings: SampleSettings) -> dict[str, Any]:
+    def content(self, pipeline: Pipeline, settings: SampleSettings) -> dict[str, Any]:
         """Everything of the method that shapes these images, JSON-able, for the cell's key.
 
         Trained weights by their hash, those that sampling this pipeline uses and no others.
         """
         ...
 
-    def skip(self, pipeline: Any, settings: SampleSettings) -> str | None:
+    def skip(self, pipeline: Pipeline, settings: SampleSettings) -> str | None:
         """Why this method cannot run here; None when it can."""
         ...
 
@@ -67,10 +68,10 @@ class Method(Protocol):
         """U-Net evaluations that one image is expected to take; for plans, never for tables."""
         ...
 
-    def prepare(self, pipeline: Any, settings: SampleSettings) -> Sampler:
+    def prepare(self, pipeline: Pipeline, settings: SampleSettings) -> Sampler:
         """Make it ready; may patch the pipeline, which ``release`` undoes."""
         ...
 
-    def release(self, pipeline: Any) -> None:
+    def release(self, pipeline: Pipeline) -> None:
         """Leave the pipeline as it was before ``prepare``."""
         ...

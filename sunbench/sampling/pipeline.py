@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from sunbench.errors import NotFinite
+from sunbench.models.protocols import Pipeline
 from sunbench.sampling.ahead import ahead
 from sunbench.sampling.batch import SampleBatch
 from sunbench.sampling.counter import UNetCounter
@@ -25,7 +26,7 @@ log = logging.getLogger(__name__)
 DECODED_PIXELS = 16 * 512 * 512
 
 
-def latent_shape(pipeline: Any, resolution: int | None = None) -> tuple[int, int, int]:
+def latent_shape(pipeline: Pipeline, resolution: int | None = None) -> tuple[int, int, int]:
     """(channels, h, w) of the pipeline's latents at a resolution in pixels (default: its own)."""
     factor = pipeline.vae_scale_factor
     side = pipeline.unet.config.sample_size if resolution is None else resolution // factor
@@ -33,7 +34,7 @@ def latent_shape(pipeline: Any, resolution: int | None = None) -> tuple[int, int
 
 
 @torch.no_grad()
-def decode(pipeline: Any, latents: Tensor) -> Tensor:
+def decode(pipeline: Pipeline, latents: Tensor) -> Tensor:
     """Scaled latents (B, C, h, w) -> images (B, 3, H, W) uint8, on the latents' device.
 
     At most DECODED_PIXELS at once, fewer where memory runs out. An image that overflows in half
@@ -88,7 +89,7 @@ def _in_float32(vae: Any, latents: Tensor, size: int) -> tuple[Tensor, Tensor]:
 class PipelineSampler:
     """Runs a diffusers pipeline on prepared embeddings, noise and source images."""
 
-    def __init__(self, pipeline: Any, settings: SampleSettings, counted: Any = None) -> None:
+    def __init__(self, pipeline: Pipeline, settings: SampleSettings, counted: Any = None) -> None:
         """counted: the network whose evaluations count, where it is not the pipeline's U-Net."""
         self.pipeline, self.settings = task_pipeline(pipeline, settings.task), settings
         self.counted = counted or self.pipeline.unet
@@ -129,7 +130,7 @@ class PipelineSampler:
         return self._nfe
 
 
-def with_network(pipeline: Any, unet: Any, solver: SolverSpec) -> Any:
+def with_network(pipeline: Pipeline, unet: Any, solver: SolverSpec) -> Any:
     """A copy of a pipeline with another U-Net and a solver; the pipeline stays as it is."""
     own = copy.copy(pipeline)
     own.unet = unet
@@ -177,17 +178,17 @@ class PipelineMethod:
             return settings
         return replace(settings, guidance_scale=self.fixed_guidance_scale)
 
-    def trained_weights(self, pipeline: Any) -> tuple[Path, str] | None:
+    def trained_weights(self, pipeline: Pipeline) -> tuple[Path, str] | None:
         """What was trained, and the name of its training; UserError where it is missing."""
         return None
 
-    def content(self, pipeline: Any, settings: SampleSettings) -> dict[str, Any]:
+    def content(self, pipeline: Pipeline, settings: SampleSettings) -> dict[str, Any]:
         """For the cell's key."""
         fixed = self.fixed_guidance_scale
         own = {} if fixed is None else {"fixed_guidance_scale": fixed}
         return {"method": self.name, "solver": self.solver.content(), "guidance": "cfg", **own}
 
-    def skip(self, pipeline: Any, settings: SampleSettings) -> str | None:
+    def skip(self, pipeline: Pipeline, settings: SampleSettings) -> str | None:
         """Runs on every model and task; only its steps are bounded, by the training schedule."""
         limit = pipeline.scheduler.config.num_train_timesteps
         if settings.asked > limit:
@@ -203,15 +204,15 @@ class PipelineMethod:
         """Two a step under guidance, one without."""
         return settings.steps * (2 if self.guided(settings).guidance_scale > 1 else 1)
 
-    def expected_nfe(self, pipeline: Any, settings: SampleSettings) -> float:
+    def expected_nfe(self, pipeline: Pipeline, settings: SampleSettings) -> float:
         """Evaluations of one image as they are known before; the most where images decide."""
         return self.evaluations(settings)
 
-    def prepare(self, pipeline: Any, settings: SampleSettings) -> PipelineSampler:
+    def prepare(self, pipeline: Pipeline, settings: SampleSettings) -> PipelineSampler:
         """Give the pipeline this method's scheduler."""
         pipeline.scheduler = self.solver.build(pipeline.scheduler.config)
         pipeline.set_progress_bar_config(disable=True)
         return PipelineSampler(pipeline, self.guided(settings))
 
-    def release(self, pipeline: Any) -> None:
+    def release(self, pipeline: Pipeline) -> None:
         """Nothing to undo: every method sets its own scheduler."""

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from sunbench.errors import UserError
+from sunbench.models.protocols import Pipeline
 from sunbench.sampling.batch import SampleBatch
 from sunbench.sampling.edges import edges
 
@@ -37,7 +38,7 @@ def asked_steps(steps: int, strength: float) -> int:
     return next(n for n in range(max(near - 2, steps), near + 3) if int(n * strength) == steps)
 
 
-def misfit(pipeline: Any, task: str) -> str | None:
+def misfit(pipeline: Pipeline, task: str) -> str | None:
     """Why a pipeline cannot do a task; None when it can."""
     wanted = PIPELINES[task]
     if wanted not in {kind.__name__ for kind in type(pipeline).__mro__}:
@@ -45,7 +46,7 @@ def misfit(pipeline: Any, task: str) -> str | None:
     return _control_misfit(pipeline) if task == "controlnet" else None
 
 
-def _control_misfit(pipeline: Any) -> str | None:
+def _control_misfit(pipeline: Pipeline) -> str | None:
     names = ("block_out_channels", "layers_per_block", "cross_attention_dim", "in_channels")
     for name in names:
         mine, theirs = pipeline.unet.config[name], pipeline.controlnet.config[name]
@@ -59,7 +60,7 @@ def _plain(value: Any) -> Any:
 
 
 @torch.no_grad()
-def encode(pipeline: Any, images: Tensor) -> Tensor:
+def encode(pipeline: Pipeline, images: Tensor) -> Tensor:
     """Scaled latents (B, C, h, w) of images (B, 3, H, W) in -1..1: ``decode`` the other way.
 
     Of a VAE that gives a distribution its mode, so that reference and candidate share one latent.
@@ -131,7 +132,7 @@ class _NoisyPaint:
 _FRONT: dict[str, type] = {"image2image": _NoisyImage, "inpaint": _NoisyPaint}
 
 
-def task_pipeline(pipeline: Any, task: str) -> Any:
+def task_pipeline(pipeline: Pipeline, task: str) -> Any:
     """The pipeline itself, or for a task that draws noise inside, a copy that takes it."""
     front = _FRONT.get(task)
     if front is None or isinstance(pipeline, front):
@@ -143,7 +144,7 @@ def task_pipeline(pipeline: Any, task: str) -> Any:
     return own
 
 
-def text_pipeline(pipeline: Any) -> Any:
+def text_pipeline(pipeline: Pipeline) -> Any:
     """The text2image pipeline of a task's networks, for images that start from text alone."""
     parts = {name: part for name, part in pipeline.components.items() if name != "controlnet"}
     own = diffusers.StableDiffusionPipeline(**parts, requires_safety_checker=False)
@@ -154,7 +155,9 @@ def text_pipeline(pipeline: Any) -> Any:
 # ------------------------------------------------------------------------------ arguments
 
 
-def call_arguments(pipeline: Any, task: str, batch: SampleBatch, strength: float) -> dict[str, Any]:
+def call_arguments(
+    pipeline: Pipeline, task: str, batch: SampleBatch, strength: float
+) -> dict[str, Any]:
     """What diffusers' pipeline of the task is called with, beside texts, steps and guidance."""
     noise = batch.latents.to(pipeline.unet.device, pipeline.unet.dtype)
     if task == "text2image":
@@ -171,7 +174,7 @@ def call_arguments(pipeline: Any, task: str, batch: SampleBatch, strength: float
     return {"latents": noise, "strength": strength, **_paint(pipeline, x, batch.inputs.mask)}
 
 
-def _paint(pipeline: Any, x: Tensor, mask: Tensor | None) -> dict[str, Any]:
+def _paint(pipeline: Pipeline, x: Tensor, mask: Tensor | None) -> dict[str, Any]:
     if mask is None:
         raise UserError("given no mask, expected one for task inpaint")
     known, painted = encode(pipeline, x), mask.to(x)

@@ -9,7 +9,6 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors.torch import load, save
@@ -17,6 +16,7 @@ from torch import Tensor
 
 from sunbench.errors import MissingFile
 from sunbench.models.clip_tokenizer import tokenizer_hash
+from sunbench.models.protocols import Pipeline
 from sunbench.store import key, make_folder, write_atomic
 from sunbench.store.files import read_file
 
@@ -38,7 +38,7 @@ def _tensor_hash(tensor: Tensor) -> str:
     return digest.hexdigest()
 
 
-def encoder_key(pipeline: Any) -> str:
+def encoder_key(pipeline: Pipeline) -> str:
     """Content key of what turns a prompt into an embedding, as it is in memory.
 
     Weights after merged LoRAs, their dtype, the architecture and the tokenizer all count, so two
@@ -49,7 +49,7 @@ def encoder_key(pipeline: Any) -> str:
     return key([type(encoder).__name__, weights, tokenizer_hash(pipeline.tokenizer)])
 
 
-def embedding_bytes(pipeline: Any) -> int:
+def embedding_bytes(pipeline: Pipeline) -> int:
     """Bytes of one prompt's embedding."""
     encoder = pipeline.text_encoder
     tokens = int(pipeline.tokenizer.model_max_length)
@@ -57,7 +57,7 @@ def embedding_bytes(pipeline: Any) -> int:
 
 
 @torch.no_grad()
-def encode_prompts(pipeline: Any, texts: Sequence[str]) -> Tensor:
+def encode_prompts(pipeline: Pipeline, texts: Sequence[str]) -> Tensor:
     """Embeddings (n, tokens, width) of prompts on the CPU, by the pipeline's own encoder."""
     device = pipeline.text_encoder.device
     parts = [
@@ -78,7 +78,7 @@ class TextCache:
     A file that does not match its checksum is encoded again. ``clear`` removes what it wrote.
     """
 
-    def __init__(self, pipeline: Any, folder: Path) -> None:
+    def __init__(self, pipeline: Pipeline, folder: Path) -> None:
         self.pipeline, self.root = pipeline, folder
         self.folder, self.seconds = folder / encoder_key(pipeline), 0.0
         self._recent: OrderedDict[str, dict[str, Tensor]] = OrderedDict()

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from sunbench import registry
+from sunbench.models.protocols import Pipeline
 from sunbench.report.formats import markdown_table, plain
 from sunbench.sampling import SampleSettings
 
@@ -24,7 +25,7 @@ class Pairing:
 
 
 def pairings(
-    pipeline: Any,
+    pipeline: Pipeline,
     settings: SampleSettings,
     *,
     methods: Sequence[str] = (),

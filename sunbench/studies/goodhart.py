@@ -25,6 +25,7 @@ from sunbench.methods.common.trainees import LoraStudent
 from sunbench.metrics import clip_extractor
 from sunbench.metrics.registry import find as find_metric
 from sunbench.models import find, load
+from sunbench.models.protocols import Pipeline
 from sunbench.prompts import Prompt
 from sunbench.report.formats import markdown_table
 from sunbench.report.texts import number
@@ -79,7 +80,7 @@ class FrechetLoss:
     as if they commuted: then the distance is |m - m_r|^2 + sum_j (s_j - s_rj)^2.
     """
 
-    def __init__(self, pipeline: Any, network: Any, study: Study, reference: Tensor) -> None:
+    def __init__(self, pipeline: Pipeline, network: Any, study: Study, reference: Tensor) -> None:
         self.pipeline, self.network, self.study = pipeline, network, study
         self.mean = reference.mean(0)
         values, axes = torch.linalg.eigh(torch.cov(reference.T.double()))

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from sunbench.bench.cells import PlannedCell, plan_cell
 from sunbench.bench.runner import Runner
 from sunbench.errors import UserError
+from sunbench.models.protocols import Pipeline
 from sunbench.sampling import Method, SolverSpec
 from sunbench.studies.sampled import images_of
 
@@ -101,7 +102,7 @@ def _other_spacing(asked: Asked) -> Asked | None:
 
 
 @contextmanager
-def _coupled_norms(pipeline: Any) -> Iterator[None]:
+def _coupled_norms(pipeline: Pipeline) -> Iterator[None]:
     """Every group norm of the U-Net takes its statistics over the batch instead of one image."""
 
     def forward(norm: nn.GroupNorm, x: Tensor) -> Tensor:
@@ -120,7 +121,7 @@ def _coupled_norms(pipeline: Any) -> Iterator[None]:
 
 
 @contextmanager
-def _rounded_decoder(pipeline: Any) -> Iterator[None]:
+def _rounded_decoder(pipeline: Pipeline) -> Iterator[None]:
     """The autoencoder's decoder with weights of 4 bits: another autoencoder, nearly the same."""
     kept = {name: p.detach().clone() for name, p in pipeline.vae.decoder.named_parameters()}
     with torch.no_grad():
@@ -136,7 +137,7 @@ def _rounded_decoder(pipeline: Any) -> Iterator[None]:
 
 
 @contextmanager
-def _other_scaling(pipeline: Any) -> Iterator[None]:
+def _other_scaling(pipeline: Pipeline) -> Iterator[None]:
     """Latents scaled as another family of autoencoders scales them."""
     own = pipeline.vae.config.scaling_factor
     pipeline.vae.register_to_config(scaling_factor=own * SCALING)

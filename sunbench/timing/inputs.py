@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
 from torch import Tensor
 
+from sunbench.models.protocols import Pipeline
 from sunbench.sampling import ImageId, SampleBatch, TaskInputs, latent_shape, make_batch
 
 #: Used where the caller has no prompts of its own.
@@ -22,7 +22,7 @@ class TimingInputs:
     prompts: (prompt, negative prompt) of each image.
     """
 
-    pipeline: Any
+    pipeline: Pipeline
     prompts: tuple[tuple[str, str], ...]
     resolution: int
     source: TaskInputs | None = None

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 import torch
 
+from sunbench.models.protocols import Pipeline
 from sunbench.sampling import Sampler, SampleSettings, decode
 from sunbench.sampling.stopwatch import ModuleTimer, Stopwatch
 from sunbench.timing.inputs import TimingInputs
@@ -61,7 +62,7 @@ def turn_order(count: int, rounds: int) -> list[list[int]]:
     return [[(r + i) % count for i in range(count)] for r in range(rounds)]
 
 
-def unet_of(sampler: Sampler, pipeline: Any) -> Any:
+def unet_of(sampler: Sampler, pipeline: Pipeline) -> Any:
     """The U-Net that a sampler runs: that of its own pipeline where it has one."""
     return getattr(sampler, "pipeline", pipeline).unet
 

@@ -11,6 +11,7 @@ import torch
 
 from sunbench import __version__
 from sunbench.models import LoadedModel
+from sunbench.models.protocols import Pipeline
 from sunbench.store.timings import Spread, TimingMachine, TimingRow, ratio, spread
 from sunbench.timing.machine import device_name
 from sunbench.timing.memory import memory_kind
@@ -121,7 +122,7 @@ def _turns(row: TimingRow) -> list[Turn]:
 # ------------------------------------------------------------------------------ machine
 
 
-def _machine(pipeline: Any, state: MachineState) -> TimingMachine:
+def _machine(pipeline: Pipeline, state: MachineState) -> TimingMachine:
     unet = pipeline.unet
     return TimingMachine(
         device=device_name(unet.device),

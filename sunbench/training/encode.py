@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
 from sunbench.errors import UserError
+from sunbench.models.protocols import Pipeline
 from sunbench.training.diffusion import Schedule
 
 
@@ -17,7 +16,7 @@ def _full_precision(device: torch.device) -> torch.autocast:
 
 
 @torch.no_grad()
-def encode_texts(pipeline: Any, texts: list[str]) -> Tensor:
+def encode_texts(pipeline: Pipeline, texts: list[str]) -> Tensor:
     """Embeddings (n, tokens, width) as the pipeline's ``encode_prompt`` gives them.
 
     Without its warning at each text that is cut, which most negative prompts are.
@@ -35,7 +34,7 @@ def encode_texts(pipeline: Any, texts: list[str]) -> Tensor:
 
 
 @torch.no_grad()
-def encode_images(pipeline: Any, images: Tensor, generator: torch.Generator) -> Tensor:
+def encode_images(pipeline: Pipeline, images: Tensor, generator: torch.Generator) -> Tensor:
     """Scaled latents x_0 (n, C, h, w) of images (n, 3, H, W) in -1..1."""
     vae = pipeline.vae
     images = images.contiguous(memory_format=torch.channels_last)  # 1.4 times as fast on a CPU
@@ -50,7 +49,7 @@ def encode_images(pipeline: Any, images: Tensor, generator: torch.Generator) -> 
     return (z.float() - shift) * vae.config.scaling_factor
 
 
-def schedule_of(pipeline: Any) -> Schedule:
+def schedule_of(pipeline: Pipeline) -> Schedule:
     """The noise schedule of a base that predicts noise; UserError for another."""
     kind = pipeline.scheduler.config.get("prediction_type", "epsilon")
     if kind != "epsilon":
