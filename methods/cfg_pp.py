@@ -70,12 +70,12 @@ class CfgPlusPlus(PipelineMethod):
     plain_unet: ClassVar[bool] = False
 
     def content(self, pipeline: Pipeline, settings: SampleSettings) -> dict[str, Any]:
-        """For the cell's key."""
+        """All that shapes the method's images, for the cell's key."""
         rule = {"name": "cfg++", "lambda": strength(settings.guidance_scale)}
         return {**super().content(pipeline, settings), "rule": rule}
 
     def skip(self, pipeline: Pipeline, settings: SampleSettings) -> str | None:
-        """As every solver; without guidance there is nothing to change."""
+        """Why it cannot run: a solver's reasons; without guidance there is nothing to change."""
         if not settings.guidance_scale > 1:
             return f"{self.name}: guidance_scale {settings.guidance_scale:g} has no second pass"
         return super().skip(pipeline, settings)

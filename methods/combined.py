@@ -76,7 +76,7 @@ class CombinedMethod:
 
     @property
     def negative_prompts(self) -> bool:
-        """As the method alone."""
+        """The same as for the method alone."""
         return bool(self.method.negative_prompts)
 
     @property
@@ -86,16 +86,16 @@ class CombinedMethod:
 
     @property
     def nfe_varies(self) -> bool:
-        """As the method alone."""
+        """The same as for the method alone."""
         return bool(self.method.nfe_varies)
 
     @property
     def fixed_layers(self) -> bool:
-        """As the method alone."""
+        """The same as for the method alone."""
         return bool(self.method.fixed_layers)
 
     def expected_nfe(self, pipeline: Pipeline, settings: SampleSettings) -> float:
-        """As the method alone."""
+        """The same as for the method alone."""
         return float(self.method.expected_nfe(pipeline, settings))
 
     def trained_weights(self, pipeline: Pipeline) -> tuple[Path, str] | None:
@@ -123,7 +123,7 @@ class CombinedMethod:
         raise UserError(f"{self.name}: {reason}")
 
     def content(self, pipeline: Pipeline, settings: SampleSettings) -> dict[str, Any]:
-        """For the cell's key: both, and how the method's weights came to the network."""
+        """What shapes the images, for the cell's key: both, and how weights came to the network."""
         try:
             fit = self._fit(pipeline, settings)
         except UserError:  # ``skip`` gives it as its reason
@@ -144,7 +144,7 @@ class CombinedMethod:
         return None
 
     def evaluations(self, settings: SampleSettings) -> int:
-        """As the method alone."""
+        """The same as for the method alone."""
         return int(self.method.evaluations(settings))
 
     def prepare(self, pipeline: Pipeline, settings: SampleSettings) -> Any:

@@ -238,12 +238,12 @@ class DeepCache(PipelineMethod):
     plain_unet: ClassVar[bool] = False
 
     def content(self, pipeline: Pipeline, settings: SampleSettings) -> dict[str, Any]:
-        """For the cell's key."""
+        """All that shapes the method's images, for the cell's key."""
         cache = {"interval": self.interval, "branch": self.branch}
         return {**super().content(pipeline, settings), "deepcache": cache}
 
     def skip(self, pipeline: Pipeline, settings: SampleSettings) -> str | None:
-        """As every solver; a U-Net without that skip connection, or with other inputs."""
+        """Why it cannot run: a solver's reasons; no such skip connection, or other inputs."""
         return self.misfit_of(pipeline.unet) or super().skip(pipeline, settings)
 
     def misfit_of(self, unet: Any) -> str | None:

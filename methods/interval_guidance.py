@@ -57,7 +57,7 @@ class IntervalGuidance(SelectiveMethod):
         return IntervalRule(((1 - alpha_bar) / alpha_bar).sqrt(), *self.interval)
 
     def expected_nfe(self, pipeline: Pipeline, settings: SampleSettings) -> float:
-        """One a step, and one more for each timestep inside the interval."""
+        """One per step, and one more for each timestep inside the interval."""
         rule, scheduler = self.rule(pipeline), self.solver.build(pipeline.scheduler.config)
         scheduler.set_timesteps(settings.asked)
         times = scheduler.timesteps[settings.asked - settings.steps :]

@@ -105,7 +105,7 @@ class SwitchMethod(PipelineMethod):
         return self.parts[0][1].trained_weights(pipeline) if self.parts else None
 
     def content(self, pipeline: Pipeline, settings: SampleSettings) -> dict[str, Any]:
-        """For the cell's key: the plan and every network."""
+        """What shapes the images, for the cell's key: the plan and every network."""
         networks = {name: part.content(pipeline, settings) for name, part in self.parts}
         plan = [[name, steps] for name, steps in self.plan]
         return {**super().content(pipeline, settings), "plan": plan, "networks": networks}

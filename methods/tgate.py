@@ -114,7 +114,7 @@ class TGate(SelectiveMethod):
         return {"name": "t-gate", "share": self.share}
 
     def evaluations(self, settings: SampleSettings) -> int:
-        """Two a step before the gate, one after it."""
+        """Two per step before the gate, one after it."""
         return settings.steps + self.gate(settings)
 
     def prepare(self, pipeline: Pipeline, settings: SampleSettings) -> SelectiveSampler:

@@ -54,12 +54,12 @@ class RegionalMethod(PipelineMethod):
     """The model's own U-Net with GRI attention in its outer stages; nothing is trained."""
 
     def content(self, pipeline: Pipeline, settings: SampleSettings) -> dict[str, Any]:
-        """For the cell's key."""
+        """All that shapes the method's images, for the cell's key."""
         about = {"attention": "gri", "note": "unspecified in the paper"}
         return {**super().content(pipeline, settings), **about}
 
     def skip(self, pipeline: Pipeline, settings: SampleSettings) -> str | None:
-        """As every solver; a U-Net without such attention, or with processors of its own."""
+        """Why it cannot run: a solver's reasons; no such attention, or processors of its own."""
         if (reason := super().skip(pipeline, settings)) is not None:
             return reason
         try:

@@ -95,16 +95,16 @@ class AdapterMethod(DistilledMethod):
         return settings.guidance_scale if self.keeps_guidance else 1.0
 
     def evaluations(self, settings: SampleSettings) -> int:
-        """Two a step under guidance, one without."""
+        """U-Net evaluations: two per step under guidance, one without."""
         return settings.steps * (2 if self.keeps_guidance else 1)
 
     def describe(self, path: Path) -> dict[str, Any]:
-        """By hash, and by the alpha that is supplied."""
+        """The weights by hash, and by the alpha that is supplied."""
         own = {"alpha": "rank"} if self._alpha_is_rank else {}
         return {"sha256": file_hash(path), **own}
 
     def content(self, pipeline: Pipeline, settings: SampleSettings) -> dict[str, Any]:
-        """For the cell's key."""
+        """All that shapes the method's images, for the cell's key."""
         eta = float(self.spec.settings.get("eta", 0.0))
         own = {"eta": eta} if eta else {}
         negative = "cfg" if self.keeps_guidance else "none"

@@ -37,7 +37,7 @@ class AgdMethod(DistilledMethod):
         return {"sha256": file_hash(path)}
 
     def content(self, pipeline: Pipeline, settings: SampleSettings) -> dict[str, Any]:
-        """For the cell's key; the scale is an input and there is no negative prompt."""
+        """What shapes the images, for the cell's key; without the negative prompt."""
         return {**super().content(pipeline, settings), "guidance": "input", "negative": "none"}
 
     def prepare(self, pipeline: Pipeline, settings: SampleSettings) -> PipelineSampler:

@@ -34,7 +34,7 @@ class PrunedMethod(TrainedMethod):
 
     @property
     def negative_prompts(self) -> bool:
-        """As with the model's own U-Net."""
+        """The same as with the model's own U-Net."""
         return True
 
     def check(self, pipeline: Pipeline, settings: SampleSettings) -> None:
@@ -52,7 +52,7 @@ class PrunedMethod(TrainedMethod):
         return load_pruned(self.weights.find(pipeline.unet), pipeline.unet, self.cut)
 
     def describe(self, path: Path) -> dict[str, Any]:
-        """By hash; differences also by the model that they were trained from."""
+        """The weights by hash; differences also by the model that they were trained from."""
         layout = layout_of(path, self.cut)
         about: dict[str, Any] = {"sha256": files_hash(weight_files(path))}
         if is_difference(path):
@@ -64,16 +64,16 @@ class PrunedMethod(TrainedMethod):
         return about
 
     def content(self, pipeline: Pipeline, settings: SampleSettings) -> dict[str, Any]:
-        """For the cell's key."""
+        """All that shapes the method's images, for the cell's key."""
         return {**super().content(pipeline, settings), "guidance": "cfg", "cut": self.cut}
 
     def skip(self, pipeline: Pipeline, settings: SampleSettings) -> str | None:
-        """As every solver; no weights, or some that do not fit."""
+        """Why it cannot run: a solver's reasons; no weights, or some that do not fit."""
         reason = PipelineMethod.skip(self, pipeline, settings)
         return reason or super().skip(pipeline, settings)
 
     def evaluations(self, settings: SampleSettings) -> int:
-        """Two a step under guidance, one without."""
+        """U-Net evaluations: two per step under guidance, one without."""
         return PipelineMethod.evaluations(self, settings)
 
     def prepare(self, pipeline: Pipeline, settings: SampleSettings) -> PipelineSampler:

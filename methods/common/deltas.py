@@ -72,7 +72,7 @@ def _powers(levels: int) -> Tensor:
 
 
 def _packed(digits: Tensor, levels: int) -> Tensor:
-    """Digits (rows, n) in int16 words (rows, ceil(n / digits a word))."""
+    """Digits (rows, n) in int16 words (rows, ceil(n / digits per word))."""
     powers = _powers(levels)
     short = -digits.shape[1] % len(powers)
     groups = torch.nn.functional.pad(digits, (0, short)).unflatten(1, (-1, len(powers)))

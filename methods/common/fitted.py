@@ -73,11 +73,11 @@ class FittedMethod(TrainedMethod):
         self.table(pipeline, settings)
 
     def describe(self, path: Path) -> dict[str, Any]:
-        """By hash; ``content`` has the numbers themselves."""
+        """The weights by hash; ``content`` has the numbers themselves."""
         return {"sha256": file_hash(path)}
 
     def content(self, pipeline: Pipeline, settings: SampleSettings) -> dict[str, Any]:
-        """For the cell's key: the numbers that are used, wherever they are kept."""
+        """What shapes the images, for the cell's key: the numbers that are used."""
         own = PipelineMethod.content(self, pipeline, settings)
         try:
             fitted = self.table(pipeline, settings).tolist()
@@ -86,10 +86,10 @@ class FittedMethod(TrainedMethod):
         return {**own, "fitted": fitted}
 
     def skip(self, pipeline: Pipeline, settings: SampleSettings) -> str | None:
-        """As every solver; no table, or none for these steps."""
+        """Why it cannot run: a solver's reasons; no table, or none for these steps."""
         reason = PipelineMethod.skip(self, pipeline, settings)
         return reason or super().skip(pipeline, settings)
 
     def evaluations(self, settings: SampleSettings) -> int:
-        """Two a step under guidance, one without."""
+        """U-Net evaluations: two per step under guidance, one without."""
         return PipelineMethod.evaluations(self, settings)

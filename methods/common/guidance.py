@@ -156,11 +156,11 @@ class SelectiveMethod(PipelineMethod):
         raise NotImplementedError
 
     def content(self, pipeline: Pipeline, settings: SampleSettings) -> dict[str, Any]:
-        """For the cell's key."""
+        """All that shapes the method's images, for the cell's key."""
         return {**super().content(pipeline, settings), "rule": self.about()}
 
     def skip(self, pipeline: Pipeline, settings: SampleSettings) -> str | None:
-        """As every solver; without guidance there is nothing to leave out."""
+        """Why it cannot run: a solver's reasons; without guidance there is nothing to leave out."""
         if not settings.guidance_scale > 1:
             return f"{self.name}: guidance_scale {settings.guidance_scale:g} has no second pass"
         return super().skip(pipeline, settings)

@@ -82,7 +82,7 @@ class TrainedMethod(PipelineMethod):
         raise NotImplementedError
 
     def content(self, pipeline: Pipeline, settings: SampleSettings) -> dict[str, Any]:
-        """For the cell's key: the solver and the weights that are used; {} where there are none."""
+        """What shapes the images, for the cell's key: solver and weights; {} without any."""
         own = super().content(pipeline, settings)
         about: dict[str, Any] = {}
         if not self.complete(pipeline):
@@ -177,11 +177,11 @@ class MergedMethod(DistilledMethod):
         return self.extra
 
     def evaluations(self, settings: SampleSettings) -> int:
-        """Two a step with guidance on top, one without."""
+        """U-Net evaluations: two per step with guidance on top, one without."""
         return settings.steps * (2 if self.extra > 1 else 1)
 
     def describe(self, path: Path) -> dict[str, Any]:
-        """By hash and trained guidance."""
+        """The weights by hash and trained guidance."""
         return {"sha256": file_hash(path), "guidance_scale": trained_guidance(path)}
 
     @property
@@ -190,6 +190,6 @@ class MergedMethod(DistilledMethod):
         return self.extra > 1
 
     def content(self, pipeline: Pipeline, settings: SampleSettings) -> dict[str, Any]:
-        """For the cell's key; a negative prompt acts only under guidance on top."""
+        """What shapes the images, for the cell's key; negative prompts act only with guidance."""
         own, negative = super().content(pipeline, settings), "cfg" if self.extra > 1 else "none"
         return {**own, "extra_guidance": self.extra, "negative": negative}

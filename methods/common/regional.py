@@ -25,7 +25,7 @@ LEAST = 4
 
 
 def window_side(positions: int) -> int | None:
-    """Positions a side of a window; None where a map (square) is attended to as a whole."""
+    """Positions per side of a window; None where a map (square) is attended to as a whole."""
     side = math.isqrt(positions)
     window = max(side // 4, LEAST)
     whole = side * side != positions or side % window or side <= window
@@ -48,7 +48,7 @@ def positions(x: Tensor, window: int) -> Tensor:
 
 
 def pooled(x: Tensor, window: int) -> Tensor:
-    """The map averaged over ``side / window`` patches a side of its length: (B, window^2, C)."""
+    """The map averaged over ``side / window`` patches per side: (B, window^2, C)."""
     side = math.isqrt(x.shape[1])
     grid = x.transpose(1, 2).unflatten(2, (side, side))
     return F.adaptive_avg_pool2d(grid, window).flatten(2).transpose(1, 2)

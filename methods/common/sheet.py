@@ -38,7 +38,7 @@ REFERENCE_STEPS = 25
 class Sheet:
     """The texts and noise of a sheet, and the reference's images of them.
 
-    positive, negative: (n, tokens, width) of the texts; resolution: pixels a side.
+    positive, negative: (n, tokens, width) of the texts; resolution: pixels per side.
     """
 
     def __init__(

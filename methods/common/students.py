@@ -145,10 +145,10 @@ class StudentMethod(DistilledMethod):
         return load_student(self.used(pipeline, settings), pipeline.unet)
 
     def describe(self, path: Path) -> dict[str, Any]:
-        """By its hash; differences also by the model that they were trained from."""
+        """The student by its hash; differences also by the model that they were trained from."""
         return {"sha256": student_hash(path), **origin(path)}
 
     def content(self, pipeline: Pipeline, settings: SampleSettings) -> dict[str, Any]:
-        """For the cell's key; w is an input and there is no negative prompt."""
+        """What shapes the images, for the cell's key; without the negative prompt."""
         own = super().content(pipeline, settings)
         return {**own, "guidance": "w = guidance_scale - 1", "negative": "none"}

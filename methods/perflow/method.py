@@ -100,7 +100,7 @@ class PeRFlowMethod(DistilledMethod):
         return with_difference(pipeline.unet, self.used(pipeline, settings))
 
     def evaluations(self, settings: SampleSettings) -> int:
-        """Two a step under guidance, one without."""
+        """U-Net evaluations: two per step under guidance, one without."""
         return settings.steps * (2 if settings.guidance_scale > 1 else 1)
 
     def describe(self, path: Path) -> dict[str, Any]:
@@ -108,7 +108,7 @@ class PeRFlowMethod(DistilledMethod):
         return {"sha256": file_hash(path)}
 
     def content(self, pipeline: Pipeline, settings: SampleSettings) -> dict[str, Any]:
-        """For the cell's key."""
+        """All that shapes the method's images, for the cell's key."""
         own = super().content(pipeline, settings)
         return {**own, "guidance": "cfg", "windows": PeRFlowScheduler.windows}
 

@@ -43,7 +43,7 @@ class SunMethod(TrainedMethod):
         return {"sha256": file_hash(path), "form": form, "norm": self.norm or own}
 
     def content(self, pipeline: Pipeline, settings: SampleSettings) -> dict[str, Any]:
-        """For the cell's key."""
+        """All that shapes the method's images, for the cell's key."""
         return {**super().content(pipeline, settings), "guidance": "sun"}
 
     def check(self, pipeline: Pipeline, settings: SampleSettings) -> None:

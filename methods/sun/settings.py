@@ -78,7 +78,7 @@ class SunTraining(TrainingSettings):
         if self.substeps > 1000 * min(self.delta, self.earliest):
             raise UserError(
                 f"given {self.substeps} substeps in {min(self.delta, self.earliest):g} of the time,"
-                " expected at most one a timestep of 1000"
+                " expected at most one per timestep of 1000"
             )
 
     def guidance(self, card_scale: float) -> Guidance:

@@ -47,7 +47,7 @@ class Known:
             "prompt set": f"{c['prompts']['name']} {c['prompts']['hash'][:8]}",
             "seeds": c["seeds"],
             "guidance": c["guidance_scale"],
-            "pixels a side": c["resolution"],
+            "pixels per side": c["resolution"],
             "reference": f"{reference['method']} at {reference['steps']} steps",
             "protocol": r.protocol,
             "feature network": r.feature_key,

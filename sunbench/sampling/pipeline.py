@@ -183,7 +183,7 @@ class PipelineMethod:
         return None
 
     def content(self, pipeline: Pipeline, settings: SampleSettings) -> dict[str, Any]:
-        """For the cell's key."""
+        """All that shapes the method's images, for the cell's key."""
         fixed = self.fixed_guidance_scale
         own = {} if fixed is None else {"fixed_guidance_scale": fixed}
         return {"method": self.name, "solver": self.solver.content(), "guidance": "cfg", **own}
@@ -201,7 +201,7 @@ class PipelineMethod:
         return None
 
     def evaluations(self, settings: SampleSettings) -> int:
-        """Two a step under guidance, one without."""
+        """U-Net evaluations: two per step under guidance, one without."""
         return settings.steps * (2 if self.guided(settings).guidance_scale > 1 else 1)
 
     def expected_nfe(self, pipeline: Pipeline, settings: SampleSettings) -> float:

@@ -51,5 +51,5 @@ class SolverSpec:
             return kind(**shared, **dict(self.settings))
 
     def content(self) -> dict[str, Any]:
-        """For the cell's key."""
+        """All that shapes the method's images, for the cell's key."""
         return {"scheduler": self.scheduler, **dict(self.settings)}

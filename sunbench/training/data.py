@@ -279,7 +279,7 @@ def open_images(spec: str | None, model: str, size: int, *, zoo: bool) -> Traini
     """Training data by its spec; None is the zoo's own for a zoo model.
 
     spec: a folder, a .parquet file, ``owner/name[@revision][:split]``, or a build folder of the zoo
-    or its sprites.safetensors. size: pixels a side.
+    or its sprites.safetensors. size: pixels per side.
     """
     if spec is None and not zoo:
         raise UserError("given no --data, expected a folder, a .parquet file or owner/name")
