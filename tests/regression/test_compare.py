@@ -303,7 +303,7 @@ def test_order_of_rows_and_keys_of_cells_do_not_matter(base: Path, tmp_path: Pat
         ({"seeds": (0, 2)}, r"seeds: \[0, 2\], the baseline's \[0, 1\]"),
         ({"prompts": {"name": "other", "hash": "x" * 9, "n": 6}}, "prompt set: other xxxxxxxx"),
         ({"guidance_scale": 7.5}, "guidance: 7.5, the baseline's 3.0"),
-        ({"resolution": 32}, "pixels a side: 32"),
+        ({"resolution": 32}, "pixels per side: 32"),
         ({"protocol": "bilinear"}, "protocol: bilinear, the baseline's as ever"),
     ],
 )

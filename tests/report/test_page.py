@@ -234,7 +234,7 @@ def test_pictures_shrink_until_the_page_fits(finished: Finished, monkeypatch: py
     monkeypatch.setattr(gallery, "BUDGET_BYTES", 1)
     monkeypatch.setattr(gallery, "SIDES", (16, 8))
     text = write_page(finished()).read_text(encoding="utf-8")
-    assert "at most 8 pixels a side" in text
+    assert "at most 8 pixels per side" in text
 
 
 # ------------------------------------------------------------------------------ the browser
