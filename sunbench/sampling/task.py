@@ -138,7 +138,7 @@ def task_pipeline(pipeline: Pipeline, task: str) -> Any:
     if front is None or isinstance(pipeline, front):
         return pipeline
     kind = type(pipeline)
-    taking = type(kind.__name__, (front, kind), {"__module__": kind.__module__})
+    taking: Any = type(kind.__name__, (front, kind), {"__module__": kind.__module__})
     own = taking.__new__(taking)
     vars(own).update(vars(pipeline))
     return own
