@@ -149,7 +149,7 @@ def check_pipeline(pipe: Pipeline) -> None:
 
 
 def load_sun(
-    pipe: Pipeline,
+    pipe: Any,
     path_or_id: str | Path | SunAdapter,
     *,
     norm: str | None = None,
@@ -186,7 +186,7 @@ def _adapter(spec: str | Path | SunAdapter, unet: Any, norm: str | None) -> SunA
     return read_adapter(adapter_file(spec), unet, norm=norm)
 
 
-def unload_sun(pipe: Pipeline) -> None:
+def unload_sun(pipe: Any) -> None:
     """Leave the pipeline as it was before ``load_sun``: class, scheduler, U-Net."""
     if not is_loaded(pipe):
         raise UserError("given a pipeline without a SUN adapter, expected one with")

@@ -25,6 +25,9 @@ class Pipeline(Protocol):
     def vae_scale_factor(self) -> int:
         """Pixels per side of a latent's position."""
 
+    def get_guidance_scale_embedding(self, *args: Any, **options: Any) -> Any:
+        """The input of guidance of a distilled U-Net."""
+
     def encode_prompt(self, *args: Any, **options: Any) -> Any:
         """Embeddings of prompts and of negative prompts."""
 
@@ -33,3 +36,15 @@ class Pipeline(Protocol):
 
     def __call__(self, *args: Any, **options: Any) -> Any:
         """Images or latents of a batch."""
+
+    def load_lora_weights(self, *args: Any, **options: Any) -> None:
+        """Load a LoRA as an adapter."""
+
+    def set_adapters(self, *args: Any, **options: Any) -> None:
+        """Choose adapters and their scales."""
+
+    def fuse_lora(self, *args: Any, **options: Any) -> None:
+        """Merge the chosen adapters into the weights."""
+
+    def unload_lora_weights(self, *args: Any, **options: Any) -> None:
+        """Drop all adapters."""

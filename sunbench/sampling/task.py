@@ -46,7 +46,7 @@ def misfit(pipeline: Pipeline, task: str) -> str | None:
     return _control_misfit(pipeline) if task == "controlnet" else None
 
 
-def _control_misfit(pipeline: Pipeline) -> str | None:
+def _control_misfit(pipeline: Any) -> str | None:
     names = ("block_out_channels", "layers_per_block", "cross_attention_dim", "in_channels")
     for name in names:
         mine, theirs = pipeline.unet.config[name], pipeline.controlnet.config[name]
@@ -169,7 +169,8 @@ def call_arguments(
         return {"latents": noise, "image": edges(images).to(noise.dtype)}
     x = images.float() / 127.5 - 1
     if task == "image2image":
-        pipeline.noise = noise
+        taking: Any = pipeline  # of `task_pipeline`
+        taking.noise = noise
         return {"image": encode(pipeline, x), "strength": strength}
     return {"latents": noise, "strength": strength, **_paint(pipeline, x, batch.inputs.mask)}
 
