@@ -23,12 +23,12 @@ NAMED = {
 
 
 def check(spec: str) -> None:
-    """Raise UserError unless ``spec`` is a mask's name or a picture's path."""
+    """Raise UserError unless ``spec`` is a mask's name or an image's path."""
     if spec in NAMED:
         return
     if not Path(spec).is_file():
         raise unknown("mask", spec, NAMED)
-    _picture(Path(spec), 8)
+    _image(Path(spec), 8)
 
 
 def mask(spec: str, side: int) -> Tensor:
