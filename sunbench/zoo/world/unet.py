@@ -77,7 +77,7 @@ def noise_weights(alpha_bar: Tensor, table: dict[str, Any]) -> Tensor:
     return snr.clamp(table["snr_floor"], table["snr_gamma"]) / snr
 
 
-class Conditioned(nn.Module):
+class CaptionedUNet(nn.Module):
     """A U-Net with its text encoder, so that both can learn together."""
 
     def __init__(self, unet: UNet2DConditionModel, encoder: CLIPTextModel) -> None:
@@ -131,7 +131,7 @@ def noisy_batches(pool: LatentPool, settings: LoopSettings) -> Callable[[int], N
     return batch
 
 
-def denoising_loss(net: Conditioned) -> Callable[..., dict[str, Tensor]]:
+def denoising_loss(net: CaptionedUNet) -> Callable[..., dict[str, Tensor]]:
     """The parts of a ``NoisyBatch`` -> losses: epsilon-prediction, weighted."""
 
     def loss(*batch: Tensor) -> dict[str, Tensor]:
@@ -150,7 +150,7 @@ def train_unet(
     *,
     start: UNet2DConditionModel | None = None,
     device: str = "cpu",
-) -> Conditioned:
+) -> CaptionedUNet:
     """Train a model of the recipe.
 
     The base model trains its text encoder too, as latent diffusion did before Stable Diffusion
@@ -164,7 +164,7 @@ def train_unet(
     if device == "cpu":  # attention as plain products: 63 images/s on one core, 52 fused
         unet.set_attn_processor(AttnProcessor())
     text_encoder.requires_grad_("base" not in model)
-    net = Conditioned(unet, text_encoder.eval()).to(device)
+    net = CaptionedUNet(unet, text_encoder.eval()).to(device)
     batches = noisy_batches(pool, settings)
     net.load_state_dict(fit(net, denoising_loss(net), settings, folder, batches=batches))
     return net
