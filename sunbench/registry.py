@@ -312,6 +312,20 @@ METHODS: dict[str, MethodEntry] = {
         "sunbench.methods.bk_sdm.train:train",
         network=True,
     ),
+    "small-sd": MethodEntry(
+        "sunbench.methods.bk_sdm.method:small_sd",
+        "arXiv 2305.15798",
+        "Segmind's small-sd: BK-SDM-Base's network, of Realistic Vision 4.0, DPM-Solver++(2M)",
+        "small-sd",
+        network=True,
+    ),
+    "tiny-sd": MethodEntry(
+        "sunbench.methods.bk_sdm.method:tiny_sd",
+        "arXiv 2305.15798",
+        "Segmind's tiny-sd: BK-SDM-Tiny's network, of Realistic Vision 4.0, DPM-Solver++(2M)",
+        "tiny-sd",
+        network=True,
+    ),
     "a-sdm-m1": MethodEntry(
         "sunbench.methods.a_sdm.method:a_sdm_m1",
         "arXiv 2312.15516",

@@ -6,7 +6,10 @@ reference's, unless another method is put on it (``bk-sdm-base+ddim``).
 
 from __future__ import annotations
 
+import tomllib
 from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -21,16 +24,19 @@ from sunbench.models.protocols import Pipeline
 from sunbench.sampling import PipelineMethod, PipelineSampler, SampleSettings
 from sunbench.sampling.pipeline import with_network
 
-#: The authors' students; those of segmind (small-sd, tiny-sd) have the layouts of Base and Tiny.
-OF = "Stable Diffusion 1.4's student (Kim et al. 2023)"
+#: Of the U-Net in a repository of published weights.
 FILE = "unet/diffusion_pytorch_model.safetensors"
 
 
 @dataclass(frozen=True)
 class PrunedMethod(TrainedMethod):
-    """A pruned or assembled U-Net under a solver and classifier-free guidance."""
+    """A pruned or assembled U-Net under a solver and classifier-free guidance.
+
+    license: what the repository of published weights states; "" where there is none.
+    """
 
     cut: str = "base"
+    license: str = ""
 
     @property
     def negative_prompts(self) -> bool:
@@ -84,23 +90,52 @@ class PrunedMethod(TrainedMethod):
         return PipelineSampler(own, self.guided(settings))
 
 
-def pruned_method(name: str, cut: str, published: str = "", of: str = "") -> PrunedMethod:
+def pruned_method(name: str, cut: str) -> PrunedMethod:
     """A pruned network under DPM-Solver++(2M), its weights by its own name."""
-    file = FILE if published else ""
-    weights = Weights(name, published=published, file=file, of=of, folders=True)
-    return PrunedMethod(name, dpm_solver_pp().solver, weights, cut=cut)
+    return PrunedMethod(name, dpm_solver_pp().solver, Weights(name, folders=True), cut=cut)
+
+
+@cache
+def _cards() -> dict[str, dict[str, str]]:
+    text = files("sunbench.methods.bk_sdm").joinpath("cards.toml").read_text("utf-8")
+    return tomllib.loads(text)
+
+
+def published(name: str) -> PrunedMethod:
+    """The pruned network of a card."""
+    card = _cards()[name]
+    weights = Weights(
+        name,
+        published=card["repository"],
+        file=FILE,
+        revision=card["revision"],
+        of=card["of"],
+        folders=True,
+    )
+    solver = dpm_solver_pp().solver
+    return PrunedMethod(name, solver, weights, cut=card["cut"], license=card["license"])
 
 
 def bk_sdm_base() -> PrunedMethod:
     """BK-SDM-Base: one layer of every stage is gone."""
-    return pruned_method("bk-sdm-base", "base", "nota-ai/bk-sdm-base", OF)
+    return published("bk-sdm-base")
 
 
 def bk_sdm_small() -> PrunedMethod:
     """BK-SDM-Small: Base without the mid block."""
-    return pruned_method("bk-sdm-small", "small", "nota-ai/bk-sdm-small", OF)
+    return published("bk-sdm-small")
 
 
 def bk_sdm_tiny() -> PrunedMethod:
     """BK-SDM-Tiny: Small without the innermost stage."""
-    return pruned_method("bk-sdm-tiny", "tiny", "nota-ai/bk-sdm-tiny", OF)
+    return published("bk-sdm-tiny")
+
+
+def small_sd() -> PrunedMethod:
+    """Segmind's small-sd, of Base's layout."""
+    return published("small-sd")
+
+
+def tiny_sd() -> PrunedMethod:
+    """Segmind's tiny-sd, of Tiny's layout."""
+    return published("tiny-sd")

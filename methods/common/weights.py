@@ -105,7 +105,8 @@ class Weights:
     """What a method needs beside the model, and where it may be.
 
     method: stem of its file or folder in the zoo, and its name on the command line.
-    published: owner/name of the authors' weights for Stable Diffusion 1, and ``file`` in it.
+    published: owner/name of the authors' weights for Stable Diffusion 1, ``file`` in it, and
+    ``revision`` (None: the newest).
     of: what the published weights are, where that is not the model they are run on.
     folders: whether the weights may be a folder.
     explicit: a path or hub id that is used in place of every other.
@@ -115,6 +116,7 @@ class Weights:
     method: str
     published: str = ""
     file: str = ""
+    revision: str | None = None
     of: str = ""
     folders: bool = False
     explicit: str | None = None
@@ -156,7 +158,12 @@ class Weights:
     def _fetched(self) -> Path | None:
         if not self.published:
             return None
-        path = try_to_load_from_cache(self.published, self.file, cache_dir=constants.HF_HUB_CACHE)
+        path = try_to_load_from_cache(
+            self.published,
+            self.file,
+            cache_dir=constants.HF_HUB_CACHE,
+            revision=self.revision,
+        )
         if not isinstance(path, str):
             return None
         return Path(path).parents[self.file.count("/")] if self.folders else Path(path)
@@ -183,8 +190,9 @@ class Weights:
     def _lacking(self, architecture: str) -> NotAvailable:
         what = "'unet/*'" if self.folders else self.file
         include = "--include " if self.folders else ""
-        fetch = f": hf download {self.published} {include}{what}" if self.published else ""
-        how = fetch if architecture == "sd1" else ""
+        revision = f" --revision {self.revision}" if self.revision else ""
+        fetch = f": hf download {self.published}{revision} {include}{what}"
+        how = fetch if architecture == "sd1" and self.published else ""
         named = "the zoo" if architecture == "zoo" else architecture
         return NotAvailable(
             f"no weights for {named} yet{how} (name some with --weights {self.method}=PATH)"

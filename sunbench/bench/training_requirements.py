@@ -35,7 +35,8 @@ def training_requirements(model: str, method: Any, pipeline: Pipeline) -> Traini
     """A method's needs on a model's pipeline; None for what is not known.
 
     training: "none", "once per base" or "once per model"; base: the model that its weights were
-    trained on; document: their training.json. Methods from outside need not say any of it.
+    trained on; document: their training.json; license: the published weights', where there is no
+    such document. Methods from outside need not say any of it.
     """
     document = _document(method, pipeline)
     cost = (document or {}).get("cost", {})
@@ -47,7 +48,7 @@ def training_requirements(model: str, method: Any, pipeline: Pipeline) -> Traini
         base=(document or {}).get("base"),
         **{name: cost.get(name) for name in COST},
         document=document,
-        license=getattr(method, "license", None) or None,
+        license=None if document else getattr(method, "license", None) or None,
     )
 
 

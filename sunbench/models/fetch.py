@@ -33,6 +33,10 @@ class PublishedWeights(Protocol):
         """The file in it."""
 
     @property
+    def revision(self) -> str | None:
+        """The revision of the repository, None for the newest."""
+
+    @property
     def folders(self) -> bool:
         """Whether the file stands for its whole folder, with its config."""
 
@@ -105,7 +109,7 @@ def method_needs(name: str, weights: PublishedWeights) -> Iterator[Need]:
         config = f"{inside}/config.json".lstrip("/")
         return [config, *pick_weights(names, inside, None, weights.published)]
 
-    yield Need(f"weights of {name}", weights.published, None, choose)
+    yield Need(f"weights of {name}", weights.published, weights.revision, choose)
 
 
 def _source_needs(card: ModelCard, what: str, components: Sequence[str]) -> Iterator[Need]:

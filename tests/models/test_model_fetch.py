@@ -37,6 +37,7 @@ class Published:
     published: str
     file: str
     folders: bool
+    revision: str | None = None
 
 
 @pytest.fixture

@@ -41,7 +41,7 @@ class Hub:
     def downloads(self) -> list[str]:
         """The files that were sent, in order."""
         return [
-            path.split("/resolve/")[1].split("/", 1)[1]
+            unquote(path.split("/resolve/")[1].split("/", 1)[1])
             for verb, path, _ in self.requests
             if verb == "GET" and "/resolve/" in path
         ]
@@ -70,9 +70,9 @@ class Handler(BaseHTTPRequestHandler):
         self.answer(body=True)
 
     def answer(self, *, body: bool) -> None:
-        path = unquote(urlsplit(self.path).path)
-        self.hub.requests.append((self.command, path, self.headers.get("Range", "")))
-        parts = path.strip("/").split("/")
+        asked = urlsplit(self.path).path
+        self.hub.requests.append((self.command, asked, self.headers.get("Range", "")))
+        parts = [unquote(part) for part in asked.strip("/").split("/")]
         api = parts[:2] == ["api", "models"]
         repository = "/".join(parts[2:4] if api else parts[:2])
         rest = parts[4:] if api else parts[2:]

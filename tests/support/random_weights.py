@@ -102,6 +102,7 @@ def networks(unet: Any, folder: Path) -> dict[str, Path]:
     """Random weights of every pruned and assembled network for a U-Net of four stages."""
     cuts = {f"bk-sdm-{cut}": cut for cut in ("base", "small", "tiny")}
     cuts |= {f"a-sdm-m{i}": f"m{(i - 1) % 3 + 1}" for i in range(1, 7)}
+    cuts |= {"small-sd": "base", "tiny-sd": "tiny"}
     return {
         name: pruned(unet, folder / f"{name}.safetensors", i, cut=cut)
         for i, (name, cut) in enumerate(cuts.items())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import hub_server
@@ -15,7 +15,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from sunbench import registry
-from sunbench.errors import UserError
+from sunbench.bench.training_requirements import training_requirements
+from sunbench.errors import NotAvailable, UserError
+from sunbench.methods.bk_sdm.method import FILE, _cards
 from sunbench.methods.bk_sdm.student import (
     Layout,
     PrunedStudent,
@@ -24,6 +26,7 @@ from sunbench.methods.bk_sdm.student import (
     siblings,
 )
 from sunbench.methods.bk_sdm.surgery import CUTS, prune
+from sunbench.models.fetch import bring, look_up, method_needs
 from sunbench.sampling import ImageId, SampleSettings, make_batch
 
 SETTINGS = SampleSettings(4, 4.0)
@@ -199,8 +202,8 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
         ("bk-sdm-base", "base", "nota-ai/bk-sdm-base"),
         ("bk-sdm-small", "small", "nota-ai/bk-sdm-small"),
         ("bk-sdm-tiny", "tiny", "nota-ai/bk-sdm-tiny"),
-        ("bk-sdm-base", "base", "segmind/small-sd"),
-        ("bk-sdm-tiny", "tiny", "segmind/tiny-sd"),
+        ("small-sd", "base", "segmind/small-sd@refs/pr/3"),
+        ("tiny-sd", "tiny", "segmind/tiny-sd@refs/pr/1"),
     ],
 )
 def test_published_weights_come_from_the_hub(
@@ -211,13 +214,57 @@ def test_published_weights_come_from_the_hub(
     student.save_pretrained(folder / "unet")
     (folder / "text_encoder").mkdir()
     (folder / "text_encoder" / "model.safetensors").write_bytes(b"unwanted")
-    hub.add(repository, folder)
+    name, _, revision = repository.partition("@")
+    hub.add(name, folder, revision or "main")
     ready: Any = registry.method(method, weights={method: repository})
     assert ready.skip(deep, SETTINGS) is None
     assert not any("text_encoder" in name for name in hub.downloads())
     found = ready.network(deep, SETTINGS)
     with torch.no_grad():
         torch.testing.assert_close(found(*inputs()).sample, student(*inputs()).sample)
+
+
+#: What Stable Diffusion 1's U-Net is known by.
+SD1 = SimpleNamespace(config=SimpleNamespace(cross_attention_dim=768, in_channels=4))
+
+
+@pytest.mark.parametrize("name", sorted(_cards()))
+def test_a_card_is_fetched_at_its_revision_and_found(
+    name: str, hub: Any, deep: Any, tmp_path: Path
+):
+    card, method = _cards()[name], registry.method(name)
+    folder = tmp_path / "published"
+    trained(deep.unet, Layout(card["cut"])).unet.save_pretrained(folder / "unet")
+    hub.add(card["repository"], tmp_path, "main")
+    hub.add(card["repository"], folder, card["revision"])
+    hub.licenses[card["repository"]] = "creativeml-openrail-m"
+    with pytest.raises(NotAvailable, match=f"--revision {card['revision']} --include 'unet/"):
+        method.weights.find(SD1)
+    (need,) = method_needs(name, method.weights)
+    download = look_up(need)
+    assert set(download.sizes) == {"unet/config.json", FILE}
+    assert download.license == "creativeml-openrail-m"
+    bring(download, lambda file, size: None)
+    found = method.weights.find(SD1)
+    assert method.weights.label(found) == {"of": card["of"]}
+    assert registry.METHODS[name].weights == name
+    check_student(found, deep.unet, card["cut"])
+
+
+def test_the_license_stands_in_the_requirements(deep: Any, deep_weights: dict[str, str]):
+    method = registry.method("tiny-sd", weights=deep_weights)
+    assert training_requirements("tiny", method, deep).license == "CreativeML OpenRAIL-M"
+
+
+def test_a_repository_of_pickles_is_one_line(hub: Any, deep: Any, tmp_path: Path):
+    """As the main branches of segmind's are."""
+    folder = tmp_path / "published" / "unet"
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text("{}")
+    (folder / "diffusion_pytorch_model.bin").write_bytes(b"pickle")
+    hub.add("segmind/tiny-sd", folder.parent)
+    reason = registry.method("tiny-sd", weights={"tiny-sd": "segmind/tiny-sd"}).skip(deep, SETTINGS)
+    assert reason == "tiny-sd: the repository has no U-Net in .safetensors"
 
 
 def test_experts_are_placed_at_random_weights_too(deep: Any, tmp_path: Path):
