@@ -2,7 +2,8 @@
 
 The table has ten noise levels. Other numbers of steps interpolate their logarithms, as the authors
 do. Levels are looked up in the model's own noise schedule. The table was optimized for Stable
-Diffusion 1: on another model it is a guess (``gits`` and ``ld3`` are fitted).
+Diffusion 1: on another model it is a guess (``gits`` and ``ld3`` are fitted). It is diffusers'
+copy, the same as in public copies of the authors' how-to page.
 """
 
 from __future__ import annotations

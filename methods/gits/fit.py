@@ -7,9 +7,10 @@ more, step by step. A step costs how much farther from the straight line between
 it leads than the trajectory itself ("deviation", which the released code calls ``dev``), or how far
 from the trajectory ("l2").
 
-Settings are the released code's (zju-pi/diff-sampler, gits-main): metric ``dev``, 61 points, 256
-trajectories; coefficient 1.15 by default and 1.20 in its command for Stable Diffusion. Its teacher
-there is DPM-Solver++ where ours is DDIM, on the same 60 steps of evenly spaced timesteps.
+Settings are the released code's (zju-pi/diff-sampler at 68d5ce4, gits-main): metric ``dev``, 61
+points, 256 trajectories; coefficient 1.15 by default and 1.20 in its command for Stable Diffusion.
+Its teacher there is DPM-Solver++ where ours is DDIM, on the same 60 steps of evenly spaced
+timesteps.
 """
 
 from __future__ import annotations

@@ -2,7 +2,8 @@
 
 A schedule's images come near to those of the reference's solver with many steps, from the same
 noise: 50 images to learn from, 50 others to choose by whether the learned timesteps replace even
-ones, as in the README of vinhsuhi/LD3 (its settings for Stable Diffusion have 25 and 25).
+ones, as in the README of vinhsuhi/LD3 at 9e4a66f (its settings for Stable Diffusion have 25 and
+25, and its commands for it aim at images of 5 or 6 even steps).
 
 What differs from it: the distance is of latents in place of LPIPS of images, DPM-Solver++ is taught
 in place of UniPC, and the optimizer is the common loop's AdamW over 8 passes in batches of 10, in

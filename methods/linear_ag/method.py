@@ -3,6 +3,10 @@
 In the first half of the steps every second unconditional pass, in the second half all of them are
 replaced by a linear combination of what was predicted so far: e_n of step k by e_p of the steps 0
 to k and e_n of the steps before. One number each, fitted once on a base per number of steps.
+
+Confirmed by a public summary of the paper: the regression, every second step, 200 images, and 25
+evaluations in 20 steps. Unverified: that there is no constant term (the abstract says "affine"),
+and that the second half is estimated.
 """
 
 from __future__ import annotations
