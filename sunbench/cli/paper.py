@@ -60,7 +60,9 @@ Dtype = Annotated[str | None, typer.Option(help="float32, float16 or bfloat16.")
 Batch = Annotated[int | None, typer.Option(help="Images per batch.")]
 Ablations = Annotated[
     Path | None,
-    typer.Option(help="Folder of SUN adapters of other settings: sun-p0.0.safetensors."),
+    typer.Option(
+        help="Folder of weights of other settings: sun-p0.0, bk-sdm-base-condconv (.safetensors)."
+    ),
 ]
 
 

@@ -75,6 +75,7 @@ class Entry:
     number: str
     title: str
     reference: str = ""  # what the paper's FID is measured to; empty: the model's own 25 steps
+    real: bool = False  # whether ours is measured to real images where there are some
     layout: str = ""
     models: tuple[PaperModel, ...] = ()
     rows: tuple[Row, ...] = ()

@@ -14,9 +14,12 @@ from sunbench.models import ModelCard
 from sunbench.paper.catalogue import Entry, PaperModel, Row
 from sunbench.paper.numbers import Printed, printed
 from sunbench.paper.plan import ModelMap, label_of
+from sunbench.paper.real import real_features, to_real
 from sunbench.paper.runs import PartRun
 from sunbench.store import CellReader, CellRecord, ResultRow, RunFolder
 
+#: What the zoo's own data is, in words.
+REAL = "real compositions of the same held-out prompts, one for each"
 #: The paper prints cosines, our clip_score is 100 times that.
 SCALE = {"fid": 1.0, "clip": 100.0, "inception_score": 1.0}
 
@@ -97,14 +100,15 @@ def _cell(
         metric_here=label,
         reasons=reasons(entry, paper_model, card, run, label),
     )
-    if not row.method or run.absent is not None:
-        return replace(empty, missing=run.absent if row.method else "not part of this suite")
+    absent = run.job.lacking.get(row.method, run.absent)
+    if not row.method or absent is not None:
+        return replace(empty, missing=absent if row.method else "not part of this suite")
     result = row_of(run.rows, card.name, row.method, steps, label)
     if result is None:
         return replace(empty, missing="not in this run")
     if result.value is None:
         return replace(empty, missing=result.reason, n=result.n)
-    measured = _value(entry, row, result, runs)
+    measured = _value(entry, row, card, result, runs)
     value, low, high = (None if x is None else x / SCALE[metric] for x in measured)
     own = {name: getattr(result, name) for name in ("n", "nfe", "protocol", "key")}
     return replace(empty, value=value, low=low, high=high, **own)
@@ -119,14 +123,22 @@ def row_of(
 
 
 def _value(
-    entry: Entry, row: Row, result: ResultRow, runs: dict[str, PartRun]
+    entry: Entry, row: Row, card: ModelCard, result: ResultRow, runs: dict[str, PartRun]
 ) -> tuple[float | None, float | None, float | None]:
-    """The row's own estimate, or that against another part's reference."""
-    other = entry.part(row.part).against
-    if not other:
+    """The row's own estimate, or that against real images or another part's reference."""
+    run, other = runs[row.part], entry.part(row.part).against
+    real = real_features(entry, card, run.request) if _is_frechet(result.metric) else None
+    if real is not None:
+        e = to_real(CellReader(_record(run.job.folder, result), run.job.folder), real)
+    elif other:
+        e = across(runs[other].job.folder, run.job.folder, result)
+    else:
         return result.value, result.low, result.high
-    e = across(runs[other].job.folder, runs[row.part].job.folder, result)
     return (e.value, e.low, e.high) if np.isfinite(e.low) else (e.value, None, None)
+
+
+def _is_frechet(metric: str) -> bool:
+    return metric.startswith(("fid", "fd["))
 
 
 # ------------------------------------------------------------------------------ across runs
@@ -140,6 +152,10 @@ def _recorded(run: Path, model: str, role: str, key: str | None) -> CellRecord:
     raise UserError(f"{run}: no {role} of {model} in its run.json; run it again")
 
 
+def _record(run: Path, row: ResultRow) -> CellRecord:
+    return _recorded(run, row.model, "candidate", row.key)
+
+
 def across(reference_run: Path, run: Path, row: ResultRow) -> Estimate:
     """Frechet distance of a row's images to another run's reference, on the row's own network.
 
@@ -147,7 +163,7 @@ def across(reference_run: Path, run: Path, row: ResultRow) -> Estimate:
     """
     net = find_metric(row.metric).net
     reference = CellReader(_recorded(reference_run, row.model, "reference", None), reference_run)
-    candidate = CellReader(_recorded(run, row.model, "candidate", row.key), run)
+    candidate = CellReader(_record(run, row), run)
     shared = reference.names(f"embed-{net}-") & candidate.names(f"embed-{net}-")
     for name in sorted(shared):
         a, b = reference.feature(name), candidate.feature(name)
@@ -177,11 +193,10 @@ def reasons(
         pass
     elif label != "fid":
         out.append(f"metric: {label} is not Inception FID")
-    if entry.reference and label.startswith(("fid", "fd[")):
-        out.append(
-            "reference: the model's own 25-step DPM-Solver++ images; the paper measured to"
-            f" {entry.reference}"
-        )
+    if entry.reference and _is_frechet(label):
+        real = real_features(entry, card, request) is not None
+        ours = REAL if real else "the model's own 25-step DPM-Solver++ images"
+        out.append(f"reference: {ours}; the paper measured to {entry.reference}")
     out.append(f"prompts: {_prompts(run, card)}; the paper's were {p.paper_prompts}")
     if request.images != p.images:
         out.append(f"N: {request.images:,} images, the paper's {p.images:,}; FID depends on N")

@@ -13,6 +13,7 @@ from sunbench.paper.catalogue import Entry
 from sunbench.paper.cells import cells, floors
 from sunbench.paper.page import Page
 from sunbench.paper.plan import Job, ModelMap, Options, jobs, map_models, request_of
+from sunbench.paper.real import real_floors
 from sunbench.paper.runs import PartRun, refused, run_job
 from sunbench.paper.sheets import ImageSheet, by_rows, by_variants, negative_jobs
 from sunbench.paper.table import page
@@ -31,7 +32,8 @@ def make_table(
         job.part.name: run_job(job, options, progress, reuse=reuse)
         for job in jobs(entry, models, options, run)
     }
-    return page(entry, models, cells(entry, models, runs), floors(runs, models))
+    real = real_floors(entry, runs, models)
+    return page(entry, models, cells(entry, models, runs), floors(runs, models), real)
 
 
 # ------------------------------------------------------------------------------ figures

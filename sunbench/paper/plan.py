@@ -63,12 +63,16 @@ class ModelMap:
 
 @dataclass(frozen=True)
 class Job:
-    """One part of a table as a run: its folder and request, or why it cannot be."""
+    """One part of a table as a run: its folder and request, or why it cannot be.
+
+    lacking: methods of the part that are not in the request, and why.
+    """
 
     part: Part
     folder: Path
     request: Request
     absent: str | None = None
+    lacking: Mapping[str, str] = field(default_factory=dict)
 
 
 # ------------------------------------------------------------------------------ models
@@ -219,19 +223,40 @@ def adapter_of(part: Part, folder: Path | None) -> tuple[Path | None, str | None
 
 def ablated(
     part: Part, methods: Sequence[str], folder: Path | None
-) -> tuple[dict[str, str], str | None]:
-    """The part's own weights of each method, ``METHOD-SUFFIX.safetensors``, or why there are none.
+) -> tuple[dict[str, str], dict[str, str]]:
+    """The part's own weights, ``METHOD-SUFFIX.safetensors``, and by method why it has none.
 
-    All of them or none: a row must not show the default ones by mistake.
+    A method with none is left out: its row must not show the default ones by mistake.
     """
-    families = sorted({family for name in methods for family in weights_of(name)})
-    places = {f: (folder or zoo.weights()) / f"{f}-{part.suffix}.safetensors" for f in families}
-    lacking = [f for f, file in places.items() if not file.is_file()]
-    if not lacking:
-        return {f: str(file) for f, file in places.items()}, None
-    how = f"`sunbench train {lacking[0]}` with {part.train}; --ablations names the folder of"
-    file = places[lacking[0]].name
-    return {}, f"no {lacking[0]} trained with {part.train} yet: {how} {file}"
+    own: dict[str, str] = {}
+    lacking: dict[str, str] = {}
+    for name in methods:
+        files = {
+            f: (folder or zoo.weights()) / f"{f}-{part.suffix}.safetensors"
+            for f in sorted(weights_of(name))
+        }
+        absent = next((f for f, file in files.items() if not file.is_file()), None)
+        if absent is None:
+            own |= {f: str(file) for f, file in files.items()}
+        else:
+            lacking[name] = (
+                f"no {absent} trained with {part.train} yet: `sunbench train {absent}` with"
+                f" {part.train}; --ablations names the folder of {files[absent].name}"
+            )
+    return own, lacking
+
+
+def with_ablation(job: Job, folder: Path | None) -> Job:
+    """A part whose methods have weights of their own, with those that there are."""
+    request = job.request
+    own, lacking = ablated(job.part, request.methods, folder)
+    left = tuple(m for m in request.methods if m not in lacking)
+    if not left:
+        return replace(job, absent=next(iter(lacking.values())), lacking=lacking)
+    others = {f for name in left for f in weights_of(name)} - own.keys()
+    users = {k: v for k, v in request.weights.items() if _family(k) in others}
+    request = replace(request, methods=left, weights={**users, **own})
+    return replace(job, request=request, lacking=lacking)
 
 
 def jobs(entry: Entry, models: ModelMap, options: Options, run: Path) -> list[Job]:
@@ -243,8 +268,6 @@ def jobs(entry: Entry, models: ModelMap, options: Options, run: Path) -> list[Jo
     for part in entry.parts:
         adapter, absent = adapter_of(part, options.ablations)
         request = request_of(entry, part, models, options, adapter=adapter)
-        if part.suffix:
-            own, absent = ablated(part, request.methods, options.ablations)
-            request = replace(request, weights={**request.weights, **own})
-        out.append(Job(part, run / part.name, request, absent))
+        job = Job(part, run / part.name, request, absent)
+        out.append(with_ablation(job, options.ablations) if part.suffix else job)
     return out

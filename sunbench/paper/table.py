@@ -124,9 +124,13 @@ def _sign(a: float | None, b: float | None) -> int:
 
 
 def page(
-    entry: Entry, models: ModelMap, cells: Sequence[TableCell], floor: Sequence[ResultRow]
+    entry: Entry,
+    models: ModelMap,
+    cells: Sequence[TableCell],
+    floor: Sequence[ResultRow],
+    real: Sequence[str] = (),
 ) -> Page:
-    """The whole table."""
+    """The whole table; real: lines on distances between real images, in place of the floors."""
     why, doubts = Marks("abcdefghijklmnopqrstuvwxyz"), Marks("123456789")
     lines = _lines(cells, why, doubts)
     metrics = ", ".join(dict.fromkeys(c.metric_here for c in cells))
@@ -135,14 +139,8 @@ def page(
         " interval from resampling prompts.",
         _protocol(entry, models),
     )
-    notes = [
-        "Not to be set against the paper's value, "
-        + (f"{where}: " if where else "all cells: ")
-        + reason
-        for reason, where in shared_reasons(cells)
-    ]
-    notes += why.notes() + [f"{n} (paper)" for n in doubts.notes()]
-    notes += [_floor(r) for r in floor] + [order(cells)]
+    notes = [*_differences(cells), *why.notes(), *(f"{n} (paper)" for n in doubts.notes())]
+    notes += [*(real or map(_floor, floor)), order(cells)]
     return Page(
         entry.name,
         f"{entry.name}: {entry.title}",
@@ -152,6 +150,11 @@ def page(
         tuple(notes),
         tuple(record(entry, c) for c in cells),
     )
+
+
+def _differences(cells: Sequence[TableCell]) -> list[str]:
+    head = "Not to be set against the paper's value, "
+    return [f"{head}{where or 'all cells'}: {reason}" for reason, where in shared_reasons(cells)]
 
 
 def _protocol(entry: Entry, models: ModelMap) -> str:

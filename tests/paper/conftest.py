@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import random_weights
 import tiny_sd
 
 ASKED = ["--images", "20", "--seeds", "2", "--batch", "4", "--device", "cpu"]
@@ -78,16 +79,39 @@ def lab(
     capsys: pytest.CaptureFixture[str],
 ) -> Lab:
     """Nothing made yet."""
-    settle(world, tmp_path / "cache", monkeypatch)
-    monkeypatch.chdir(tmp_path)
+    cards = tuple(str(world.card.with_name(f"{n}.toml")) for n in NAMES)
+    return in_world(world, cards, tmp_path, monkeypatch, capsys)
+
+
+def in_world(
+    world: Any,
+    cards: tuple[str, ...],
+    root: Path,
+    patch: pytest.MonkeyPatch,
+    captured: pytest.CaptureFixture[str],
+) -> Lab:
+    settle(world, root / "cache", patch)
+    patch.chdir(root)
 
     def call(*words: str) -> tuple[int, str, str]:
-        code = invoke(monkeypatch, *words)
-        said = capsys.readouterr()
+        code = invoke(patch, *words)
+        said = captured.readouterr()
         return code, said.out, said.err
 
-    cards = tuple(str(world.card.with_name(f"{n}.toml")) for n in NAMES)
-    return Lab(tmp_path, cards, world.weights, call)
+    return Lab(root, cards, world.weights, call)
+
+
+@pytest.fixture
+def four_stages(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Lab:
+    """One model of four stages, and the zoo's weights of two of its networks."""
+    made = tiny_sd.World.write(tmp_path)
+    pipe = tiny_sd.pipeline(tmp_path / "deep-words", **tiny_sd.DEEP)
+    pipe.save_pretrained(tmp_path / "tiny")
+    random_weights.pruned(pipe.unet, made.weights / "bk-sdm-base.safetensors", 1, cut="base")
+    random_weights.pruned(pipe.unet, made.weights / "a-sdm-m1.safetensors", 2, cut="m1")
+    return in_world(made, (str(made.card),), tmp_path, monkeypatch, capsys)
 
 
 @pytest.fixture

@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import csv
-import sys
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
-import random_weights
-import tiny_sd
 
 from sunbench.paper.cost import _shown, macs_of, size_of, turns
 
@@ -36,30 +32,6 @@ def test_times_in_doubt_are_marked():
     assert [cell.endswith(" (a)") for cell in shown] == [False] * 3 + [True] * 4 + [False]
 
 
-@pytest.fixture
-def world(tiny: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A card of a model with four stages, and the zoo's weights of two of its networks."""
-    made = tiny_sd.World.write(tmp_path)
-    pipe = tiny.pipeline(tmp_path / "deep-words", **tiny.DEEP)
-    pipe.save_pretrained(tmp_path / "tiny")
-    random_weights.pruned(pipe.unet, made.weights / "bk-sdm-base.safetensors", 1, cut="base")
-    random_weights.pruned(pipe.unet, made.weights / "a-sdm-m1.safetensors", 2, cut="m1")
-    monkeypatch.setenv("SUNBENCH_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setenv("COLUMNS", "400")
-    monkeypatch.chdir(tmp_path)
-    tiny_sd.settle(made, monkeypatch.setattr)
-    return made.card
-
-
-def call(patch: pytest.MonkeyPatch, *words: str) -> int:
-    from sunbench.cli import main
-
-    patch.setattr(sys, "argv", ["sunbench", *words])
-    with pytest.raises(SystemExit) as left:
-        main()
-    return int(left.value.code or 0)
-
-
 def lines(file: Path) -> list[dict[str, str]]:
     with file.open(newline="") as opened:
         return list(csv.DictReader(opened))
@@ -69,8 +41,9 @@ ASKED = ["--seeds", "1", "--batch", "10", "--device", "cpu", "--images"]
 
 
 @pytest.mark.slow
-def test_the_table_has_every_network(world: Path, monkeypatch: pytest.MonkeyPatch):
-    assert call(monkeypatch, "paper", "a-sdm-cost", "--models", str(world), *ASKED, "4") == 0
+def test_the_table_has_every_network(four_stages: Any):
+    asked = ["--models", four_stages.models, *ASKED, "4"]
+    assert four_stages.table("a-sdm-cost", *asked)[0] == 0
     folder = Path("runs/paper/a-sdm-cost/paper")
     rows = {r["method"]: r for r in lines(folder / "a-sdm-cost-tiny.csv")}
     assert len(rows) == 14
