@@ -105,18 +105,24 @@ def _doses(texts: list[str]) -> dict[str, float]:
 def compatibility(
     model: Annotated[str, typer.Argument(metavar="MODEL", help="A built-in name, id or path.")],
     steps: Annotated[int, o.whole("steps", "Number of steps.")] = 8,
+    networks: Annotated[
+        str, o.option("Pruned networks that methods are put on.", metavar="NAMES")
+    ] = "bk-sdm-base",
     weights: o.WeightsOption = None,
     device: o.Device = None,
     out: OutFile = Path("compatibility.md"),
 ) -> None:
     """Which accelerators can work together on a model: each pair runs, or says why not."""
     from sunbench.models import find, load
+    from sunbench.registry import composition
     from sunbench.sampling import SampleSettings
     from sunbench.studies.compatibility import page, pairings
 
+    on = o.names(networks)
+    for name in on:
+        composition(f"{name}+ddim")  # an unknown network comes before the model is loaded
     loaded = load(find(model), device=device or o.best_device())
     settings = SampleSettings(steps, loaded.card.guidance_scale)
-    pairs = pairings(
-        loaded.pipeline, settings, weights=o.weights_table(weights), model=loaded.context
-    )
+    table, context = o.weights_table(weights), loaded.context
+    pairs = pairings(loaded.pipeline, settings, networks=on, weights=table, model=context)
     _write(out, page(pairs, loaded.card.name, settings))

@@ -144,7 +144,7 @@ def _line(r: Retention) -> list[str]:
 def page(rows: Sequence[Retention], metric: str, commands: Sequence[str] = ()) -> str:
     """The audit as Markdown: the table, and the runs that it is of."""
     head = ["method", "steps", "model", "fine-tuned", f"{metric}, plugged in", "trained there"]
-    head += ["retention", "plugged in, seeds", "trained there, seeds"]
+    head += ["retention", "seed units, plugged in", "seed units, trained there"]
     parts = ["# What plugging in keeps", NOTE, markdown_table(head, [_line(r) for r in rows])]
     if commands:
         parts += ["Runs:", "```sh\n" + "\n".join(commands) + "\n```"]
