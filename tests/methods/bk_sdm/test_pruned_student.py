@@ -185,9 +185,9 @@ def test_a_model_without_the_stages_is_a_reason(pipeline: Any, deep_weights: dic
     reason = registry.method("a-sdm-m2", weights=deep_weights).skip(pipeline, SETTINGS)
     assert reason is not None
     assert "layers per stage, expected 2 in each" in reason
-    missing = registry.method("bk-sdm-base").skip(pipeline, SETTINGS)
+    missing = registry.method("a-sdm-m6").skip(pipeline, SETTINGS)
     assert missing is not None
-    assert "--weights bk-sdm-base=PATH" in missing
+    assert "--weights a-sdm-m6=PATH" in missing
 
 
 @pytest.fixture
