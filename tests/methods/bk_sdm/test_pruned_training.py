@@ -222,7 +222,9 @@ def test_supervision_of_the_mid_block_and_by_the_reader(make: Make, tmp_path: Pa
 # ------------------------------------------------------------------------------ recipes
 
 
-@pytest.mark.parametrize("method", [n for n, e in registry.METHODS.items() if e.network and e.trainer])
+@pytest.mark.parametrize(
+    "method", [n for n, e in registry.METHODS.items() if e.network and e.trainer]
+)
 def test_recipes_have_the_budget_of_the_other_methods(method: str):
     kind = AssembledTraining if method.startswith("a-sdm") else PrunedTraining
     s = settings_for(method, kind, None, zoo=True)
