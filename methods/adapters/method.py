@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import tomllib
 from dataclasses import dataclass, field, replace
-from functools import cache
-from importlib.resources import files
 from pathlib import Path
 from typing import Any, Self
 
 from sunbench.errors import NotAvailable, UserError
 from sunbench.methods.adapters.spec import AdapterSpec, adapter_spec, parse
+from sunbench.methods.common.cards import published_cards
 from sunbench.methods.common.lora import lora_layers, with_lora
 from sunbench.methods.common.method import DistilledMethod, check_plain, trained_guidance
 from sunbench.methods.common.weights import Weights
@@ -147,15 +145,9 @@ def named(name: str) -> AdapterMethod:
     return _method(name, spec, Weights("lora", explicit=spec.where))
 
 
-@cache
-def _cards() -> dict[str, dict[str, Any]]:
-    text = files("sunbench.methods.adapters").joinpath("cards.toml").read_text("utf-8")
-    return tomllib.loads(text)
-
-
 def published(name: str) -> AdapterMethod:
     """The method of a card."""
-    card = _cards()[name]
+    card = published_cards("adapters")[name]
     spec = adapter_spec("", card["scheduler"], card.get("settings", {}))
     per_steps = tuple(
         (ANY if steps == "any" else int(steps), file) for steps, file in card["files"].items()

@@ -6,15 +6,13 @@ reference's, unless another method is put on it (``bk-sdm-base+ddim``).
 
 from __future__ import annotations
 
-import tomllib
 from dataclasses import dataclass
-from functools import cache
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 from sunbench.errors import UserError
 from sunbench.methods.bk_sdm.student import check_student, layout_of, load_pruned
+from sunbench.methods.common.cards import published_cards
 from sunbench.methods.common.deltas import is_difference
 from sunbench.methods.common.method import TrainedMethod
 from sunbench.methods.common.weights import Weights, metadata, weight_files
@@ -95,15 +93,9 @@ def pruned_method(name: str, cut: str) -> PrunedMethod:
     return PrunedMethod(name, dpm_solver_pp().solver, Weights(name, folders=True), cut=cut)
 
 
-@cache
-def _cards() -> dict[str, dict[str, str]]:
-    text = files("sunbench.methods.bk_sdm").joinpath("cards.toml").read_text("utf-8")
-    return tomllib.loads(text)
-
-
 def published(name: str) -> PrunedMethod:
     """The pruned network of a card."""
-    card = _cards()[name]
+    card = published_cards("bk_sdm")[name]
     weights = Weights(
         name,
         published=card["repository"],

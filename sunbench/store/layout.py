@@ -30,6 +30,11 @@ class Layout:
         """How many shards they fill."""
         return -(-self.prompts // self.size) * self.seeds
 
+    @property
+    def stored(self) -> list[int]:
+        """Image numbers in the order in which the shards hold them."""
+        return [i for k in range(self.shards) for i in self.shard(k)]
+
     def block(self, k: int) -> range:
         """Numbers of the prompts of shard k."""
         start = k // self.seeds * self.size

@@ -156,7 +156,7 @@ class Measurement:
             for start in range(0, len(which), SCORED):
                 images = handle.images(k)[start : start + SCORED]
                 parts.append(self._some_scores(kind, images, which[start : start + SCORED]))
-        order = np.argsort([i for k in range(handle.cell.shards) for i in handle.cell.shard(k)])
+        order = np.argsort(handle.cell.layout.stored)
         return [np.concatenate(column)[order] for column in zip(*parts, strict=True)]
 
     def _some_scores(self, kind: Kind, images: Tensor, which: NDArray[np.int64]) -> Scores:

@@ -58,8 +58,7 @@ def images_of(handle: CellHandle) -> Tensor:
     """All images of a finished cell, uint8 (N * S, 3, H, W), the S seeds of a prompt together."""
     layout = handle.cell.layout
     parts = [handle.images(k) for k in range(layout.shards)]
-    numbers = torch.tensor([i for k in range(layout.shards) for i in layout.shard(k)])
-    return torch.cat(parts)[numbers.argsort()]
+    return torch.cat(parts)[torch.tensor(layout.stored).argsort()]
 
 
 def _source_content(sources: Tensor) -> tuple[tuple[str, Any], ...]:

@@ -20,8 +20,8 @@ from sunbench import registry
 from sunbench.bench.training_requirements import training_requirements
 from sunbench.cli.options import names
 from sunbench.errors import UserError
-from sunbench.methods.adapters.method import _cards
 from sunbench.methods.adapters.spec import SCHEDULERS, parse
+from sunbench.methods.common.cards import published_cards
 from sunbench.methods.common.lora import lora_layers, with_lora
 from sunbench.methods.lcm.lora import TARGETS
 from sunbench.models.sources import shipped
@@ -191,11 +191,11 @@ def test_one_step_of_tcd_is_one_of_ddim(path: Path, pipeline: Any, tiny: ModuleT
 # ------------------------------------------------------------------------------ cards
 
 
-@pytest.mark.parametrize("name", sorted(_cards()))
+@pytest.mark.parametrize("name", sorted(published_cards("adapters")))
 def test_cards_are_complete(name: str):
     method: Any = registry.method(name)
     assert method.license
-    assert method.weights.published == _cards()[name]["repository"]
+    assert method.weights.published == published_cards("adapters")[name]["repository"]
     assert registry.METHODS[name].weights == name
 
 
@@ -208,7 +208,7 @@ def test_a_card_fetches_the_file_for_the_steps(pipeline: Any, hub: Any, tmp_path
     """The tiny U-Net is no Stable Diffusion 1, so the repository is named."""
     folder = tmp_path / "repo"
     folder.mkdir()
-    for steps, file in _cards()["hyper-sd"]["files"].items():
+    for steps, file in published_cards("adapters")["hyper-sd"]["files"].items():
         lora(pipeline.unet, folder / file, TARGETS, int(steps))
     hub.add("ByteDance/Hyper-SD", folder)
     method = registry.method("hyper-sd", weights={"hyper-sd": "ByteDance/Hyper-SD"})

@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 from sunbench import registry
 from sunbench.bench.training_requirements import training_requirements
 from sunbench.errors import NotAvailable, UserError
-from sunbench.methods.bk_sdm.method import FILE, _cards
+from sunbench.methods.bk_sdm.method import FILE
 from sunbench.methods.bk_sdm.student import (
     Layout,
     PrunedStudent,
@@ -26,6 +26,7 @@ from sunbench.methods.bk_sdm.student import (
     siblings,
 )
 from sunbench.methods.bk_sdm.surgery import CUTS, prune
+from sunbench.methods.common.cards import published_cards
 from sunbench.models.fetch import bring, look_up, method_needs
 from sunbench.sampling import ImageId, SampleSettings, make_batch
 
@@ -228,11 +229,11 @@ def test_published_weights_come_from_the_hub(
 SD1 = SimpleNamespace(config=SimpleNamespace(cross_attention_dim=768, in_channels=4))
 
 
-@pytest.mark.parametrize("name", sorted(_cards()))
+@pytest.mark.parametrize("name", sorted(published_cards("bk_sdm")))
 def test_a_card_is_fetched_at_its_revision_and_found(
     name: str, hub: Any, deep: Any, tmp_path: Path
 ):
-    card, method = _cards()[name], registry.method(name)
+    card, method = published_cards("bk_sdm")[name], registry.method(name)
     folder = tmp_path / "published"
     trained(deep.unet, Layout(card["cut"])).unet.save_pretrained(folder / "unet")
     hub.add(card["repository"], tmp_path, "main")
