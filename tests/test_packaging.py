@@ -137,13 +137,13 @@ def test_version_is_the_same_everywhere():
     )
 
 
-def test_the_citation_names_this_version_and_licence():
+def test_the_citation_names_this_version_and_license():
     citation = (ROOT / "CITATION.cff").read_text("utf-8")
     for key in ("version", "license"):
         assert f"{key}: {PROJECT['project'][key]}\n" in citation
 
 
-def test_licence_and_notice_are_shipped():
+def test_license_and_notice_are_shipped():
     info = installed().metadata
     assert info["License-Expression"] == "Apache-2.0"
     assert sorted(info.get_all("License-File", [])) == ["LICENSE", "NOTICE"]

@@ -4,7 +4,7 @@ Time runs from 1 (noise) to 0 and is cut into windows of one length. Within a wi
 e, a latent moves on a straight line: z_t = ((t - e) z_s + (s - t) z_e) / (s - e). The network
 predicts the noise eps of z_s = gamma z_e + sqrt(1 - gamma^2) eps, gamma^2 = alphas_cumprod[s] /
 alphas_cumprod[e] (section 3.3; the authors' scheduler calls it ``diff_eps``), so z_e follows from
-z_t and eps, and a step goes towards it.
+z_t and eps, and a step goes toward it.
 """
 
 from __future__ import annotations

@@ -133,9 +133,9 @@ def targets(
 ) -> Targets:
     """Targets of both losses for one student pass.
 
-    n: the teacher's sub-steps a stage, whose first is e_hat at x_t. step: whether e_step is wanted;
-    without it nothing is replaced. A replaced input gets the e_hat of its own place and the e_step
-    that leads it back to the teacher's x_s.
+    n: the teacher's sub-steps per stage, whose first is e_hat at x_t. step: whether e_step is
+    wanted; without it nothing is replaced. A replaced input gets the e_hat of its own place and
+    the e_step that leads it back to the teacher's x_s.
     """
     if not step:
         draw = draw._replace(replaced=torch.zeros_like(draw.replaced))

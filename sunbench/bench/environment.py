@@ -1,4 +1,4 @@
-"""Where a run was made: versions, processor, memory. No host names, no paths."""
+"""Where a run was measured: versions, processor, memory. No host names, no paths."""
 
 from __future__ import annotations
 

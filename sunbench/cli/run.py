@@ -190,7 +190,7 @@ def _execute(request: Request, folder: Path, workers: str) -> None:
     from sunbench.store import RunFolder
 
     check_workers(workers)
-    outcome = finished_outcome(request, folder) or _made(request, folder, workers)
+    outcome = finished_outcome(request, folder) or _measured(request, folder, workers)
     write_tables(RunFolder(folder))
     print_report(folder)
     if outcome.black:
@@ -198,8 +198,8 @@ def _execute(request: Request, folder: Path, workers: str) -> None:
     say(f"Tables: {folder / 'tables'}")
 
 
-def _made(request: Request, folder: Path, workers: str) -> Outcome:
-    """What a run finds that has something to do."""
+def _measured(request: Request, folder: Path, workers: str) -> Outcome:
+    """The outcome of a run of which something is still to be sampled or measured."""
     from sunbench.bench.run import execute
     from sunbench.progress import ConsoleProgress
 

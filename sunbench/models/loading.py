@@ -73,7 +73,7 @@ def load(
 ) -> LoadedModel:
     """Load a card's pipeline for one task.
 
-    controlnet: hub id or folder, for the task of that name. The scheduler is left as found: a
+    controlnet: hub id or folder, for the task of that name. The scheduler is left as it is: a
     source of betas and prediction type, the solvers set everything else.
     Raises UserError in one line for anything the user can mend, before weights are read where
     that is possible.

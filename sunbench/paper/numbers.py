@@ -1,4 +1,4 @@
-"""The papers' numbers, re-typed by us: one CSV a table, a line a number, our doubts beside it."""
+"""The papers' numbers, re-typed by us: a CSV per table, a line per number, our doubts beside it."""
 
 from __future__ import annotations
 

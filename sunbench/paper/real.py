@@ -1,7 +1,7 @@
 """Distances to real images: the zoo's features of one composition for each held-out prompt.
 
-A paper that measures to photographs is answered so on the zoo, whose data is at hand. Of Stable
-Diffusion's models no real images come with this package.
+Where a paper measures to photographs, its table on the zoo measures to these. No real images for
+Stable Diffusion's models come with this package.
 """
 
 from __future__ import annotations

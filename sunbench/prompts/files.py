@@ -1,4 +1,4 @@
-"""Prompt files: .txt (one prompt a line), .csv, .tsv, .jsonl, .parquet."""
+"""Prompt files: .txt (one prompt per line), .csv, .tsv, .jsonl, .parquet."""
 
 from __future__ import annotations
 

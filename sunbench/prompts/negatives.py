@@ -40,13 +40,13 @@ def phrases() -> tuple[str, ...]:
 
 @lru_cache
 def real_vocabulary() -> Vocabulary:
-    """832 phrases, 1 to 25 a row."""
+    """832 phrases, 1 to 25 per row."""
     return Vocabulary((phrases(),), 25)
 
 
 @lru_cache
 def zoo_vocabulary() -> Vocabulary:
-    """What the zoo's captions can say, each kind alike often; 1 to 4 phrases a row.
+    """What the zoo's captions can say, each kind alike often; 1 to 4 phrases per row.
 
     Kinds: things, colors, patterns, sizes, places, styles. Four phrases of three words and their
     commas fit the zoo's 24 tokens.

@@ -114,7 +114,7 @@ def _record(row: NegativeRow, model: Negatives) -> dict[str, object]:
 
 
 def image_sheet(one: Negatives) -> bytes:
-    """As Fig. 5 of arXiv 2312.08887: a prompt a row; of each method, without and with."""
+    """As Fig. 5 of arXiv 2312.08887: a prompt per row; of each method, without and with."""
     columns = [x for s in one.columns for x in (_small(s.baseline), _small(s.negated))]
     heads = [f"{s.label} {part}" for s in one.columns for part in ("no negative", "negative")]
     rows = [
@@ -133,7 +133,7 @@ def _small(images: Tensor) -> Tensor:
 
 
 def write(folder: Path, request: NegativesRequest, models: list[Negatives]) -> None:
-    """Write ``negatives.{md,csv,json}`` and a sheet a model."""
+    """Write ``negatives.{md,csv,json}`` and a sheet per model."""
     make_folder(folder)
     sheets = sheet_names(models)
     document = {

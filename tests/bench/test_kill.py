@@ -33,7 +33,7 @@ def test_killed_runs_resume_to_the_same_tables(
     said = json.loads(done.stdout.splitlines()[-1])
     assert said["codes"].count(-9) >= 3, said
     assert said["codes"][-1] == 0, done.stderr[-3000:]
-    assert said["kept"], "a shard that was whole was made again"
+    assert said["kept"], "a whole shard was sampled again"
     assert 0 < said["whole"] < 12
     assert said["new"] == {"killed": 12 - said["whole"], "straight": 12}
     for name in TABLES:

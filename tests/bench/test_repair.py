@@ -1,4 +1,4 @@
-"""What is broken or edited in a run is named and made again; everything else stays."""
+"""What is broken or edited in a run is named and sampled again; everything else stays."""
 
 from __future__ import annotations
 

@@ -58,16 +58,16 @@ def test_a_study_is_cells_of_its_own_prompts_guidance_and_steps(loaded: Any, tmp
     assert runner.new_shards == 8  # three prompts each, at two seeds
     assert len({h.store.key for h in handles}) == 4
     assert len({tuple(hashes(h)) for h in handles}) == 1
-    pictures = [images(h) for h in handles]
-    assert pictures[0].shape == (6, 3, 16, 16)
-    assert all((pictures[0] != other).any() for other in pictures[1:])
+    sampled = [images(h) for h in handles]
+    assert sampled[0].shape == (6, 3, 16, 16)
+    assert all((sampled[0] != other).any() for other in sampled[1:])
     nfe = [h.store.read_features(0, "cost")[0, 0] for h in handles]
     assert nfe == [2, 2, 1, 4]
     assert [r.negative for r in handles[1].store.read_rows(0)] == ["a boat"] * 3
     assert not (tmp_path / "texts").exists()
 
     again = Runner(loaded, tmp_path, batch=4)
-    for one, other in zip(pictures, again.run(cells), strict=True):
+    for one, other in zip(sampled, again.run(cells), strict=True):
         assert np.array_equal(one, images(other))
     assert again.new_shards == 0
 

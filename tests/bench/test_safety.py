@@ -54,7 +54,7 @@ def text_lora(path: Path) -> str:
 
 
 def test_a_lora_on_the_text_encoder_is_drawn_with_its_own_embeddings(lab: Any, tmp_path: Path):
-    """Second in a run, its pictures once were those of the first card's text encoder."""
+    """Second in a run, its images once were those of the first card's text encoder."""
     styled = twin(lab, tmp_path, "styled", loras=[[text_lora(tmp_path / "te.safetensors"), 1.0]])
     lab.run("alone", **SMALL, models=(styled,))
     for file in sorted(lab.cache.rglob("*"), reverse=True):

@@ -1,4 +1,4 @@
-"""Runs of tasks that start from pictures: their sources, keys, metric and reasons."""
+"""Runs of tasks that start from images: their sources, keys, metric and reasons."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def sources_of(lab: Any, name: str) -> CellStore:
     )
 
 
-def pictures(store: CellStore) -> np.ndarray:
+def images_of(store: CellStore) -> np.ndarray:
     rows = [r for k in store.shards() for r in store.read_rows(k, images=True)]
     return np.stack([r.image for r in sorted(rows, key=lambda r: r.index)])
 
@@ -84,7 +84,7 @@ def test_inpainting_keeps_and_measures_what_is_not_masked(lab: Any):
         "strength": 1.0,
     }
     stays = mask("center", 16).numpy() < 0.5
-    images, sources = pictures(lab.cell("ddim", "paint")), pictures(sources_of(lab, "paint"))
+    images, sources = images_of(lab.cell("ddim", "paint")), images_of(sources_of(lab, "paint"))
     gap = (images.astype(float) - sources)[:, stays]
     expected = np.mean([20 * np.log10(255) - 10 * np.log10((g**2).mean()) for g in gap])
     assert rows["ddim", "unmasked_psnr"].value == pytest.approx(expected, rel=1e-9)
@@ -123,11 +123,11 @@ def test_image2image_starts_from_the_next_prompts_picture(
 
     monkeypatch.setattr(runner_module, "generate", watched)
     lab.run("edit", **SMALL, task="image2image", strength=0.5)
-    sources = pictures(sources_of(lab, "edit"))
+    sources = images_of(sources_of(lab, "edit"))
     assert sorted(i for i, _ in seen) == list(range(8))
-    for i, picture in seen:  # two seeds a prompt, four prompts
+    for i, image in seen:  # two seeds per prompt, four prompts
         expected = sources[(i + 2) % 8].transpose(2, 0, 1)
-        assert np.array_equal(picture.numpy(), expected)
+        assert np.array_equal(image.numpy(), expected)
     assert rows_of(lab, "edit")["ddim", "psnr"].nfe == 4
     assert ("ddim", "unmasked_psnr") not in rows_of(lab, "edit")
 
@@ -138,7 +138,7 @@ def keys(request: dict[str, Any], lab: Any, name: str) -> str:
 
 
 def test_keys_know_task_strength_mask_and_sources(lab: Any, tmp_path: Path):
-    folder = tmp_path / "pictures"
+    folder = tmp_path / "sources"
     folder.mkdir()
     for i in range(4):
         Image.effect_noise((20, 30), 40 + i).convert("RGB").save(folder / f"{i}.png")

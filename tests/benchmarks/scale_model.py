@@ -214,7 +214,7 @@ def measure(folder: Path, images: int) -> None:
     cores = len(os.sched_getaffinity(0))
     runs = {n: real_run(folder / str(n), n, images) for n in (1, 2, 4)}
     plan, start = fitted(runs[1])
-    print(f"{plan.shards} shards a cell, {cores} cores, a worker begins after {start:.1f} s\n")
+    print(f"{plan.shards} shards per cell, {cores} cores, a worker begins after {start:.1f} s\n")
     print("| workers | last shard, s | by the model | whole run, s |\n|---|---|---|---|")
     for n, run in runs.items():
         model = simulate(shared(plan, n, cores), Site(n, start=start)).seconds

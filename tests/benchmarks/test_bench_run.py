@@ -1,11 +1,11 @@
 """A whole run beside the two scripts that people write for it today, and where its time goes.
 
 Both scripts do the work of the run (one fine-tune, the 25-step reference, two methods at 4 and 8
-steps, six metrics) with diffusers' pipeline and torchmetrics, through PNG files in folders: once a
-picture a call, once batched by hand. They have no intervals and cannot be resumed. CLIP score is
+steps, six metrics) with diffusers' pipeline and torchmetrics, through PNG files in folders: once an
+image per call, once batched by hand. They have no intervals and cannot be resumed. CLIP score is
 written out: torchmetrics' own expects what transformers returned before version 5.
 
-SUNBENCH_BENCH_IMAGES images a cell, 64 by default, 300 as `sunbench run` has. Nothing is asserted
+SUNBENCH_BENCH_IMAGES images per cell, 64 by default, 300 as `sunbench run` has. Nothing is asserted
 on time: the figures stand in pytest-benchmark's extra_info and in one printed line each.
 """
 
@@ -74,10 +74,8 @@ class Timed:
     def line(self, name: str, images: int) -> str:
         parts = sorted(self.phases.items(), key=lambda p: -p[1])
         shares = ", ".join(f"{p} {100 * s / self.seconds:.1f} %" for p, s in parts)
-        rate = 5 * images / self.seconds
-        return (
-            f"{name}, {images} images a cell: {self.seconds:.1f} s, {rate:.1f} images/s ({shares})"
-        )
+        speed = f"{5 * images / self.seconds:.1f} images/s"
+        return f"{name}, {images} images per cell: {self.seconds:.1f} s, {speed} ({shares})"
 
 
 # ------------------------------------------------------------------------------ sunbench
@@ -113,7 +111,7 @@ def spans(n: int, batch: int) -> Iterator[slice]:
 
 
 def sample(pipe: Any, texts: list[str], steps: int, batch: int, folder: Path) -> None:
-    """A seeded generator a picture, PNG files into a folder."""
+    """A seeded generator per image, PNG files into a folder."""
     folder.mkdir()
     guidance = find(MODEL).guidance_scale
     for span in spans(len(texts), batch):
@@ -228,7 +226,7 @@ def test_run(benchmark, warm, measured, tmp_path, say):
     assert len(found.values) == 4 * len(METRICS) + 1  # and the reference's CLIP score
 
 
-@pytest.mark.parametrize(("name", "batch"), [("one picture a call", 1), ("batched by hand", 64)])
+@pytest.mark.parametrize(("name", "batch"), [("one image per call", 1), ("batched by hand", 64)])
 def test_by_hand(benchmark, ours, tmp_path, say, name, batch):
     folder = tmp_path / "by-hand"
     folder.mkdir()
@@ -253,7 +251,7 @@ def test_overhead(benchmark, ours, say):
     rest = benchmark.pedantic(lambda: 1 - sum(shares.values()), rounds=1)
     benchmark.extra_info.update(images=IMAGES, rest=rest, **shares)
     parts = ", ".join(f"{name} {100 * s:.1f} %" for name, s in shares.items())
-    say(f"sunbench, {IMAGES} images a cell: {parts}, all else {100 * rest:.1f} %")
+    say(f"sunbench, {IMAGES} images per cell: {parts}, all else {100 * rest:.1f} %")
     assert sum(ours.phases.values()) <= ours.seconds
     assert 0 < rest < 1
 
@@ -306,7 +304,7 @@ def test_memory_is_flat_in_the_number_of_images(benchmark, tmp_path, say):
     many = benchmark.pedantic(peak_of, (MORE * MEMORY_IMAGES, tmp_path / "many"), rounds=1)
     benchmark.extra_info.update(images=MEMORY_IMAGES, peak_bytes=few, peak_bytes_of_10x=many)
     say(
-        f"peak memory: {few / 2**20:.0f} MiB at {MEMORY_IMAGES} images a cell,"
+        f"peak memory: {few / 2**20:.0f} MiB at {MEMORY_IMAGES} images per cell,"
         f" {many / 2**20:.0f} MiB at {MORE * MEMORY_IMAGES}"
     )
     assert many < 1.1 * few

@@ -2,12 +2,12 @@
 
 Random weights: no time depends on their values. The two are run in turns, so that a slow minute of
 the machine meets both. On a GPU whole samplings at 64x64 latents in float16, a batch that fills it
-(a single picture leaves a large GPU waiting for Python, whatever the method). On a CPU 32x32 in
-float32, one picture, and only the first of the 25 steps: every step of the reference costs the
+(a single image leaves a large GPU waiting for Python, whatever the method). On a CPU 32x32 in
+float32, one image, and only the first of the 25 steps: every step of the reference costs the
 same, while all four of SUN's are run, the projection of its texts among them.
 
 The ideal is 50 evaluations against 4: 12.5, where an evaluation costs the same in every batch. On
-a CPU with one picture it does not: on 2 cores at 32x32 a guided step in one batch took 1.63 times
+a CPU with one image it does not: on 2 cores at 32x32 a guided step in one batch took 1.63 times
 a pass of SUN instead of twice, so that 25 of them were 10.2 times SUN's four, although a pass with
 SUN took no longer than the base's own (1.68 s against 1.75 to 1.84: its texts are projected once).
 Most likely each pass has a fixed cost, that of reading 3.4 GB of weights. What SUN itself costs
@@ -39,12 +39,12 @@ TEXT = (1, 77, 768)
 
 @dataclass(frozen=True)
 class Place:
-    """What is run where: latent side, pictures a batch, reference steps run, rounds."""
+    """What is run where: latent side, images per batch, reference steps run, rounds."""
 
     device: str
     dtype: torch.dtype
     side: int
-    pictures: int
+    images: int
     run_steps: int
     rounds: int
 
@@ -135,10 +135,10 @@ def bench() -> Bench:
     adapter = SunAdapter.for_unet(unet).to(place.device, place.dtype)
     adapter.bind(unet)
     g = torch.Generator().manual_seed(0)
-    shape = (place.pictures, 4, place.side, place.side)
+    shape = (place.images, 4, place.side, place.side)
     made = [torch.randn(s, generator=g) for s in (shape, TEXT, TEXT)]
     noise, *texts = [x.to(place.device, place.dtype) for x in made]
-    positive, negative = (x.expand(place.pictures, -1, -1).contiguous() for x in texts)
+    positive, negative = (x.expand(place.images, -1, -1).contiguous() for x in texts)
     return Bench(place, unet, adapter, noise, positive, negative)
 
 
@@ -170,7 +170,7 @@ def test_sun_takes_a_twelfth_of_the_references_unet_time(
             f"\nSUN, {STEPS} steps: {min(s for s, _, _ in taken):.2f} s of U-Net; DPM++ with CFG,"
             f" {REFERENCE_STEPS} steps: {one:.2f} times as much in one batch, {two:.2f} times in"
             f" two passes (ideal 12.5); {place.device}, {place.side}x{place.side} latents,"
-            f" {place.pictures} pictures\n"
+            f" {place.images} images\n"
         )
     assert (one if place.device == "cuda" else two) >= 12.0
 

@@ -102,7 +102,7 @@ def test_comparisons_with_an_edited_baseline(done: Any, document: str):
 
 @pytest.mark.parametrize("name", ["run.json", "results.json", ".sunbench-run", "cell.json"])
 def test_a_run_that_is_given_again(done: Any, name: str, monkeypatch: pytest.MonkeyPatch):
-    """It heals or it says what is wrong; its shards are not made again."""
+    """It heals or it says what is wrong; its shards are not sampled again."""
     monkeypatch.setattr("sunbench.bench.runner.generate", _never)
     folder = done.cell("ddim").folder if name == "cell.json" else done.out / "run"
     file = folder / name

@@ -1,4 +1,4 @@
-"""On a CUDA device: the pictures of a CPU but for rounding, a training, and Stable Diffusion's size.
+"""On a CUDA device: the images of a CPU but for rounding, a training, and Stable Diffusion's size.
 
 ``pytest tests/gpu`` on a machine that has one; elsewhere they skip themselves.
 """
@@ -40,7 +40,7 @@ needs_zoo = pytest.mark.skipif(not weights().is_dir(), reason="the zoo's weights
 
 
 def latents(name: str, device: str) -> torch.Tensor:
-    """Two pictures of a method on the zoo's base, before the decoder."""
+    """Two images of a method on the zoo's base, before the decoder."""
     pipe = load(find("emoji"), device=device).pipeline
     with torch.no_grad():
         texts, negatives = (
@@ -90,12 +90,12 @@ def test_a_run_gives_the_results_of_a_cpu(tmp_path: Path, monkeypatch: pytest.Mo
             assert math.isclose(value, rows["cpu"][method, metric], rel_tol=0.03), (method, metric)
 
 
-def pictures(folder: Path) -> Path:
-    """Eight captioned pictures."""
+def captioned(folder: Path) -> Path:
+    """Eight captioned images."""
     folder.mkdir()
     for i in range(8):
         Image.new("RGB", (64, 64), (30 * i, 200 - 20 * i, 90)).save(folder / f"{i}.png")
-        (folder / f"{i}.txt").write_text(f"a picture of number {i}")
+        (folder / f"{i}.txt").write_text(f"an image of number {i}")
     return folder
 
 
@@ -103,7 +103,7 @@ def pictures(folder: Path) -> Path:
 @pytest.mark.parametrize("method", ["sun", "lcm", "lcm-lora", "boostdiff-lora", "boostdiff-bitfit"])
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_a_training_runs(method: str, dtype: str, tmp_path: Path):
-    data, config = pictures(tmp_path / "data"), tmp_path / "config.toml"
+    data, config = captioned(tmp_path / "data"), tmp_path / "config.toml"
     config.write_text(
         "sheet = 0\n[loop]\nsteps = 4\nbatch = 4\nwarmup = 1\ncheckpoint_every = 2\n"
         f'log_every = 1\ndtype = "{dtype}"\n'

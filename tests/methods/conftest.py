@@ -1,4 +1,4 @@
-"""A tiny base, three pictures, and every distillation at a few steps."""
+"""A tiny base, three images, and every distillation at a few steps."""
 
 from __future__ import annotations
 
@@ -47,12 +47,12 @@ SETTINGS: dict[str, TrainingSettings] = {
     "linear-ag": LinearFit(loop=LOOP),
     "ld3": Ld3Training(loop=replace(LOOP, learning_rate=0.1)),
 }
-COLOURS = {"red": (200, 20, 20), "green": (20, 200, 20), "blue": (20, 20, 200)}
+COLORS = {"red": (200, 20, 20), "green": (20, 200, 20), "blue": (20, 20, 200)}
 
 
 def row(i: int) -> tuple[Any, str]:
-    name = list(COLOURS)[i]
-    return Image.new("RGB", (16, 16), COLOURS[name]), f"a {name} cat"
+    name = list(COLORS)[i]
+    return Image.new("RGB", (16, 16), COLORS[name]), f"a {name} cat"
 
 
 def trained(job: TrainingJob) -> Path:
@@ -93,8 +93,8 @@ def make(loaded: LoadedModel, tmp_path: Path) -> Callable[..., TrainingJob]:
     def made(method: str, out: str = "out", loop: dict[str, Any] | None = None, **changes: Any):
         settings = SETTINGS[method]
         settings = replace(settings, loop=replace(settings.loop, **(loop or {})), **changes)
-        pictures = Listed("colours", len(COLOURS), 16, row)
-        return TrainingJob(method, loaded, pictures, settings, tmp_path / out)
+        listed = Listed("colors", len(COLORS), 16, row)
+        return TrainingJob(method, loaded, listed, settings, tmp_path / out)
 
     return made
 

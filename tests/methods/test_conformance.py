@@ -21,16 +21,16 @@ from sunbench.store import TrainingRequirements
 STEPS, GUIDANCE = 4, 4.0
 SETTINGS = SampleSettings(STEPS, GUIDANCE)
 IMAGES = [ImageId(f"prompt{i // 2}", i % 2) for i in range(5)]
-#: Solvers under classifier-free guidance: two evaluations a step.
+#: Solvers under classifier-free guidance: two evaluations per step.
 TRAINING_FREE = (
     *("ddim", "ddim-leading", "dpm-solver", "dpm++", "dpm++-karras", "dpm++-sde", "unipc"),
     *("deis", "sa-solver", "ipndm", "ays", "gri-attention"),
 )
-#: On a pruned network, two evaluations a step; they need a U-Net of four stages.
+#: On a pruned network, two evaluations per step; they need a U-Net of four stages.
 NETWORKS = tuple(name for name, entry in registry.METHODS.items() if entry.network)
-#: Training-free too, under a rule that guidance of 1 has no use for: two evaluations a step.
+#: Training-free too, under a rule that guidance of 1 has no use for: two evaluations per step.
 GUIDED_ONLY = ("cfg++",)
-#: Training-free too, with unconditional passes left out: between one and two evaluations a step.
+#: Training-free too, with unconditional passes left out: between one and two evaluations per step.
 SELECTIVE = (
     *("interval-guidance", "interval-guidance-ddim"),
     *("adaptive-guidance", "adaptive-guidance-ddim", "tgate"),
@@ -39,7 +39,7 @@ SELECTIVE = (
 PARTIAL = ("deepcache",)
 #: Training-free too, at a guidance scale of their own: name -> scale.
 FIXED_GUIDANCE = {"ddim-unguided": 1.0, "ddim-low-guidance": 1.5}
-#: Trained, under guidance: two evaluations a step.
+#: Trained, under guidance: two evaluations per step.
 TWO_PASSES = ("lcm-lora-cfg", "pcm-lora-cfg", "hyper-sd-cfg", "perflow")
 #: One evaluation a step.
 ONE_PASS = (

@@ -1,4 +1,4 @@
-"""Networks in turns: the same one is no switch at all, to the bit; plans; counts."""
+"""Networks in turns: the same one is bit-exact no switch at all; plans; counts."""
 
 from __future__ import annotations
 

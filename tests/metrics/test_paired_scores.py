@@ -18,8 +18,8 @@ from sunbench.metrics.registry import find
 from sunbench.metrics.ssim import ssim
 
 
-def pictures(n: int, seed: int, size: int = 48) -> Tensor:
-    """Smooth colour pictures, uint8 NCHW."""
+def images(n: int, seed: int, size: int = 48) -> Tensor:
+    """Smooth color images, uint8 NCHW."""
     g = torch.Generator().manual_seed(seed)
     coarse = torch.rand((n, 3, 6, 6), generator=g)
     smooth = torch.nn.functional.interpolate(coarse, (size, size), mode="bicubic")
@@ -45,12 +45,12 @@ def nudged(x: Tensor, by: int, seed: int = 0) -> Tensor:
 
 
 def jpeg(x: Tensor, quality: int) -> Tensor:
-    def one(picture: Tensor) -> Tensor:
+    def one(image: Tensor) -> Tensor:
         file = io.BytesIO()
-        Image.fromarray(picture.permute(1, 2, 0).numpy()).save(file, "JPEG", quality=quality)
+        Image.fromarray(image.permute(1, 2, 0).numpy()).save(file, "JPEG", quality=quality)
         return torch.from_numpy(np.array(Image.open(file))).permute(2, 0, 1)
 
-    return torch.stack([one(picture) for picture in x])
+    return torch.stack([one(image) for image in x])
 
 
 @pytest.fixture
@@ -70,7 +70,7 @@ def test_ssim_and_psnr_equal_torchmetrics(shape):
         structural_similarity_index_measure,
     )
 
-    a = pictures(5, 0, 64)[:, :, : shape[0], : shape[1]]
+    a = images(5, 0, 64)[:, :, : shape[0], : shape[1]]
     b = nudged(a, 20)
     x, y = a.double() / 255, b.double() / 255
     theirs = structural_similarity_index_measure(x, y, data_range=1.0, reduction="none")
@@ -87,20 +87,20 @@ def test_layer_distance_is_torchmetrics_lpips_with_heads_of_one():
     net = _LPIPS(pretrained=False, net="alex", pnet_rand=True)
     for head in net.lins:
         torch.nn.init.ones_(head.model[-1].weight)
-    a, b = (pictures(3, s, 64).float() / 127.5 - 1 for s in (0, 1))
+    a, b = (images(3, s, 64).float() / 127.5 - 1 for s in (0, 1))
     ours = layer_distance(net.net(net.scaling_layer(a)), net.net(net.scaling_layer(b)))
     torch.testing.assert_close(ours, net(a, b).flatten(), rtol=1e-5, atol=1e-7)
 
 
 @pytest.mark.oracle
 def test_learned_lpips_is_torchmetrics(alex):
-    a, b = pictures(3, 0, 64), pictures(3, 1, 64)
+    a, b = images(3, 0, 64), images(3, 1, 64)
     theirs = alex.net(a.float() / 255, b.float() / 255, normalize=True).flatten()
     torch.testing.assert_close(alex.distance(a, b), theirs, rtol=1e-4, atol=1e-6)
 
 
 def test_paired_names_one_value_a_picture_and_is_perfect_on_itself(alex):
-    a = pictures(5, 0, 64)
+    a = images(5, 0, 64)
     scores = paired(a, a, alex, size=2)
     assert set(scores) == {"ssim", "psnr", "lpips[alex]"}
     assert all(v.shape == (5,) and v.dtype == np.float64 for v in scores.values())
@@ -110,14 +110,14 @@ def test_paired_names_one_value_a_picture_and_is_perfect_on_itself(alex):
 
 
 def test_chunks_do_not_change_scores():
-    a, b = pictures(5, 0), pictures(5, 1)
+    a, b = images(5, 0), images(5, 1)
     whole, single = paired(a, b), paired(a, b, size=1)
     for name in whole:
         np.testing.assert_allclose(whole[name], single[name], rtol=1e-5)
 
 
 def test_negative_black_and_jpeg_pictures_are_noticed(alex):
-    a = pictures(4, 0, 64)
+    a = images(4, 0, 64)
     slight = paired(a, nudged(a, 1), alex)
     for changed in (255 - a, torch.zeros_like(a), jpeg(a, 5)):
         scores = paired(a, changed, alex)
@@ -128,7 +128,7 @@ def test_negative_black_and_jpeg_pictures_are_noticed(alex):
 
 
 def test_pairs_must_match():
-    a = pictures(3, 0)
+    a = images(3, 0)
     with pytest.raises(UserError, match="expected pairs of one shape"):
         paired(a, a[:2])
     with pytest.raises(UserError, match="expected uint8"):
@@ -156,7 +156,7 @@ def test_a_run_names_learned_lpips_by_its_weights(alex, monkeypatch):
 
     monkeypatch.setattr(feature_extractors, "load_network", lambda net, device: alex)
     loaded = feature_extractors.FeatureExtractors.load(("lpips[alex]",), "cpu")
-    a = pictures(3, 0, 64)
+    a = images(3, 0, 64)
     scores = loaded.paired({"images": (a, nudged(a, 20))}, "0123456789abcdef", 2)
     (name,) = [n for n in scores if "lpips" in n]
     assert name == f"paired-0123456789ab-lpips-alex-{alex.key[:8]}"

@@ -188,7 +188,7 @@ def test_a_missing_or_binary_card_is_one_line(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "near"), [("sd15", "sd1.5"), ("Emoji", "emoji"), ("realistic", "realistic_v5.1")]
 )
-def test_unknown_names_get_their_neighbour(name: str, near: str) -> None:
+def test_unknown_names_get_their_neighbor(name: str, near: str) -> None:
     with pytest.raises(UserError, match=f"did you mean '{near}'"):
         find(name)
 

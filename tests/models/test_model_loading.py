@@ -331,7 +331,7 @@ def test_a_device_without_values_is_refused(sd1_folder: Path, device: str) -> No
     fails(own(sd1_folder), f"given device '{device}', expected cpu, cuda or mps", device=device)
 
 
-def test_unknown_task_gets_its_neighbour(sd1_folder: Path) -> None:
+def test_unknown_task_gets_its_neighbor(sd1_folder: Path) -> None:
     fails(own(sd1_folder), "did you mean 'text2image'", task="txt2image")
 
 

@@ -52,8 +52,8 @@ def test_figure_4_as_typed_writes_pictures_and_captions(done):
     assert {p.name for p in (done.root / "sheets").iterdir()} == {
         f"sun-fig-4-one.{x}" for x in ("png", "pdf", "md")
     }
-    with Image.open(done.root / "sheets/sun-fig-4-one.png") as picture:
-        assert picture.width > 1000
+    with Image.open(done.root / "sheets/sun-fig-4-one.png") as image:
+        assert image.width > 1000
     page = (done.root / "sheets/sun-fig-4-one.md").read_text()
     assert "Figure 4 of SpeedUpNet" in page
     assert "Missing: SUN: sun: no weights for the zoo yet" in page

@@ -133,7 +133,7 @@ def write_run(
     change: Callable[[list[ResultRow]], list[ResultRow]] = list,
     **changes: Any,
 ) -> Path:
-    """A finished run; shift: what is added to ddim's scores; turn: of the reference's pictures."""
+    """A finished run; shift: what is added to ddim's scores; turn: of the reference's images."""
     shift = shift or {}
     if turn or weights != WEIGHTS:  # else the two would share one reference in the cache
         changes["weights"] = {"unet": "u" * 12, "vae": f"w{turn}{weights}"}
@@ -145,10 +145,10 @@ def write_run(
     images = n * len(seeds)
     words = Words().embed_text([f"letter {chr(97 + i // len(seeds))}" for i in range(images)])
     rows, entries = [], []
-    pictures = rng.normal(size=(images, 3)) + 3
-    pictures = pictures + turn * np.array([[1, -1, 0], [-1, 1, 0]])[np.arange(images) % 2]
+    embedded = rng.normal(size=(images, 3)) + 3
+    embedded = embedded + turn * np.array([[1, -1, 0], [-1, 1, 0]])[np.arange(images) % 2]
     for role, cell in (("reference", first), ("floor", floor)):
-        mine = pictures if role == "reference" else rng.normal(size=(images, 3)) + 3
+        mine = embedded if role == "reference" else rng.normal(size=(images, 3)) + 3
         store_cell(cache, cell, {embed: mine})
         scores = clip_score(mine, words.numpy())
         rows.append(row(role, cell, "clip_score[zoo-clip]", scores, protocol, weights))
@@ -157,7 +157,7 @@ def write_run(
     for method in methods:
         cell = content(method, 4, list(seeds), n, **changes)
         own = shift if method == "ddim" else {}
-        mine = pictures + rng.normal(size=(images, 3)) * 0.1
+        mine = embedded + rng.normal(size=(images, 3)) * 0.1
         pixels = rng.uniform(0.4, 0.6, (images, 2)) * [1, 40]
         pixels += [own.get("ssim", 0.0), own.get("psnr", 0.0)]
         perceptual = rng.uniform(0.2, 0.6, images) + own.get("perceptual", 0.0)
@@ -170,7 +170,7 @@ def write_run(
         }
         store_cell(path / "cells", cell, features)
         entries.append(("candidate", cell))
-        values = (perceptual, *pixels.T, cosine(mine, pictures))
+        values = (perceptual, *pixels.T, cosine(mine, embedded))
         estimates = (*zip(PAIRS, values, strict=True), ("fd[zoo-clip]", fd))
         rows += [row("candidate", cell, m, v, protocol, weights) for m, v in estimates]
     folder = RunFolder(path)

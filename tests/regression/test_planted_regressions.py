@@ -26,7 +26,7 @@ batch_module = importlib.import_module("sunbench.sampling.batch")
 ddim_module = importlib.import_module("sunbench.methods.ddim")
 runner_module = importlib.import_module("sunbench.bench.runner")
 
-#: 12 images a cell: 6 prompts x 2 seeds.
+#: 12 images per cell: 6 prompts x 2 seeds.
 SETTINGS: dict[str, Any] = {
     "methods": ("ddim", "dpm++"),
     "steps": (2,),
@@ -60,7 +60,7 @@ def saved(tiny: Any, world: Any, tmp_path_factory: pytest.TempPathFactory) -> Sa
 
 @pytest.fixture
 def quick(lab: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """One shard a cell, one batch a shard."""
+    """One shard per cell, one batch per shard."""
     monkeypatch.setattr("sunbench.sampling.cell.SHARD_SIZE", 12)
     monkeypatch.setitem(SETTINGS, "batch", 12)
     return lab
@@ -159,7 +159,7 @@ def test_pairs_of_other_noise(quick: Any, saved: Saved):
 
 
 def test_pairs_of_other_pictures(quick: Any, saved: Saved, monkeypatch: pytest.MonkeyPatch):
-    """Paired metrics of pictures in another order, which no hash tells of."""
+    """Paired metrics of images in another order, which no hash tells of."""
     real = Runner._paired
 
     def turned(self: Any, cell: Any, rows: Any, pairable: Any, reference: Any, k: int) -> Any:

@@ -57,8 +57,8 @@ def content(model: str, method: str, steps: int, prompts: int, seeds: Sequence[i
     }
 
 
-def picture(prompt: int, seed: int, shift: int) -> np.ndarray:
-    """Stripes whose colour says which prompt and which method."""
+def stripes(prompt: int, seed: int, shift: int) -> np.ndarray:
+    """Stripes whose color says which prompt and which method."""
     image = np.zeros((SIDE, SIDE, 3), np.uint8)
     image[:, ::2] = (40 + 50 * (prompt % 4), 60 + 30 * shift, 90 * (seed + 1))
     return image
@@ -76,7 +76,7 @@ def write_cell(
             prompt=HOSTILE[i // len(seeds) % len(HOSTILE)],
             negative="<u>blurry</u>",
             noise_hash=hashlib.sha256(str(i).encode()).hexdigest(),
-            image=picture(i // len(seeds), seeds[i % len(seeds)], shift) if keep else None,
+            image=stripes(i // len(seeds), seeds[i % len(seeds)], shift) if keep else None,
         )
         for i in range(made["prompts"]["n"] * len(seeds))
     ]

@@ -30,9 +30,9 @@ def test_a_chart_a_distance_and_a_sheet_a_model(finished: Finished):
     for p in paths:
         head = p.read_bytes()[:5]
         assert head == (b"%PDF-" if p.suffix == ".pdf" else b"\x89PNG\r")
-    with Image.open(run.path / "figures" / "latency-tiny-ssim.png") as picture:
-        assert picture.width > 900
-        assert np.asarray(picture.convert("L")).min() < 60
+    with Image.open(run.path / "figures" / "latency-tiny-ssim.png") as image:
+        assert image.width > 900
+        assert np.asarray(image.convert("L")).min() < 60
 
 
 def test_the_same_run_gives_the_same_figures_in_full_color(finished: Finished):

@@ -130,7 +130,7 @@ def test_the_commands(
     assert say("pick", str(run.path), "--max-distance", "1", "--metric", "lpisp") == (2, "")
 
 
-# ------------------------------------------------------------------------------ pictures
+# ------------------------------------------------------------------------------ images
 
 
 def test_pictures_are_lossless_and_of_the_image_they_stand_for(finished: Finished):
@@ -292,7 +292,7 @@ setTimeout(() => {
   said.model = [...new Set(shown().map((e) => e.dataset.model))];
   said.markup = document.querySelectorAll("main b, main i, main u, main svg[onload], main script").length;
   said.wide = document.documentElement.scrollWidth - innerWidth;
-  said.unlabelled = [...document.querySelectorAll("select, input")].filter((e) => !e.labels.length).map((e) => e.id);
+  said.unlabeled = [...document.querySelectorAll("select, input")].filter((e) => !e.labels.length).map((e) => e.id);
   const steps = () => [...document.querySelector("[data-model]:not([hidden]) table.sortable").tBodies[0].rows].map((r) => r.cells[1].textContent);
   const sorter = document.querySelector("[data-model]:not([hidden]) table.sortable").tHead.rows[0].cells[1];
   said.sorted = [];
@@ -377,7 +377,7 @@ def test_switches_slider_and_hostile_prompts_in_a_browser(finished: Finished, tm
     assert said["best"] == 4
     assert said["model"] == ["other <i>model</i>"]
     assert said["markup"] == 0
-    assert said["unlabelled"] == []
+    assert said["unlabeled"] == []
     assert said["broken"] == 0
     assert said["sorted"] == [
         ["ascending", "4", "4", "8", "8"],

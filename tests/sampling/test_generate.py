@@ -76,7 +76,7 @@ def test_a_part_of_the_indices_gives_the_same_pictures(pipeline: Any, texts: Any
 
 
 def test_pictures_are_those_of_the_plain_pipeline(pipeline: Any, texts: Any):
-    """diffusers' own decoding and rounding, whole pictures."""
+    """diffusers' own decoding and rounding, whole images."""
     got = made(pipeline, texts, range(6))
     noises = [
         torch.randn((4, 8, 8), generator=image_generator(ImageId(f"p{i // 2}", (5, 9)[i % 2])))

@@ -29,7 +29,7 @@ def test_golden_latent_of_one_image():
 
 @pytest.mark.skipif(platform.machine() != "x86_64", reason="the last bit of log and cos may differ")
 def test_golden_noise_hashes():
-    """A change here makes every stored picture stale: raise ``sampling.cell.VERSION`` with it."""
+    """A change here makes every stored image stale: raise ``sampling.cell.VERSION`` with it."""
     hashes = [noise_hash(z) for z in batch_of(IMAGES[:2]).latents]
     assert hashes == ["b5f8d5733fe850be", "364dded73fc90ef4"]
 

@@ -1,4 +1,4 @@
-"""Cells and shards: whole or absent, checked, named when broken, and only that one made again."""
+"""Cells and shards: whole or absent, checked, named when broken, only that one sampled again."""
 
 from __future__ import annotations
 
@@ -143,7 +143,7 @@ def test_folder_without_a_cell_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["shard-00001.parquet", "shard-00001.zoo-clip.safetensors"])
 @pytest.mark.parametrize("how", ["flip", "cut", "gone"])
-def test_only_the_broken_shard_is_made_again(
+def test_only_the_broken_shard_is_sampled_again(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, name: str, how: str
 ) -> None:
     store = cell(tmp_path / "c")
@@ -341,9 +341,9 @@ def test_lossy_pictures_in_a_shard_are_refused(tmp_path: Path) -> None:
     table = pq.read_table(file)
     buffer = io.BytesIO()
     Image.new("RGB", (8, 8)).save(buffer, "JPEG")
-    picture = [{"bytes": buffer.getvalue(), "path": "0.jpg"}] * ROWS
+    image = [{"bytes": buffer.getvalue(), "path": "0.jpg"}] * ROWS
     column = table.schema.get_field_index("image")
-    pq.write_table(table.set_column(column, table.schema.field("image"), [picture]), file)
+    pq.write_table(table.set_column(column, table.schema.field("image"), [image]), file)
     manifest["images"] |= {"sha256": sha256_file(file), "bytes": file.stat().st_size}
     (store.folder / "shard-00000.json").write_bytes(seal(manifest, store.key, 0))
     store = CellStore.open(store.folder)

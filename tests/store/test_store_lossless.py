@@ -1,4 +1,4 @@
-"""Pictures: lossless to the bit, lossy ones refused by what they are and not by their name."""
+"""Images: bit-exact when lossless, lossy ones refused by what they are and not by their name."""
 
 from __future__ import annotations
 
@@ -17,26 +17,26 @@ from png_bomb import png_bomb
 from sunbench.errors import UserError
 from sunbench.store import decode_image, encode_png, image_files, read_folder
 
-PICTURE = np.random.default_rng(0).integers(0, 256, (9, 7, 3), dtype=np.uint8)
+PIXELS = np.random.default_rng(0).integers(0, 256, (9, 7, 3), dtype=np.uint8)
 
 
-def encoded(kind: str, picture: Image.Image | None = None, **options: Any) -> bytes:
+def encoded(kind: str, image: Image.Image | None = None, **options: Any) -> bytes:
     buffer = io.BytesIO()
-    (picture or Image.fromarray(PICTURE)).save(buffer, kind, **options)
+    (image or Image.fromarray(PIXELS)).save(buffer, kind, **options)
     return buffer.getvalue()
 
 
 @settings(deadline=None)
 @given(arrays.arrays(np.uint8, st.tuples(st.integers(1, 9), st.integers(1, 9), st.just(3))))
-def test_png_keeps_every_bit(picture: np.ndarray[Any, Any]) -> None:
-    assert np.array_equal(decode_image(encode_png(picture), "x"), picture)
+def test_png_keeps_every_bit(image: np.ndarray[Any, Any]) -> None:
+    assert np.array_equal(decode_image(encode_png(image), "x"), image)
 
 
 @pytest.mark.parametrize(
     ("kind", "options"), [("PNG", {}), ("BMP", {}), ("PPM", {}), ("WEBP", {"lossless": True})]
 )
 def test_lossless_kinds_are_read(kind: str, options: dict[str, Any]) -> None:
-    assert np.array_equal(decode_image(encoded(kind, **options), "x"), PICTURE)
+    assert np.array_equal(decode_image(encoded(kind, **options), "x"), PIXELS)
 
 
 @pytest.mark.parametrize(
@@ -44,12 +44,12 @@ def test_lossless_kinds_are_read(kind: str, options: dict[str, Any]) -> None:
     [
         (encoded("JPEG", quality=100), "lossy JPEG"),
         (encoded("WEBP", quality=100), "lossy WEBP"),
-        (encoded("WEBP", Image.fromarray(PICTURE).convert("RGBA"), exif=b"Exif\0\0"), "lossy WEBP"),
+        (encoded("WEBP", Image.fromarray(PIXELS).convert("RGBA"), exif=b"Exif\0\0"), "lossy WEBP"),
         (encoded("GIF"), "GIF"),
-        (encoded("PNG", Image.fromarray(PICTURE).convert("RGBA")), "given mode RGBA"),
-        (encoded("PNG", Image.fromarray(PICTURE).convert("L")), "given mode L"),
+        (encoded("PNG", Image.fromarray(PIXELS).convert("RGBA")), "given mode RGBA"),
+        (encoded("PNG", Image.fromarray(PIXELS).convert("L")), "given mode L"),
         (encoded("PNG")[:-30], "not a whole image"),
-        (b"no picture", "not a whole image"),
+        (b"no image", "not a whole image"),
         (b"", "not a whole image"),
         (png_bomb(9_000), "9000 x 9000 pixels, expected at most"),
         (png_bomb(60_000), "not a whole image"),
@@ -73,7 +73,7 @@ def test_only_uint8_rgb_is_stored(shape: tuple[int, ...]) -> None:
 
 def test_folder_is_read_in_name_order(tmp_path: Path) -> None:
     for name in ("b.png", "a.png", "notes.md"):
-        (tmp_path / name).write_bytes(encode_png(PICTURE))
+        (tmp_path / name).write_bytes(encode_png(PIXELS))
     assert [name for name, _ in read_folder(tmp_path)] == ["a.png", "b.png"]
 
 

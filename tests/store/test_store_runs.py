@@ -1,4 +1,4 @@
-"""Run folders: documents with versions, result rows to the bit, and who holds the lock."""
+"""Run folders: documents with versions, bit-exact result rows, and who holds the lock."""
 
 from __future__ import annotations
 

@@ -28,7 +28,7 @@ def test_the_loss_is_the_frechet_distance_where_covariances_commute():
     assert float(loss_of(x)(x)) == pytest.approx(0, abs=1e-4)
 
 
-def test_the_loss_has_gradients_towards_the_reference():
+def test_the_loss_has_gradients_toward_the_reference():
     x = torch.randn(64, 4, generator=torch.Generator().manual_seed(1))
     y = (x + 2).requires_grad_(True)
     loss_of(x)(y).backward()

@@ -130,9 +130,9 @@ def vae_middle(name: str, width: int) -> Layout:
 
 def vae_layout(config: Mapping[str, Any]) -> Layout:
     widths, layers = config["block_out_channels"], config["layers_per_block"]
-    latent, colours = config["latent_channels"], config["in_channels"]
+    latent, colors = config["latent_channels"], config["in_channels"]
     first, last = widths[0], widths[-1]
-    found = conv(f"{VAE}encoder.conv_in", colours, first)
+    found = conv(f"{VAE}encoder.conv_in", colors, first)
     now = first
     for level, width in enumerate(widths):
         for layer in range(layers):
@@ -152,7 +152,7 @@ def vae_layout(config: Mapping[str, Any]) -> Layout:
         if level > 0:
             found |= conv(f"{VAE}decoder.up.{level}.upsample.conv", now, now)
     found |= norm(f"{VAE}decoder.norm_out", first)
-    return found | conv(f"{VAE}decoder.conv_out", first, colours)
+    return found | conv(f"{VAE}decoder.conv_out", first, colors)
 
 
 def text_layout(config: Mapping[str, Any]) -> Layout:

@@ -1,4 +1,4 @@
-"""A picture of a few kilobytes that fills the memory when it is decoded."""
+"""An image of a few kilobytes that fills the memory when it is decoded."""
 
 from __future__ import annotations
 

@@ -45,7 +45,7 @@ class Lab:
         return outcome
 
     def tables(self, name: str = "run") -> dict[str, bytes]:
-        """The tables that equal runs share, to the byte."""
+        """The tables that equal runs share, byte for byte."""
         folder = self.out / name / "tables"
         return {f.name: f.read_bytes() for f in sorted(folder.glob("[rp]*"))}
 

@@ -83,7 +83,7 @@ def _text_settings(words: CLIPTokenizer) -> dict[str, Any]:
 
 
 def pipeline(folder: Path, seed: int = 0, **unet: Any) -> StableDiffusionPipeline:
-    """A random pipeline at 16x16 pixels whose pictures are neither black nor clipped."""
+    """A random pipeline at 16x16 pixels whose images are neither black nor clipped."""
     words = tokenizer(folder)
     with torch.random.fork_rng():
         torch.manual_seed(seed)

@@ -19,21 +19,21 @@ from sunbench.sampling.masks import NAMED, check, mask
 
 
 def test_an_edge_lies_on_both_sides_of_a_step():
-    picture = torch.zeros(1, 3, 8, 8, dtype=torch.uint8)
-    picture[..., 5:] = 255
-    found = edges(picture)
+    image = torch.zeros(1, 3, 8, 8, dtype=torch.uint8)
+    image[..., 5:] = 255
+    found = edges(image)
     assert found.shape == (1, 3, 8, 8)
     assert found.dtype == torch.float32
     assert found[0, 0].sum(0).tolist() == [0, 0, 0, 0, 8, 8, 0, 0]
     assert torch.equal(found[:, :1].expand_as(found), found)
-    assert torch.equal(edges(picture.mT), found.mT)
+    assert torch.equal(edges(image.mT), found.mT)
 
 
 @pytest.mark.parametrize(("step", "found"), [(25, False), (27, True)])
 def test_the_threshold_is_a_tenth_of_the_range(step: int, found: bool):
-    picture = torch.full((1, 3, 8, 8), 100, dtype=torch.uint8)
-    picture[..., 4:] += step
-    assert bool(edges(picture).any()) is found
+    image = torch.full((1, 3, 8, 8), 100, dtype=torch.uint8)
+    image[..., 4:] += step
+    assert bool(edges(image).any()) is found
 
 
 def test_flat_pictures_and_borders_have_no_edges():

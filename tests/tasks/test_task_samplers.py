@@ -38,7 +38,7 @@ def task_of(kind: str) -> str:
     return kind.removesuffix("9")
 
 
-def pictures() -> torch.Tensor:
+def sources() -> torch.Tensor:
     """Of flat squares, so that there are edges and places without."""
     g = torch.Generator().manual_seed(2)
     small = torch.randint(0, 256, (len(IMAGES), 3, 4, 4), generator=g, dtype=torch.uint8)
@@ -54,18 +54,18 @@ def texts(tiny: ModuleType) -> tuple[torch.Tensor, torch.Tensor]:
 def batch_of(tiny: ModuleType, which: tuple[int, ...] = (0, 1, 2)) -> SampleBatch:
     chosen = list(which)
     positive, negative = texts(tiny)
-    start = TaskInputs(pictures()[chosen], PAINTED)
+    start = TaskInputs(sources()[chosen], PAINTED)
     images = [IMAGES[i] for i in chosen]
     return make_batch(images, positive[chosen], negative[chosen], (4, 8, 8), start)
 
 
 def plainly(kind: str, pipe: Any, tiny: ModuleType, asked: int, strength: float) -> torch.Tensor:
-    """The same by a plain call of diffusers, which draws the noise itself, picture by picture."""
+    """The same by a plain call of diffusers, which draws the noise itself, image by image."""
     positive, negative = texts(tiny)
-    x = pictures().float() / 255
+    x = sources().float() / 255
     own: dict[str, Any] = {
         "image2image": {"image": x, "strength": strength},
-        "controlnet": {"image": edges(pictures())},
+        "controlnet": {"image": edges(sources())},
     }.get(kind, {"image": x, "mask_image": PAINTED[None, None], "strength": strength})
     if kind.startswith("inpaint"):
         own |= {"height": 16, "width": 16}
@@ -127,7 +127,7 @@ def test_a_stochastic_solvers_later_draws_are_plain_diffusers_too(
         num_inference_steps=8,
         guidance_scale=1.5,
         output_type="latent",
-        image=pictures().float() / 255,
+        image=sources().float() / 255,
         strength=0.5,
         **(paint if kind == "inpaint" else {}),
     ).images
@@ -243,7 +243,7 @@ def test_no_sources_and_no_mask_are_told(pipe_for: PipeFor, tiny: ModuleType):
     bare = make_batch(IMAGES, positive, negative, (4, 8, 8))
     with pytest.raises(UserError, match="given no source images"):
         sampler.sample(bare)
-    maskless = make_batch(IMAGES, positive, negative, (4, 8, 8), TaskInputs(pictures()))
+    maskless = make_batch(IMAGES, positive, negative, (4, 8, 8), TaskInputs(sources()))
     with pytest.raises(UserError, match="given no mask"):
         sampler.sample(maskless)
 
@@ -272,7 +272,7 @@ def test_encoding_undoes_decoding_of_scale_and_shift_and_takes_the_mode():
     vae.register_to_config(shift_factor=0.25)
     vae.eval().requires_grad_(False)
     pipe = SimpleNamespace(vae=vae, vae_scale_factor=1)
-    x = pictures().float() / 127.5 - 1
+    x = sources().float() / 127.5 - 1
     z = encode(pipe, x)
     assert torch.equal(encode(pipe, x), z)
     mean = vae.encode(x).latent_dist.mean
@@ -292,7 +292,7 @@ def test_inpainting_leaves_the_known_latents_as_they_were(pipe_for: PipeFor, tin
     pipe = pipe_for("inpaint")
     out = registry.method("ddim").prepare(pipe, SampleSettings(3, 4.0, "inpaint"))
     got = out.sample(batch_of(tiny))
-    known = encode(pipe, pictures().float() / 127.5 - 1)
+    known = encode(pipe, sources().float() / 127.5 - 1)
     inside = PAINTED[::2, ::2].bool()
     torch.testing.assert_close(got[..., ~inside], known[..., ~inside])
     assert not torch.allclose(got[..., inside], known[..., inside], atol=0.01)

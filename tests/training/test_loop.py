@@ -1,4 +1,4 @@
-"""The training loop: resuming to the bit, schedules, refusals."""
+"""The training loop: bit-exact resuming, schedules, refusals."""
 
 from __future__ import annotations
 

@@ -32,14 +32,14 @@ def train(tmp_path: Path, name: str, processes: int, accumulate: int = 2):
     """``sunbench train`` on the zoo's base, in as many processes as a launcher starts."""
     recipe = tmp_path / f"{name}.toml"
     recipe.write_text(RECIPE.format(accumulate=accumulate))
-    pictures = tmp_path / "pictures"
-    pictures.mkdir(exist_ok=True)
-    for colour in ("red", "green", "blue"):
-        Image.new("RGB", (64, 64), colour).save(pictures / f"{colour}.png")
-        (pictures / f"{colour}.txt").write_text(f"a {colour} square")
+    images = tmp_path / "images"
+    images.mkdir(exist_ok=True)
+    for color in ("red", "green", "blue"):
+        Image.new("RGB", (64, 64), color).save(images / f"{color}.png")
+        (images / f"{color}.txt").write_text(f"a {color} square")
     launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
     command = [*(launcher if processes > 1 else []), "-m", "sunbench", "train", "sun"]
-    model = ["--base", "emoji", "--data", pictures, "--device", "cpu"]
+    model = ["--base", "emoji", "--data", images, "--device", "cpu"]
     return subprocess.run(
         [sys.executable, *command, *model, "--config", recipe, "--out", tmp_path / name],
         capture_output=True,

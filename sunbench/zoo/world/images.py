@@ -21,7 +21,7 @@ from sunbench.zoo.world.captions import Scene, colors, first_drawings, recipe, s
 RESOLUTION = 64
 EXTENTS = (32, 44, 58)  # longest side of the subject by size, pixels
 ROTATIONS = (-9, 0, 9)  # degrees
-SHIFT = 14  # of a small subject towards its place, pixels
+SHIFT = 14  # of a small subject toward its place, pixels
 DIRECTIONS = ((0, 0), (0, -1), (0, 1), (-1, 0), (1, 0))  # of each place: down, right
 JITTER = (2, 4, 2)  # largest further shift by size, pixels
 LUMA = (0.299, 0.587, 0.114)

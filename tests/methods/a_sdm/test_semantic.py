@@ -116,8 +116,8 @@ def test_the_projection_is_the_least_squares_map(pipeline: Any):
             return SimpleNamespace(latents=torch.einsum("bchw,kc->bkhw", small, true) / 2)
 
     drawn = torch.rand(64, 3, 8, 8) * 2 - 1
-    pictures: Any = SimpleNamespace(draw=lambda n, g: (drawn[:n], [""] * n))
-    view = fitted_projection(SimpleNamespace(vae=Vae()), pictures, 4)
+    data: Any = SimpleNamespace(draw=lambda n, g: (drawn[:n], [""] * n))
+    view = fitted_projection(SimpleNamespace(vae=Vae()), data, 4)
     z = torch.einsum("bchw,kc->bkhw", nn.functional.avg_pool2d(drawn - 0.1, 2), true)
     torch.testing.assert_close(view(z), nn.functional.avg_pool2d(drawn, 2), atol=1e-3, rtol=1e-3)
 

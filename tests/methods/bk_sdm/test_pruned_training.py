@@ -57,8 +57,8 @@ def make(tiny: ModuleType, tmp_path: Path) -> Make:
         if method.startswith("a-sdm"):
             settings = {"incubation_steps": 2, "incubation_accumulate": 1, **settings}
         kind = AssembledTraining if method.startswith("a-sdm") else PrunedTraining
-        pictures = Listed("colors", len(COLORS), 16, row)
-        return TrainingJob(method, loaded, pictures, kind(**settings), tmp_path / out)
+        listed = Listed("colors", len(COLORS), 16, row)
+        return TrainingJob(method, loaded, listed, kind(**settings), tmp_path / out)
 
     return made
 

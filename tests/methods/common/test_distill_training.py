@@ -1,4 +1,4 @@
-"""TrainingSettingss: what they write, losses going down, resuming to the bit, files in the sampler."""
+"""Trainings: what they write, losses going down, bit-exact resuming, files in the sampler."""
 
 from __future__ import annotations
 
@@ -201,7 +201,7 @@ def test_files_say_how_they_were_trained(make: Make, train: Train):
 
 
 def sample(pipe: Any, unet: Any, method: str, steps: int) -> torch.Tensor:
-    """A U-Net's latents under a method's solver, one conditional pass a step."""
+    """A U-Net's latents under a method's solver, one conditional pass per step."""
     own = copy.copy(pipe)
     own.unet = unet
     solver: Any = registry.method(method)

@@ -272,7 +272,7 @@ def published(student: Path, cache: Path) -> None:
     (snapshot / "unet").symlink_to(student)
 
 
-def test_published_weights_in_the_cache_are_labelled(
+def test_published_weights_in_the_cache_are_labeled(
     distilled: dict[str, Path], tiny: ModuleType, tmp_path: Path
 ):
     """Of Dreamshaper v7, not of Stable Diffusion 1.5; those missing are told how to get."""

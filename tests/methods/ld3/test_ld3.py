@@ -59,11 +59,11 @@ def test_gradients_reach_the_best_timestep_of_two():
     errors = torch.stack([error(torch.tensor([999.0, t]).double()) for t in tried])
     best = float(tried[errors.argmin()])
     times = Timesteps(2, 999).double()
-    optimiser = torch.optim.Adam(times.parameters(), 0.05)
+    optimizer = torch.optim.Adam(times.parameters(), 0.05)
     for _ in range(300):
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         (error(times()) / errors.min().clamp_min(1e-9)).log1p().backward()
-        optimiser.step()
+        optimizer.step()
     assert float(times()[1].detach()) == pytest.approx(best, abs=2)
     assert float(error(times()).detach()) < float(error(torch.tensor([999.0, 499.5]).double()))
 

@@ -1,4 +1,4 @@
-"""Every pipeline with SUN: one pass a step, the negative prompt used, and no trace afterwards."""
+"""Every pipeline with SUN: one pass per step, the negative prompt used, and no trace afterwards."""
 
 from __future__ import annotations
 
@@ -20,30 +20,30 @@ from sunbench.methods.sun import SunAdapter, load_sun, unload_sun, write_adapter
 from sunbench.methods.sun.adapter import cross_attentions
 
 Randomly = Callable[..., SunAdapter]
-PICTURE = Image.effect_noise((16, 16), 90).convert("RGB")
+PIXELS = Image.effect_noise((16, 16), 90).convert("RGB")
 MASK = Image.new("L", (16, 16), 0)
 MASK.paste(255, (0, 0, 8, 16))
 
-IMAGE = {"image": PICTURE, "strength": 1.0}
-PAINT = {"image": PICTURE, "mask_image": MASK, "strength": 1.0, "height": 16, "width": 16}
+IMAGE = {"image": PIXELS, "strength": 1.0}
+PAINT = {"image": PIXELS, "mask_image": MASK, "strength": 1.0, "height": 16, "width": 16}
 #: name -> class, channels of the U-Net, with a ControlNet, arguments
 MATRIX: dict[str, tuple[str, int, bool, dict[str, Any]]] = {
     "text": ("StableDiffusionPipeline", 4, False, {}),
     "image": ("StableDiffusionImg2ImgPipeline", 4, False, IMAGE),
     "inpaint4": ("StableDiffusionInpaintPipeline", 4, False, PAINT),
     "inpaint9": ("StableDiffusionInpaintPipeline", 9, False, PAINT),
-    "control": ("StableDiffusionControlNetPipeline", 4, True, {"image": PICTURE}),
+    "control": ("StableDiffusionControlNetPipeline", 4, True, {"image": PIXELS}),
     "control-image": (
         "StableDiffusionControlNetImg2ImgPipeline",
         4,
         True,
-        {**IMAGE, "control_image": PICTURE},
+        {**IMAGE, "control_image": PIXELS},
     ),
     "control-inpaint": (
         "StableDiffusionControlNetInpaintPipeline",
         4,
         True,
-        {**PAINT, "control_image": PICTURE},
+        {**PAINT, "control_image": PIXELS},
     ),
 }
 

@@ -1,4 +1,4 @@
-"""SUN's training: data, settings, the loss going down, resuming to the bit, refusals."""
+"""SUN's training: data, settings, the loss going down, bit-exact resuming, refusals."""
 
 from __future__ import annotations
 
@@ -53,20 +53,20 @@ TINY = SunTraining(
         ema=0.5,
     ),
 )
-COLOURS = {"red": (200, 20, 20), "green": (20, 200, 20), "blue": (20, 20, 200)}
+COLORS = {"red": (200, 20, 20), "green": (20, 200, 20), "blue": (20, 20, 200)}
 
 
-def picture(colour: str, size: tuple[int, int] = (24, 20)) -> Image.Image:
-    return Image.new("RGB", size, COLOURS[colour])
+def plain(color: str, size: tuple[int, int] = (24, 20)) -> Image.Image:
+    return Image.new("RGB", size, COLORS[color])
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     made = tmp_path / "pets"
     made.mkdir()
-    for colour in COLOURS:
-        picture(colour).save(made / f"{colour}.png")
-        (made / f"{colour}.txt").write_text(f"a {colour} cat\n")
+    for color in COLORS:
+        plain(color).save(made / f"{color}.png")
+        (made / f"{color}.txt").write_text(f"a {color} cat\n")
     return made
 
 
@@ -177,7 +177,7 @@ def loss_of(
 
 
 def test_a_pool_asks_the_teacher_once(loaded: LoadedModel, folder: Path, tmp_path: Path):
-    """Micro-batches come in turn; targets are those of a training without a pool, to the bit."""
+    """Micro-batches come in turn; targets are bit-exact those of a training without a pool."""
     settings = replace(TINY, p=0.0, pool=2, sheet=0)
     adapter = SunAdapter.for_unet(loaded.pipeline.unet, add_pos=True, alpha0=0.0)
     new = loss_of(loaded, folder, replace(settings, pool=None), adapter)
@@ -333,7 +333,7 @@ def test_latents_are_what_the_pipeline_decodes(pipeline: Any):
     torch.testing.assert_close(made / pipeline.vae.config.scaling_factor, z)
 
 
-# ------------------------------------------------------------------------------ pictures
+# ------------------------------------------------------------------------------ images
 
 
 @pytest.mark.parametrize("size", [(96, 32), (32, 96), (50, 50)])
@@ -352,8 +352,8 @@ def test_what_is_transparent_is_white():
     assert torch.equal(made, torch.ones(3, 8, 8))
 
 
-def captions(pictures: Listed) -> set[str]:
-    return {pictures.get(row)[1] for row in range(pictures.count)}
+def captions(listed: Listed) -> set[str]:
+    return {listed.get(row)[1] for row in range(listed.count)}
 
 
 def test_folders_with_texts_beside(folder: Path):
@@ -362,7 +362,7 @@ def test_folders_with_texts_beside(folder: Path):
     x, texts = made.draw(12, torch.Generator().manual_seed(0))
     assert x.shape == (12, 3, 16, 16)
     for pixel, text in zip(x[:, :, 0, 0], texts, strict=True):
-        strongest = list(COLOURS)[int(pixel.argmax())]
+        strongest = list(COLORS)[int(pixel.argmax())]
         assert text == f"a {strongest} cat"
     again, same = made.draw(12, torch.Generator().manual_seed(0))
     assert torch.equal(x, again)
@@ -375,9 +375,9 @@ def test_folders_with_a_table(folder: Path):
     (folder / "metadata.csv").write_text("\n".join(["file_name,text", *rows]))
     assert captions(from_folder(folder, 16)) == {"one red dog", "one blue dog"}
     (folder / "metadata.csv").unlink()
-    lines = [json.dumps({"file_name": f"{c}.png", "caption": f"my {c} ant"}) for c in COLOURS]
+    lines = [json.dumps({"file_name": f"{c}.png", "caption": f"my {c} ant"}) for c in COLORS]
     (folder / "metadata.jsonl").write_text("\n".join(lines))
-    assert captions(from_folder(folder, 16)) == {f"my {c} ant" for c in COLOURS}
+    assert captions(from_folder(folder, 16)) == {f"my {c} ant" for c in COLORS}
 
 
 def test_folders_without_captions_are_one_line(folder: Path):
@@ -408,7 +408,7 @@ def test_folders_without_captions_are_one_line(folder: Path):
 
 
 def test_broken_pictures_are_named(folder: Path):
-    (folder / "blue.png").write_bytes(b"no picture")
+    (folder / "blue.png").write_bytes(b"no image")
     with pytest.raises(UserError, match=r"folder pets: image 1 \(.*blue\.png\) cannot be read"):
         from_folder(folder, 16).draw(8, torch.Generator().manual_seed(0))
 
@@ -437,20 +437,20 @@ def parquet(path: Path, **columns: Any) -> Path:
     return path
 
 
-def encoded(colour: str) -> bytes:
+def encoded(color: str) -> bytes:
     data = io.BytesIO()
-    picture(colour).save(data, "PNG")
+    plain(color).save(data, "PNG")
     return data.getvalue()
 
 
 def test_parquet_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
-    images = [{"bytes": encoded(c), "path": None} for c in COLOURS]
-    texts = [f"a {c} cat" for c in COLOURS]
+    images = [{"bytes": encoded(c), "path": None} for c in COLORS]
+    texts = [f"a {c} cat" for c in COLORS]
     file = parquet(tmp_path / "pets.parquet", image=images, text=texts)
     made = open_images(str(file), "tiny", 16, zoo=False)
     x, said = made.draw(6, torch.Generator().manual_seed(0))
-    assert [f"a {list(COLOURS)[int(p.argmax())]} cat" for p in x[:, :, 0, 0]] == said
+    assert [f"a {list(COLORS)[int(p.argmax())]} cat" for p in x[:, :, 0, 0]] == said
     file = parquet(tmp_path / "bare.parquet", thing=texts, text=texts)
     with pytest.raises(UserError, match="given columns thing, text; expected one of image"):
         open_images(str(file), "tiny", 16, zoo=False)

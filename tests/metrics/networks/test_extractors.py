@@ -24,7 +24,7 @@ from sunbench.metrics.perceptual import Perceptual
 from sunbench.zoo.world.text import build_tokenizer
 
 
-def pictures(n: int, size: int, seed: int = 0) -> torch.Tensor:
+def images(n: int, size: int, seed: int = 0) -> torch.Tensor:
     g = torch.Generator().manual_seed(seed)
     return torch.randint(0, 256, (n, 3, size, size), generator=g, dtype=torch.uint8)
 
@@ -108,7 +108,7 @@ def net(request):
 
 
 def test_features_do_not_depend_on_the_batch(net):
-    x = pictures(5, 64)
+    x = images(5, 64)
     together = net.embed(x)
     assert together.shape == (5, net.dim)
     assert together.dtype == torch.float32
@@ -128,13 +128,13 @@ def test_protocol_and_key_name_what_was_used(net):
 
 def test_only_8_bit_rgb_is_read(net):
     with pytest.raises(UserError, match="expected uint8"):
-        net.embed(pictures(1, 64).float())
+        net.embed(images(1, 64).float())
     with pytest.raises(UserError, match="expected uint8"):
-        net.embed(pictures(1, 64)[:, :1])
+        net.embed(images(1, 64)[:, :1])
 
 
 def test_negative_and_black_pictures_move_features(net):
-    x = pictures(3, 64)
+    x = images(3, 64)
     for changed in (255 - x, torch.zeros_like(x)):
         assert ((net.embed(changed) - net.embed(x)).norm(dim=1) > 1e-3).all()
 
@@ -145,7 +145,7 @@ def test_key_follows_the_weights(zoo, tmp_path):
 
 
 def test_zoo_features_are_transformers_projections(zoo):
-    x = pictures(2, 64)
+    x = images(2, 64)
     tokens = zoo.tokenizer(["a red apple"], return_tensors="pt")
     with torch.no_grad():
         out = zoo.model(pixel_values=x.float() / 127.5 - 1, input_ids=tokens.input_ids)
@@ -164,7 +164,7 @@ def test_zoo_text_keeps_the_end_of_text_token(zoo):
 
 
 def test_zoo_layers_and_distance(zoo):
-    a, b = pictures(3, 64), pictures(3, 64, 1)
+    a, b = images(3, 64), images(3, 64, 1)
     layers = zoo.layers(a)
     assert [tuple(layer.shape) for layer in layers] == [(3, 32, 4, 4)] * 3
     same, other = (Perceptual().paired_scores(a, x, zoo) for x in (a, b))
@@ -191,16 +191,16 @@ def test_open_clip_input_is_its_own_transform(clip, shape):
 
     config = PreprocessCfg(**open_clip.get_model_preprocess_cfg(clip.model))
     transform = image_transform_v2(config, is_train=False)
-    x = pictures(2, 96)[:, :, : shape[0], : shape[1]]
+    x = images(2, 96)[:, :, : shape[0], : shape[1]]
     theirs = torch.stack([transform(Image.fromarray(p.permute(1, 2, 0).numpy())) for p in x])
     wrong = (clip.pixels(x) - theirs).abs()
-    assert wrong.max() < 1 / 255 / 0.25  # one grey level over the deviation
+    assert wrong.max() < 1 / 255 / 0.25  # one gray level over the deviation
     assert (wrong > 1e-5).float().mean() < 1e-3
 
 
 @pytest.mark.oracle
 def test_clip_score_is_open_clips_own(clip):
-    x, texts = pictures(3, 32), ["a cat", "a red apple", "an apple " * 30]
+    x, texts = images(3, 32), ["a cat", "a red apple", "an apple " * 30]
     with torch.no_grad():
         a = clip.model.encode_image(clip.pixels(x), normalize=True)
         b = clip.model.encode_text(clip.tokenizer(texts), normalize=True)

@@ -14,7 +14,7 @@ from sunbench.metrics.kid import kid_independent
 from sunbench.metrics.networks.inception import Inception
 
 pytestmark = [pytest.mark.oracle, pytest.mark.slow]
-N, DIM = 12, 8  # more pictures than features, so that sqrtm has an answer
+N, DIM = 12, 8  # more images than features, so that sqrtm has an answer
 
 
 def random_weights() -> dict[str, Tensor]:
@@ -30,7 +30,7 @@ def random_weights() -> dict[str, Tensor]:
     return net.state_dict()
 
 
-def pictures(seed: int, size: int) -> Tensor:
+def images(seed: int, size: int) -> Tensor:
     g = torch.Generator().manual_seed(seed)
     coarse = torch.rand((N, 3, 5 + seed, 5 + seed), generator=g)
     smooth = torch.nn.functional.interpolate(coarse, (size, size), mode="bilinear")
@@ -60,8 +60,8 @@ def fidelity(weights, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def features(net) -> list[Tensor]:
-    """Of two sets of 299x299 pictures, which nobody resizes."""
-    return [net.embed(pictures(seed, 299)) for seed in (0, 1)]
+    """Of two sets of 299x299 images, which nobody resizes."""
+    return [net.embed(images(seed, 299)) for seed in (0, 1)]
 
 
 def test_features_fid_kid_and_score_equal_torch_fidelity(net, fidelity, features):
@@ -69,7 +69,7 @@ def test_features_fid_kid_and_score_equal_torch_fidelity(net, fidelity, features
     from torch_fidelity.metric_isc import isc_features_to_metric
     from torch_fidelity.metric_kid import kid_features_to_metric
 
-    outputs = [fidelity(pictures(seed, 299)) for seed in (0, 1)]
+    outputs = [fidelity(images(seed, 299)) for seed in (0, 1)]
     for ours, (theirs, _) in zip(features, outputs, strict=True):
         assert theirs.std() > 1e-3
         torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5 * float(theirs.abs().max()))
@@ -99,7 +99,7 @@ def test_fid_equals_torchmetrics(net, features):
     metric = FrechetInceptionDistance(feature=Small())
     metric.set_dtype(torch.float64)
     for seed in (0, 1):
-        metric.update(pictures(seed, 299), real=seed == 0)
+        metric.update(images(seed, 299), real=seed == 0)
     ours = fd(*(f[:, :DIM].numpy() for f in features))
     assert ours == pytest.approx(float(metric.compute()), rel=1e-5)
 
@@ -109,8 +109,8 @@ def test_fid_with_resize_equals_clean_fid_on_folders(net, tmp_path):
 
     for seed in (0, 1):
         (tmp_path / str(seed)).mkdir()
-        for i, picture in enumerate(pictures(seed, 64)):
-            image = Image.fromarray(picture.permute(1, 2, 0).numpy())
+        for i, pixels in enumerate(images(seed, 64)):
+            image = Image.fromarray(pixels.permute(1, 2, 0).numpy())
             image.save(tmp_path / str(seed) / f"{i:03}.png")
 
     def network(x: Tensor) -> Tensor:
@@ -128,6 +128,6 @@ def test_fid_with_resize_equals_clean_fid_on_folders(net, tmp_path):
             verbose=False,
             use_dataparallel=False,
         )
-    a, b = (net.embed(pictures(seed, 64))[:, :DIM].numpy() for seed in (0, 1))
+    a, b = (net.embed(images(seed, 64))[:, :DIM].numpy() for seed in (0, 1))
     assert fd(a, b) == pytest.approx(theirs, rel=1e-5)
     assert np.isfinite(theirs)

@@ -23,21 +23,21 @@ def noise(height: int, width: int) -> np.ndarray:
     return np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
 
 
-def tensor(picture: np.ndarray) -> torch.Tensor:
-    return torch.from_numpy(picture).permute(2, 0, 1)[None]
+def tensor(image: np.ndarray) -> torch.Tensor:
+    return torch.from_numpy(image).permute(2, 0, 1)[None]
 
 
 @pytest.mark.oracle
 @pytest.mark.parametrize(("old", "new"), SIZES)
 def test_clean_resize_is_pillow_in_float(old, new):
-    picture = noise(*old)
+    image = noise(*old)
     channels = [
         np.asarray(
-            Image.fromarray(picture[..., c].astype(np.float32)).resize(new[::-1], Image.BICUBIC)
+            Image.fromarray(image[..., c].astype(np.float32)).resize(new[::-1], Image.BICUBIC)
         )
         for c in range(3)
     ]
-    ours = clean_resize(tensor(picture), *new)[0].numpy()
+    ours = clean_resize(tensor(image), *new)[0].numpy()
     np.testing.assert_allclose(ours, np.stack(channels).clip(0, 255), atol=2e-4)
 
 
@@ -45,20 +45,20 @@ def test_clean_resize_is_pillow_in_float(old, new):
 def test_clean_resize_is_clean_fids():
     from cleanfid.resize import build_resizer
 
-    picture = noise(128, 128)
+    image = noise(128, 128)
     with warnings.catch_warnings():  # Pillow deprecates fromarray's mode, which clean-fid passes
         warnings.simplefilter("ignore", DeprecationWarning)
-        theirs = build_resizer("clean")(picture)
-    ours = clean_resize(tensor(picture), 299, 299)[0].permute(1, 2, 0).numpy()
+        theirs = build_resizer("clean")(image)
+    ours = clean_resize(tensor(image), 299, 299)[0].permute(1, 2, 0).numpy()
     np.testing.assert_allclose(ours, theirs, atol=2e-4)
 
 
 @pytest.mark.oracle
 @pytest.mark.parametrize(("old", "new"), [*SIZES[:2], ((70, 90), (32, 41)), ((33, 57), (57, 33))])
 def test_pillow_resize_is_pillow_in_8_bits(old, new):
-    picture = noise(*old)
-    theirs = np.asarray(Image.fromarray(picture).resize(new[::-1], Image.BICUBIC)).astype(int)
-    ours = pillow_resize(tensor(picture), *new)[0].permute(1, 2, 0).numpy().astype(int)
+    image = noise(*old)
+    theirs = np.asarray(Image.fromarray(image).resize(new[::-1], Image.BICUBIC)).astype(int)
+    ours = pillow_resize(tensor(image), *new)[0].permute(1, 2, 0).numpy().astype(int)
     wrong = np.abs(ours - theirs)
     assert wrong.max() <= 1  # Pillow's weights are 22-bit integers
     assert (wrong > 0).mean() < 1e-4
@@ -74,6 +74,6 @@ def test_rows_sum_to_one_so_flat_pictures_stay_flat(size, new):
 
 def test_same_size_is_the_identity():
     np.testing.assert_array_equal(bicubic_matrix(17, 17), np.eye(17))
-    picture = tensor(noise(20, 20))
-    assert torch.equal(pillow_resize(picture, 20, 20), picture)
-    assert torch.equal(clean_resize(picture, 20, 20), picture.float())
+    image = tensor(noise(20, 20))
+    assert torch.equal(pillow_resize(image, 20, 20), image)
+    assert torch.equal(clean_resize(image, 20, 20), image.float())
