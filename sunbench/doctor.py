@@ -16,7 +16,7 @@ from sunbench.store.files import human
 def _inception() -> str:
     from sunbench.metrics.networks.inception import weights_file
 
-    return "available" if weights_file().is_file() else "not here yet; fetched on first use"
+    return "available" if weights_file().is_file() else "not downloaded yet; fetched on first use"
 
 
 def _model(name: str) -> str:

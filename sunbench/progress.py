@@ -98,7 +98,7 @@ class ConsoleProgress:
             self.console.print(Text(line), soft_wrap=True)
         self.console.print(
             f"{images:,} images, {total:,} U-Net evaluations, about {duration(seconds)} if nothing"
-            f" is there yet, at most {human(bytes_needed)} of disk"
+            f" is stored yet, at most {human(bytes_needed)} of disk"
         )
         for model in plans:
             if model.power:

@@ -63,8 +63,8 @@ def _sentence(
     prompts = len(model.prompts)
     if spread is None:
         return (
-            f"{model.card.name}: what {prompts} prompts can show is known after a first, smaller"
-            " run into the same folder"
+            f"{model.card.name}: the smallest difference that {prompts} prompts show is known"
+            " after a first, smaller run into the same folder"
         )
     smallest = minimum_detectable_effect(spread.deviation, prompts, comparisons=comparisons)
     share = f", {smallest / spread.new_seed:.1%} of a new seed's" if spread.new_seed else ""

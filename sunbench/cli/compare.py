@@ -52,7 +52,7 @@ def compare(
 
 
 def _print_changed(comparison: Comparison) -> None:
-    """The rows that changed, worst first, and what else is not the same."""
+    """The rows that changed, worst first, and what else is different."""
     from sunbench.regression.compare_page import HEAD
     from sunbench.regression.compare_page import table as lines_of
 
@@ -62,7 +62,7 @@ def _print_changed(comparison: Comparison) -> None:
     if len(lines) > SHOWN:
         say(f"{len(lines) - SHOWN} more rows changed: see the page")
     for change in comparison.changes[:SHOWN]:
-        say(f"Not the same in the two: {change}")
+        say(f"Also different: {change}")
 
 
 def _document(comparison: Comparison, code: int) -> dict[str, Any]:

@@ -79,7 +79,7 @@ def _fetch_networks(networks: list[str]) -> None:
     for name in networks:
         try:
             load_network(name, "cpu")
-            out.print(f"feature network {name}: here", markup=False)
+            out.print(f"feature network {name}: available", markup=False)
         except NotAvailable as error:
             err.print(f"feature network {name}: {error}", markup=False)
 

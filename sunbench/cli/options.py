@@ -221,7 +221,8 @@ Seeds = Annotated[
 Prompts = Annotated[
     str | None,
     option(
-        "Prompt set, file (.txt, .csv, .json, .parquet) or hub dataset; default: the model card's.",
+        "Prompt set, file (.txt, .csv, .tsv, .jsonl, .parquet) or hub dataset; default: the model"
+        " card's.",
         panel=PROMPTS,
         autocompletion=_complete_list(_known_prompts),
         metavar="NAME",

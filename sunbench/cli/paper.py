@@ -57,7 +57,9 @@ Out = Annotated[
 ]
 Device = Annotated[str | None, typer.Option(help="cpu, cuda or mps; default: the best.")]
 Dtype = Annotated[str | None, typer.Option(help="float32, float16 or bfloat16.")]
-Batch = Annotated[int | None, typer.Option(help="Images per batch.")]
+Batch = Annotated[
+    int | None, typer.Option("--batch-size", "--batch", help="Images sampled at once.")
+]
 Ablations = Annotated[
     Path | None,
     typer.Option(

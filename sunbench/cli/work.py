@@ -32,7 +32,7 @@ def work(
     from sunbench.bench.work import work as work_on
 
     shards = work_on(folder, device=device, signs=signs)
-    say(f"{shards} shards made")
+    say(f"{shards} shards sampled")
 
 
 def check_workers(text: str) -> None:

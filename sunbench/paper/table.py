@@ -135,8 +135,8 @@ def page(
     lines = _lines(cells, why, doubts)
     metrics = ", ".join(dict.fromkeys(c.metric_here for c in cells))
     lead = (
-        f"{entry.number} of {entry.protocol.title}: paper's value, and here {metrics} with its 95 %"
-        " interval from resampling prompts.",
+        f"{entry.number} of {entry.protocol.title}: the paper's value, and below it ours:"
+        f" {metrics}, with its 95 % interval from resampling prompts.",
         _protocol(entry, models),
     )
     notes = [*_differences(cells), *why.notes(), *(f"{n} (paper)" for n in doubts.notes())]
@@ -153,7 +153,7 @@ def page(
 
 
 def _differences(cells: Sequence[TableCell]) -> list[str]:
-    head = "Not to be set against the paper's value, "
+    head = "Not comparable with the paper's value, "
     return [f"{head}{where or 'all cells'}: {reason}" for reason, where in shared_reasons(cells)]
 
 
@@ -162,13 +162,14 @@ def _protocol(entry: Entry, models: ModelMap) -> str:
     if models.small:
         return (
             "The paper's protocol scaled down, on the built-in kind of model:"
-            f" guidance of the card in place of {p.guidance:g}, the zoo's captions, {p.seeds} seeds"
-            " unless set otherwise."
+            f" guidance of the card in place of {p.guidance:g}, the zoo's captions,"
+            f" {p.seeds} {'seed' if p.seeds == 1 else 'seeds'} unless set otherwise."
         )
     return (
         f"The paper's protocol: guidance {p.guidance:g}, {p.resolution}x{p.resolution},"
-        f" {p.images:,} images from {p.images // p.seeds:,} prompts x {p.seeds} seeds unless set"
-        f" otherwise. Prompts {p.prompts}: {p.prompts_why}."
+        f" {p.images:,} images from {p.images // p.seeds:,} prompts x {p.seeds}"
+        f" {'seed' if p.seeds == 1 else 'seeds'} unless set otherwise."
+        f" Prompts {p.prompts}: {p.prompts_why}."
     )
 
 

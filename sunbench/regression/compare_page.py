@@ -34,7 +34,7 @@ def table(comparison: Comparison) -> list[list[str]]:
 
 
 def markdown(comparison: Comparison) -> str:
-    """The page: one sentence, what is wrong, the verdicts, and what else is not the same."""
+    """The page: one sentence, what is wrong, the verdicts, and what else is different."""
     parts = ["# Comparison with the baseline", _plain(comparison.headline)]
     if comparison.problems:
         parts.append("\n".join(f"- {_plain(p)}" for p in comparison.problems))
@@ -42,7 +42,7 @@ def markdown(comparison: Comparison) -> str:
         parts.append(markdown_table(HEAD, table(comparison)))
     if comparison.changes:
         lines = "\n".join(f"- {_plain(c)}" for c in comparison.changes)
-        parts.append(f"Not the same in the two:\n\n{lines}")
+        parts.append(f"Also different between the two runs:\n\n{lines}")
     return "\n\n".join(parts) + "\n"
 
 

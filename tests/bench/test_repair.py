@@ -43,7 +43,7 @@ def test_nothing_is_done_to_a_good_run(done: Any, monkeypatch: pytest.MonkeyPatc
     assert repair_run(done.out / "run") == []
 
 
-def test_broken_shards_and_an_edited_cell_file_are_made_again(done: Any):
+def test_broken_shards_and_an_edited_cell_file_are_sampled_again(done: Any):
     tables, before = done.tables(), stamps(done)
     one, reference = done.cell("ddim"), done.reference()
     broken = [one.folder / "shard-00001.parquet", reference.folder / "shard-00003.json"]
@@ -71,7 +71,7 @@ def test_broken_shards_and_an_edited_cell_file_are_made_again(done: Any):
         lambda d: d.pop("environment"),
     ],
 )
-def test_an_edited_run_json_is_made_again(done: Any, change: Any):
+def test_an_edited_run_json_is_written_again(done: Any, change: Any):
     expected = RunFolder(done.out / "run").read_run()
     before = stamps(done)
     rewrite(done.out / "run/run.json", change)
@@ -84,7 +84,7 @@ def test_an_edited_run_json_is_made_again(done: Any, change: Any):
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", None])
-def test_results_that_are_gone_are_made_again(done: Any, content: bytes | None):
+def test_results_that_are_gone_are_computed_again(done: Any, content: bytes | None):
     file = done.out / "run/results.json"
     rows = RunFolder(done.out / "run").read_results()
     file.unlink() if content is None else file.write_bytes(content)

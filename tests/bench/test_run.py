@@ -242,7 +242,7 @@ def test_another_run_shares_the_reference(done: Any):
     assert outcome.new_shards == 6
 
 
-def test_corrupt_shard_alone_is_made_again(done: Any, caplog: pytest.LogCaptureFixture):
+def test_corrupt_shard_alone_is_sampled_again(done: Any, caplog: pytest.LogCaptureFixture):
     before, times = done.tables(), stamps(done.cache.parent)
     broken = done.cell("ddim").folder / "shard-00002.parquet"
     flip(broken)
@@ -256,7 +256,7 @@ def test_corrupt_shard_alone_is_made_again(done: Any, caplog: pytest.LogCaptureF
     assert changed == {"shard-00002"}
 
 
-def test_corrupt_reference_shard_alone_is_made_again(done: Any):
+def test_corrupt_reference_shard_alone_is_sampled_again(done: Any):
     before = done.tables()
     candidate = stamps(done.out)
     flip(done.reference().folder / "shard-00001.parquet")
@@ -265,7 +265,7 @@ def test_corrupt_reference_shard_alone_is_made_again(done: Any):
     assert stamps(done.out) == candidate
 
 
-def test_missing_feature_file_is_made_again(done: Any):
+def test_missing_feature_file_is_sampled_again(done: Any):
     before = done.tables()
     next(done.cell("dpm++").folder.glob("shard-00004.embed-*")).unlink()
     assert done.run().new_shards == 1

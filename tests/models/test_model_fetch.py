@@ -194,5 +194,5 @@ def test_the_command(
     assert [d.missing for d in downloads(find(REPOSITORY))] == [(), ()]
     assert {"inception", "alex"} <= set(loaded)
     text, notes = capsys.readouterr()
-    assert "feature network inception: here" in text
+    assert "feature network inception: available" in text
     assert "feature network alex: weights not available offline: alex" in notes

@@ -172,7 +172,7 @@ def dangle(file: Path) -> None:
 
 @pytest.mark.parametrize("place", [Path.mkdir, os.mkfifo, dangle])
 @pytest.mark.parametrize("name", ["shard-00001.parquet", "feature"])
-def test_what_is_no_file_in_the_place_of_one_is_made_again(
+def test_what_is_no_file_in_the_place_of_one_is_sampled_again(
     tmp_path: Path, name: str, place: Callable[[Path], None]
 ) -> None:
     store = cell(tmp_path / "c", 2)
@@ -189,7 +189,7 @@ def test_what_is_no_file_in_the_place_of_one_is_made_again(
 
 
 @pytest.mark.parametrize("place", [Path.mkdir, os.mkfifo, dangle])
-def test_a_cell_file_that_is_no_file_is_made_again(
+def test_a_cell_file_that_is_no_file_is_written_again(
     tmp_path: Path, place: Callable[[Path], None]
 ) -> None:
     store = cell(tmp_path / "c", 1)
@@ -273,7 +273,7 @@ def test_manifest_of_another_cell_is_not_used(tmp_path: Path) -> None:
     assert not two.has_shard(0)
 
 
-def test_broken_cell_file_is_made_again_and_keeps_its_shards(tmp_path: Path) -> None:
+def test_broken_cell_file_is_written_again_and_keeps_its_shards(tmp_path: Path) -> None:
     store = cell(tmp_path / "c", 1)
     (store.folder / "cell.json").write_bytes(b'{"schema')
     again = CellStore(store.folder, CONTENT)
