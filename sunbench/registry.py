@@ -245,7 +245,7 @@ METHODS: dict[str, MethodEntry] = {
     "perflow": MethodEntry(
         "sunbench.methods.perflow.method:perflow",
         "arXiv 2405.07510",
-        "PeRFlow: straight flows in four windows, published differences of all weights",
+        "PeRFlow: straight flows in four windows, published deltas of all weights",
         "perflow",
     ),
     "agd": MethodEntry(

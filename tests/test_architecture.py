@@ -129,3 +129,27 @@ def test_only_the_registry_knows_methods_by_name():
         if package(b) == "methods" and package(a) in ("bench", "sampling", "models", "store")
     ]
     assert above == []
+
+
+# ------------------------------------------------------------------------------ the page
+
+
+def block_below(heading: str) -> list[str]:
+    """Lines of the first fenced block below a heading of docs/design.md."""
+    page = (ROOT / "docs/design.md").read_text("utf-8")
+    return page.split(f"## {heading}\n")[1].split("```")[1].splitlines()[1:]
+
+
+def test_the_design_page_has_the_layers():
+    said = [line.split(", ") for line in block_below("Imports")]
+    names = {"zoo builders": "what builds the zoo"}
+    layers = [sorted(names.get(n, n) for n in layer) for layer in reversed(LAYERS)]
+    left_out = [["__main__"], ["sunbench"]]
+    assert [sorted(line) for line in said] == [x for x in layers if x not in left_out]
+
+
+def test_the_design_page_has_the_packages():
+    lines = block_below("Layout")
+    said = {line.split("/")[0].strip() for line in lines if line.startswith("  ") and "/ " in line}
+    packages = {p.parent.name for p in (ROOT / "sunbench").glob("*/__init__.py")}
+    assert said == packages

@@ -205,7 +205,7 @@ class PrunedStudent(Trainee):
             own[experts][: len(value)].copy_(value)
 
     def write(self, path: Path, about: Mapping[str, str], dtype: torch.dtype) -> None:
-        """One file, whole or of differences."""
+        """One file, whole or of weight deltas."""
         state = self.unet.state_dict()
         more = {**about, **self.layout.about}
         if self.form == "difference":

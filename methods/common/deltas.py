@@ -24,7 +24,7 @@ from sunbench.store import write_atomic
 from sunbench.store.files import make_folder
 from sunbench.store.tensors import Shapes, check_finite, load_tensors, read_header, refuse_pickle
 
-#: Metadata that tells a file of differences from whole weights.
+#: Metadata that tells a file of weight deltas from whole weights.
 FORM = {"form": "difference"}
 #: Without a number of levels in its settings, a difference is all but exact.
 LEVELS = 255
@@ -44,7 +44,7 @@ def _about(path: Path) -> dict[str, str]:
 
 
 def is_difference(path: Path) -> bool:
-    """Whether weights are a file of differences; UserError for a file that cannot be read."""
+    """Whether weights are a file of weight deltas; UserError for a file that cannot be read."""
     return not path.is_dir() and _about(path).get("form") == FORM["form"]
 
 
@@ -130,7 +130,7 @@ def write_difference(
 
 
 def stored(path: Path, student: Shapes, base: Shapes) -> Shapes:
-    """Names and shapes that a file of differences must have for a student of a U-Net."""
+    """Names and shapes that a file of weight deltas must have for a student of a U-Net."""
     per_word = _digits(_levels(path))
     out: dict[str, tuple[int, ...]] = {}
     for name, shape in student.items():

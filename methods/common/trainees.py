@@ -77,7 +77,7 @@ def _initial(student: Any, unet: Any) -> dict[str, Tensor]:
 class WholeStudent(Trainee):
     """A student of a U-Net, or of another student, with weights of its own.
 
-    base: what a file of differences is taken from, the U-Net itself by default; levels: of its
+    base: what a file of weight deltas is taken from, the U-Net itself by default; levels: of its
     rounding.
     """
 
@@ -95,7 +95,7 @@ class WholeStudent(Trainee):
         self.module: nn.Module = self.unet
 
     def write(self, path: Path, about: Mapping[str, str], dtype: torch.dtype) -> None:
-        """A file of differences, or a diffusers folder, complete once its weights are there."""
+        """A file of weight deltas, or a diffusers folder, complete once its weights are there."""
         own: dict[str, Tensor] = self.unet.state_dict()
         if path.suffix == ".safetensors":
             write_difference(path, own, self.base.state_dict(), about, self.levels)
@@ -107,7 +107,7 @@ class WholeStudent(Trainee):
 
 
 def student_file(folder: Path, name: str, form: str) -> Path:
-    """Where a student of that form is written: a folder, or a file of differences."""
+    """Where a student of that form is written: a folder, or a file of weight deltas."""
     return folder / (f"{name}.safetensors" if form == "difference" else name)
 
 
@@ -220,7 +220,7 @@ class BiasStudent(Trainee):
         return load_weights(path)
 
     def write(self, path: Path, about: Mapping[str, str], dtype: torch.dtype) -> None:
-        """One file of differences; float32, whatever the dtype: there are few."""
+        """One file of weight deltas; float32, whatever the dtype: there are few."""
         write_biases(path, self.unet, self.base, about)
 
 

@@ -29,7 +29,7 @@ class GuidedTraining(TrainingSettings):
     last_steps: int = 20_000  # of a round for few_steps or fewer
     few_steps: int = 4
     form: str = "whole"  # of the students' files
-    levels: int = LEVELS  # of differences
+    levels: int = LEVELS  # of weight deltas
     loop: LoopSettings = field(
         default=LoopSettings(
             steps=3000, batch=512, learning_rate=1e-4, warmup=0, decay=0.0, betas=ADAM

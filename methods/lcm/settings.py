@@ -43,7 +43,7 @@ class LcmTraining(TrainingSettings):
     huber_c: float = 0.001  # of the pseudo-Huber loss
     target: str = "ema"  # who answers at the target: the average of [loop] ema, or the student
     form: str = "whole"  # of the student's file
-    levels: int = LEVELS  # of a difference
+    levels: int = LEVELS  # of weight deltas
     loop: LoopSettings = field(
         default=LoopSettings(
             steps=100_000,

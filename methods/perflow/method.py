@@ -1,7 +1,7 @@
 """PeRFlow (Yan et al. 2024, arXiv 2405.07510): W of any fine-tune + what training did to the base.
 
 Published as the difference of all weights of Stable Diffusion 1.5's U-Net. Classifier-free guidance
-acts on top, with negative prompts. A ``.safetensors`` file of differences by the U-Net's own names.
+acts on top, with negative prompts. A ``.safetensors`` file of deltas by the U-Net's own names.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def check_difference(path: Path, unet: nn.Module) -> None:
     wrong = [k for k in header.keys() | wanted.keys() if header.get(k) != wanted.get(k)]
     if wrong:
         raise UserError(
-            f"{path}: differences of another architecture, {len(wrong)} differ from the U-Net's"
+            f"{path}: weight deltas of another architecture, {len(wrong)} differ from the U-Net's"
             f" {len(wanted)} tensors, such as {min(wrong)}"
         )
     check_floating(path, header)

@@ -17,6 +17,8 @@ from sunbench.run_options import TASKS as TASKS
 
 #: At a half, every even split of steps starts at the same time; inpainting starts from pure noise.
 STRENGTHS = {"image2image": 0.5, "inpaint": 1.0}
+#: Fields that hold one of a few words.
+CHOICES = {"negatives": NEGATIVES, "task": TASKS, "dtype": DTYPES, "timing": TIMINGS}
 MAX_STEPS = 10_000
 MAX_BATCH = 4096
 MAX_RESOLUTION = 4096
@@ -89,10 +91,9 @@ def _check_names(r: Request) -> None:
     for name in r.methods:
         registry.method_entry(name)
     registry.check_weights(r.weights, r.methods)
-    _expect(r.negatives in NEGATIVES, f"negatives {r.negatives!r}", f"one of {NEGATIVES}")
-    _expect(r.task in TASKS, f"task {r.task!r}", f"one of {TASKS}")
-    _expect(r.dtype in DTYPES, f"dtype {r.dtype!r}", f"one of {DTYPES}")
-    _expect(r.timing in TIMINGS, f"timing {r.timing!r}", f"one of {TIMINGS}")
+    for kind, allowed in CHOICES.items():
+        value = getattr(r, kind)
+        _expect(value in allowed, f"{kind} {value!r}", f"one of {', '.join(allowed)}")
 
 
 def _check_numbers(r: Request) -> None:
@@ -132,7 +133,8 @@ def _check_numbers(r: Request) -> None:
 
 def _check_task(r: Request) -> None:
     if r.strength is not None:
-        _expect(r.task in STRENGTHS, f"strength for task {r.task}", f"one of {tuple(STRENGTHS)}")
+        tasks = ", ".join(STRENGTHS)
+        _expect(r.task in STRENGTHS, f"strength for task {r.task}", f"one of {tasks}")
         _expect(
             MIN_STRENGTH <= r.strength <= 1,
             f"strength {r.strength}",

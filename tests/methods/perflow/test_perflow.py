@@ -136,7 +136,7 @@ def test_weights_of_another_architecture_are_one_line(
     save_file(tensors, tmp_path / "other.safetensors")
     method = registry.method("perflow", weights={"perflow": str(tmp_path / "other.safetensors")})
     reason = str(method.skip(pipeline, SampleSettings(4, 4.0)))
-    assert "differences of another architecture, 1 differ" in reason
+    assert "weight deltas of another architecture, 1 differ" in reason
     assert "conv_in.weight" in reason
     assert "\n" not in reason
 
