@@ -101,10 +101,11 @@ def step_sheet(name: str, n: int = 6) -> Image.Image:
 def _page(tables: Mapping[str, Sequence[Check]], n: int) -> str:
     every = [(name, c) for name, table in tables.items() for c in table if c.passed is not None]
     short = [(name, c) for name, c in every if not c.passed]
+    sprites = " --sprites FILE" * ("autoencoder" in tables)
     lines = [
         "# The zoo's quality",
         "",
-        f"`sunbench zoo check --images {n}`: held-out prompts and the suite's own metrics.",
+        f"`sunbench zoo check --images {n}{sprites}`: held-out prompts and the suite's own metrics.",
         "What is wanted stands in `sunbench/zoo/world/recipe.toml` under `checks`; why, in",
         "[docs/toy-worlds.md](../../docs/toy-worlds.md). The distance is `perceptual[zoo-clip]`.",
         "",

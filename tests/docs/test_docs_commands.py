@@ -19,6 +19,7 @@ from sunbench.models import find
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+REPORTS = sorted((ROOT / "reports").rglob("*.md"))
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.M | re.S)
 
 #: Subcommands that only look at what is there: they are run, on a tiny finished run.
@@ -152,10 +153,11 @@ def test_programs_variables_and_paths_are_known(page: Path):
 def mentioned() -> list[Any]:
     """(words after ``sunbench``) of code in sentences, and of blocks that are not run."""
     out: dict[tuple[str, ...], str] = {}
-    for page in PAGES:
+    for page in [*PAGES, *REPORTS]:
         text = page.read_text("utf-8")
         spans = re.findall(r"`([^`]+)`", FENCE.sub("", text))
-        spans += [t for b in blocks(page, "bash") + blocks(page, "text") for t in lines_of(b)]
+        unrun = ("bash", "text") if page in PAGES else ("sh",)
+        spans += [t for kind in unrun for b in blocks(page, kind) for t in lines_of(b)]
         for span in spans:
             if own := re.search(r"\bsunbench ((?:[a-z]|--)[^\"]*)", " ".join(span.split())):
                 out.setdefault(tuple(shlex.split(own[1], comments=True)), page.name)

@@ -19,6 +19,7 @@ from sunbench.store.rows import ShardRow
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+REPORTS = sorted((ROOT / "reports").rglob("*.md"))
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.M | re.S)
 
 
@@ -81,7 +82,7 @@ def anchors(page: Path) -> set[str]:
     return {slug(h) for h in re.findall(r"^#+ (.+)$", text, re.M)}
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
+@pytest.mark.parametrize("page", [*PAGES, *REPORTS], ids=lambda p: str(p.relative_to(ROOT)))
 def test_links_lead_somewhere(page: Path):
     text = FENCE.sub("", page.read_text("utf-8"))
     for target in re.findall(r"\]\(([^)\s]+)\)", text):
@@ -93,7 +94,7 @@ def test_links_lead_somewhere(page: Path):
         assert not anchor or anchor in anchors(file), f"{page.name}: {target}"
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
+@pytest.mark.parametrize("page", [*PAGES, *REPORTS], ids=lambda p: str(p.relative_to(ROOT)))
 def test_no_absolute_paths(page: Path):
     found = re.findall(
         r"(?<![\w.~/:-])/(?:home|root|work|tmp|mnt|data|opt|Users)\b\S*", page.read_text("utf-8")
@@ -105,3 +106,16 @@ def test_every_page_is_in_the_index():
     index = (ROOT / "docs" / "README.md").read_text("utf-8")
     others = [p.name for p in PAGES[1:] if p.name != "README.md"]
     assert [name for name in others if f"({name})" not in index] == []
+
+
+def test_every_report_is_in_an_index():
+    """The folder's own, or the one above."""
+    for page in REPORTS:
+        folder = page.parent if page.name != "README.md" else page.parent.parent
+        indices = [p for p in (folder / "README.md", folder.parent / "README.md") if p.is_file()]
+        links = {
+            (index.parent / link.partition("#")[0]).resolve()
+            for index in indices
+            for link in re.findall(r"\]\(([^)\s]+)\)", index.read_text("utf-8"))
+        }
+        assert page in links or page == ROOT / "reports/README.md", page
