@@ -102,7 +102,7 @@ def _state(entry: Entry) -> str:
 # ------------------------------------------------------------------------------ tables
 
 
-def _register_made(entry: Entry) -> None:
+def _register_measured(entry: Entry) -> None:
     def command(
         models: Models = "",
         images: Images = None,
@@ -241,9 +241,9 @@ def _add(entry: Entry, command: Callable[..., None]) -> None:
 
 
 _REGISTER = {
-    "table": _register_made,
-    "figure": _register_made,
-    "cost": _register_made,
+    "table": _register_measured,
+    "figure": _register_measured,
+    "cost": _register_measured,
     "timing": _register_timing,
 }
 for _entry in entries().values():
