@@ -87,7 +87,8 @@ def score(
     texts = _prompts(candidate, base, prompts)
     clusters = np.array([texts.get(i, i) for i in candidate.ids])
     work = _Work(candidate, base, order, choices, device)
-    work.read()
+    with work.pool:
+        work.read()
     scores = [work.score(choice, clusters, texts) for choice in choices]
     return Scores(len(candidate.ids), len(set(clusters.tolist())), paired, tuple(scores))
 
@@ -155,6 +156,10 @@ class _Work:
         self.reasons: dict[str, str] = {}
         self.pair_scores: dict[str, list[NDArray[Any]]] = {}
         self.features: dict[tuple[str, str], list[NDArray[Any]]] = {}
+        # an image per thread at a time: its maps then stay in the cache of one core
+        self.pool = ThreadPoolExecutor(
+            torch.get_num_threads(), initializer=torch.set_num_threads, initargs=(1,)
+        )
         for choice in choices:
             self._load(choice)
 
@@ -188,8 +193,11 @@ class _Work:
                 f" {tuple(b.shape[2:])} pixels, expected one size"
             )
         network = self.networks.get(choice.net or "")
-        # one image at a time: its maps then stay in the processor's cache
-        parts = [metric.paired_scores(a[i : i + 1], b[i : i + 1], network) for i in range(len(a))]
+
+        def one(i: int) -> Tensor:
+            return metric.paired_scores(a[i : i + 1], b[i : i + 1], network)
+
+        parts = list(self.pool.map(one, range(len(a))))
         self.pair_scores.setdefault(choice.label, []).append(torch.cat(parts).cpu().numpy())
 
     def score(

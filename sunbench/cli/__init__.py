@@ -58,8 +58,8 @@ for _command, _panel in (
     (fetch, LOOK),
     (doctor, LOOK),
 ):
-    app.command(help=literal_help(_command), rich_help_panel=_panel)(_command)
-app.command("list", help=literal_help(list_), rich_help_panel=LOOK)(list_)
+    app.command(rich_help_panel=_panel)(_command)
+app.command("list", rich_help_panel=LOOK)(list_)
 app.add_typer(baseline_app, name="baseline", rich_help_panel=READ)
 app.add_typer(paper_app, name="paper", rich_help_panel=MEASURE)
 app.add_typer(reference_app, name="reference", rich_help_panel=MAKE)
@@ -70,6 +70,12 @@ app.add_typer(zoo_app, name="zoo", rich_help_panel=MAKE)
 def version() -> None:
     """Print the version."""
     typer.echo(__version__)
+
+
+for _group in (app, baseline_app, paper_app, reference_app, zoo_app):
+    for _registered in _group.registered_commands:
+        if _registered.callback is not None:
+            _registered.help = literal_help(_registered.callback)
 
 
 def _print_version(value: bool) -> None:

@@ -49,6 +49,8 @@ def test_help_fits_80_columns(path: tuple[str, ...], sunbench: Any, monkeypatch:
 def test_brackets_of_the_help_stay(sunbench: Any):
     _, out, _ = sunbench("train", "-h")
     assert out.count("[loop]") == 2
+    for words in (["zoo"], ["zoo", "goodhart"]):
+        assert "fd[zoo-clip]" in sunbench(*words, "-h")[1]
 
 
 def test_options_stand_in_panels(sunbench: Any):
