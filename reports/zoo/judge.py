@@ -11,6 +11,7 @@ zoo's own CLIP, at 224x224. No part of the package needs it.
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -55,20 +56,28 @@ def stage_maps(net: Any, images: Tensor) -> list[Tensor]:
     return [*maps, x]
 
 
-def pixels(cell: CellReader) -> Tensor:
-    """All images of a cell, uint8 (N, 3, H, W)."""
-    arrays = [row.image for row in cell.some(range(cell.images))]
-    if len(arrays) != cell.images or any(a is None for a in arrays):
+def pixels(cell: CellReader, numbers: Sequence[int]) -> Tensor:
+    """These images of a cell in the order of their numbers, uint8 (N, 3, H, W)."""
+    rows = sorted(cell.some(numbers), key=lambda row: row.index)
+    arrays = [row.image for row in rows]
+    if len(arrays) != len(numbers) or any(a is None for a in arrays):
         raise UserError(f"{cell.name}: given no stored images, expected a run that kept them")
     return torch.from_numpy(np.stack(arrays)).permute(0, 3, 1, 2)
 
 
-def distances(net: Any, a: Tensor, b: Tensor) -> NDArray[Any]:
-    """Distance of each pair of images, (N,)."""
-    parts = zip(a.split(BATCH), b.split(BATCH), strict=True)
-    return torch.cat(
-        [layer_distance(stage_maps(net, x), stage_maps(net, y)) for x, y in parts]
-    ).numpy()
+def distances(net: Any, reference: CellReader, cells: Sequence[CellReader]) -> NDArray[Any]:
+    """Distance of each cell's images to the reference's, (cells, N).
+
+    Batch by batch, so that the reference's maps are made once and never all held.
+    """
+    out = np.empty((len(cells), reference.images))
+    for start in range(0, reference.images, BATCH):
+        part = range(start, min(start + BATCH, reference.images))
+        truth = stage_maps(net, pixels(reference, part))
+        for k, cell in enumerate(cells):
+            maps = stage_maps(net, pixels(cell, part))
+            out[k, part] = layer_distance(maps, truth).numpy()
+    return out
 
 
 def table(run: Path, model: str) -> list[str]:
@@ -77,10 +86,11 @@ def table(run: Path, model: str) -> list[str]:
     if model not in records:
         raise UserError(f"given model {model!r}, expected one of {', '.join(records)}")
     reference, *candidates = readers(run, records[model])
-    shown, net, rows = pixels(reference), network(), []
     clusters = np.arange(reference.images) // reference.seeds
-    for cell in candidates:
-        judged = mean_estimate(distances(net, pixels(cell), shown), clusters)
+    rows = []
+    judgments = distances(network(), reference, candidates)
+    for cell, own in zip(candidates, judgments, strict=True):
+        judged = mean_estimate(own, clusters)
         rows.append((cell.name, judged, float(cell.scores("perceptual[zoo-clip]").mean())))
     rows.sort(key=lambda row: row[1].value)
     tau = kendalltau([r[1].value for r in rows], [r[2] for r in rows])
