@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from sunbench.cli import options as o
 from sunbench.cli.console import say
 from sunbench.errors import UserError
+
+if TYPE_CHECKING:
+    from sunbench.studies.retention import Dose
 
 OutFile = Annotated[Path, o.option("The Markdown file to write.", "--out", panel=o.OUTPUT)]
 Metric = Annotated[
@@ -55,11 +58,11 @@ Plugged = Annotated[
 Trained = Annotated[
     Path, typer.Argument(metavar="TRAINED", help="Run with weights trained on each fine-tune.")
 ]
-Dose = Annotated[
+DoseOption = Annotated[
     list[str] | None,
     o.option(
-        "How much of its fine-tuning a model has had, 0 to 1. Repeatable.",
-        metavar="MODEL=SHARE",
+        "How much of a fine-tune's training a model has had, 0 to 1. Repeatable.",
+        metavar="MODEL[@FINE-TUNE]=SHARE",
     ),
 ]
 
@@ -67,7 +70,7 @@ Dose = Annotated[
 def retention(
     plugged: Plugged,
     trained: Trained,
-    dose: Dose = None,
+    dose: DoseOption = None,
     metric: Metric = None,
     out: OutFile = Path("plug-in-audit.md"),
 ) -> None:
@@ -92,13 +95,16 @@ def retention(
     _write(out, text)
 
 
-def _doses(texts: list[str]) -> dict[str, float]:
-    doses: dict[str, float] = {}
+def _doses(texts: list[str]) -> dict[str, Dose]:
+    from sunbench.studies.retention import Dose
+
+    doses: dict[str, Dose] = {}
     for text in texts:
         name, equals, share = text.partition("=")
         if not (name and equals and o.REAL.fullmatch(share) and 0 <= float(share) <= 1):
             raise UserError(f"given dose {text!r}, expected MODEL=SHARE with a share from 0 to 1")
-        doses[name] = float(share)
+        model, _, tune = name.partition("@")
+        doses[model] = Dose(tune or model, float(share))
     return doses
 
 

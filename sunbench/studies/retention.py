@@ -10,14 +10,18 @@ from __future__ import annotations
 
 import io
 import math
+import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib import rc_context
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from sunbench.errors import UserError
 from sunbench.metrics.registry import find
+from sunbench.report.figures import COLORS, MARKS, SHEET_WIDTH, STYLE
 from sunbench.report.formats import markdown_table, plain
 from sunbench.report.texts import number
 from sunbench.store import ResultRow
@@ -25,19 +29,29 @@ from sunbench.store import ResultRow
 #: Deviations on either side of a 95 % interval of a normal variable.
 NORMAL = 1.96
 Place = tuple[str, str, int]
+#: (fine-tune, method, steps) -> (share of the training, distance) by share.
+Curves = dict[tuple[str, str, int], list[tuple[float, float]]]
+
+
+@dataclass(frozen=True)
+class Dose:
+    """How far a model is on the way to a fine-tune: a share of its training, 0 to 1."""
+
+    fine_tune: str
+    share: float
 
 
 @dataclass(frozen=True)
 class Retention:
     """A method at a number of steps on one fine-tune.
 
-    dose: share of the fine-tune's training, None where it is not said. trained: the row of the
-    student trained there, None where there is none. ratio: retention with its 95 % interval.
+    dose: how far the model is fine-tuned, None where it is not said. trained: the row of the student
+    trained there, None where there is none. ratio: retention with its 95 % interval.
     """
 
     plugged: ResultRow
     trained: ResultRow | None
-    dose: float | None
+    dose: Dose | None
     ratio: float | None = None
     low: float | None = None
     high: float | None = None
@@ -67,12 +81,12 @@ def retentions(
     plugged: Sequence[ResultRow],
     trained: Sequence[ResultRow],
     metric: str,
-    doses: Mapping[str, float] | None = None,
+    doses: Mapping[str, Dose] | None = None,
 ) -> list[Retention]:
     """A line per method, steps and model of the plugged-in run, by method, steps and dose.
 
-    Errors: UserError for a metric of which more is better, for runs on other prompts or numbers of
-    images, and for a dose of a model that the run does not have.
+    doses: by model. Errors: UserError for a metric of which more is better, for runs on other
+    prompts or numbers of images, and for a dose of a model that the run does not have.
     """
     if find(metric).metric.better != "lower":
         raise UserError(f"given {metric}, expected a distance: retention is a ratio of distances")
@@ -84,10 +98,15 @@ def retentions(
             f"given a dose of {strange[0]}, expected one of {', '.join(sorted(models))}"
         )
     out = [_retention(row, own.get(place), doses.get(row.model)) for place, row in rows.items()]
-    return sorted(out, key=lambda r: (r.plugged.method, r.plugged.steps, r.dose or 0, r.place))
+    return sorted(out, key=_order)
 
 
-def _retention(row: ResultRow, own: ResultRow | None, dose: float | None) -> Retention:
+def _order(r: Retention) -> tuple[str, int, str, float, str]:
+    dose = r.dose or Dose(r.plugged.model, 0.0)
+    return r.plugged.method, r.plugged.steps, dose.fine_tune, dose.share, r.plugged.model
+
+
+def _retention(row: ResultRow, own: ResultRow | None, dose: Dose | None) -> Retention:
     if own is None or row.value is None or own.value is None or not row.value:
         return Retention(row, own, dose)
     if (row.prompts, row.n, row.task) != (own.prompts, own.n, own.task):
@@ -130,14 +149,20 @@ def _share(value: float | None) -> str:
     return "–" if value is None else f"{value:.2f}"
 
 
+def _dose(r: Retention) -> str:
+    if r.dose is None:
+        return "–"
+    of = "" if r.dose.fine_tune == r.plugged.model else f" of {plain(r.dose.fine_tune)}"
+    return f"{100 * r.dose.share:.0f} %{of}"
+
+
 def _line(r: Retention) -> list[str]:
     ratio = _share(r.ratio)
     if r.low is not None and r.high is not None:
         ratio += f" [{r.low:.2f}, {r.high:.2f}]"
     seeds = [_share(None if row is None else row.relative) for row in (r.plugged, r.trained)]
-    dose = "–" if r.dose is None else f"{100 * r.dose:.0f} %"
     name = f"`{r.plugged.method}`"
-    where = [name, str(r.plugged.steps), plain(r.plugged.model), dose]
+    where = [name, str(r.plugged.steps), plain(r.plugged.model), _dose(r)]
     return [*where, _value(r.plugged), _value(r.trained), ratio, *seeds]
 
 
@@ -151,24 +176,80 @@ def page(rows: Sequence[Retention], metric: str, commands: Sequence[str] = ()) -
     return "\n\n".join(parts) + "\n"
 
 
-def curve(rows: Sequence[Retention], metric: str) -> bytes | None:
-    """Distance plugged in over the share of the fine-tune's training: PNG, None without doses."""
-    figure = Figure(figsize=(6, 4), layout="constrained")
-    axes, drawn = figure.add_subplot(), False
-    for name in sorted({(r.plugged.method, r.plugged.steps) for r in rows}):
-        line = [
-            (r.dose, r.plugged.value)
-            for r in rows
-            if (r.plugged.method, r.plugged.steps) == name and r.dose is not None
-        ]
-        if len({dose for dose, _ in line}) > 1:
-            axes.plot(*zip(*line, strict=True), marker="o", label=f"{name[0]}, {name[1]} steps")
-            drawn = True
-    if not drawn:
+# ------------------------------------------------------------------------------ figure
+
+PANELS, PANEL_HEIGHT = 3, 2.1  # in a line; inches
+MARK, LETTER, LINE = 0.6, 0.055, 0.16  # inches of a legend's entry
+
+
+def curves(rows: Iterable[Retention]) -> Curves:
+    """Distances plugged in over the share of training: a curve per fine-tune, method and steps.
+
+    What has one share alone is left out.
+    """
+    out: Curves = {}
+    for r in rows:
+        if r.dose is not None and r.plugged.value is not None:
+            place = (r.dose.fine_tune, r.plugged.method, r.plugged.steps)
+            out.setdefault(place, []).append((r.dose.share, r.plugged.value))
+    return {k: sorted(points) for k, points in out.items() if len({x for x, _ in points}) > 1}
+
+
+def draw(rows: Iterable[Retention], metric: str) -> Figure | None:
+    """A panel per fine-tune, in it a line per method and steps; None without a curve."""
+    found = curves(rows)
+    if not found:
         return None
-    axes.set_xlabel("share of the fine-tune's training")
-    axes.set_ylabel(f"{metric}, plugged in")
-    axes.legend(frameon=False)
-    data = io.BytesIO()
-    FigureCanvasAgg(figure).print_png(data)
+    tunes, looks = sorted({tune for tune, _, _ in found}), _looks(found)
+    entries = max(1, int(SHEET_WIDTH / (MARK + LETTER * max(map(len, looks)))))
+    columns = min(PANELS, len(tunes))
+    lines = math.ceil(len(tunes) / columns)
+    height = 0.3 + PANEL_HEIGHT * lines + LINE * math.ceil(len(looks) / entries)
+    figure = Figure(figsize=(SHEET_WIDTH, height), layout="constrained")
+    panels = figure.subplots(lines, columns, sharey=True, squeeze=False)
+    for axes in panels[:, 0]:
+        axes.set_ylabel(textwrap.fill(f"{metric}, plugged in", 34))
+    for axes in panels.flat[len(tunes) :]:
+        axes.set_axis_off()
+    for tune, axes in zip(tunes, panels.flat, strict=False):
+        own = {_name(k): points for k, points in found.items() if k[0] == tune}
+        _panel(axes, tune, own, looks)
+    handles = [Line2D([], [], color=c, marker=m, ms=4, label=n) for n, (c, m) in looks.items()]
+    figure.legend(handles=handles, loc="outside lower center", ncols=entries)
+    return figure
+
+
+def _name(place: tuple[str, str, int]) -> str:
+    return f"{place[1]}, {place[2]} steps"
+
+
+def _looks(found: Curves) -> dict[str, tuple[str, str]]:
+    """Color and mark of each method and steps, the same in every panel."""
+    names = dict.fromkeys(_name(place) for place in sorted(found, key=lambda k: k[1:]))
+    return {n: (COLORS[i % len(COLORS)], MARKS[i % len(MARKS)]) for i, n in enumerate(names)}
+
+
+def _panel(
+    axes: Axes,
+    tune: str,
+    own: dict[str, list[tuple[float, float]]],
+    looks: dict[str, tuple[str, str]],
+) -> None:
+    for name, points in own.items():
+        color, mark = looks[name]
+        x, y = [100 * share for share, _ in points], [value for _, value in points]
+        axes.plot(x, y, color=color, marker=mark, ms=4, label=name)
+    axes.set(xlim=(0, 105), xticks=range(0, 101, 25), xlabel="share of its training, %")
+    axes.set_title(textwrap.fill(tune, 30), fontsize=8)
+    axes.grid(color="0.9", lw=0.5)
+
+
+def curve(rows: Iterable[Retention], metric: str) -> bytes | None:
+    """Distance plugged in over the share of the fine-tune's training: PNG, None without doses."""
+    with rc_context(STYLE):
+        figure = draw(rows, metric)
+        if figure is None:
+            return None
+        data = io.BytesIO()
+        figure.savefig(data, format="png", dpi=200, metadata={"Software": None})
     return data.getvalue()

@@ -4,11 +4,21 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.transforms import Bbox
 from result_rows import result_row
 
 from sunbench.errors import UserError
 from sunbench.store import ResultRow
-from sunbench.studies.retention import curve, page, retentions
+from sunbench.studies.retention import (
+    Dose,
+    Retention,
+    curve,
+    curves,
+    draw,
+    page,
+    retentions,
+)
 
 METRIC = "perceptual[zoo-clip]"
 
@@ -54,13 +64,65 @@ def test_without_a_student_trained_there_there_is_no_ratio():
 
 def test_rows_are_sorted_by_dose_and_drawn():
     rows = [row(model=f"m{k}", value=0.1 * k) for k in (3, 1, 2)]
-    doses = {"m1": 0.25, "m2": 0.5, "m3": 1.0}
+    doses = {"m1": Dose("m3", 0.25), "m2": Dose("m3", 0.5), "m3": Dose("m3", 1.0)}
     found = retentions(rows, [], METRIC, doses)
-    assert [r.dose for r in found] == [0.25, 0.5, 1.0]
+    assert [r.dose and r.dose.share for r in found] == [0.25, 0.5, 1.0]
     image = curve(found, METRIC)
     assert image is not None
     assert image.startswith(b"\x89PNG")
     assert curve(retentions(rows, [], METRIC), METRIC) is None
+
+
+#: Two fine-tunes at two shares of their training each, one at its end alone.
+DOSES = {
+    "early-3d": Dose("emoji-3d", 0.2),
+    "emoji-3d": Dose("emoji-3d", 1.0),
+    "early-line": Dose("emoji-line", 0.3),
+    "emoji-line": Dose("emoji-line", 1.0),
+    "emoji-flat": Dose("emoji-flat", 1.0),
+}
+
+
+def of_two_fine_tunes() -> list[Retention]:
+    names = ("sun", "agd", "boostdiff-lora", "guided-distill", "ddim-unguided", "pcm-lora")
+    rows = [
+        row(model=m, method=name, value=0.1 + 0.03 * i + 0.1 * k)
+        for i, m in enumerate(DOSES)
+        for k, name in enumerate(names)
+    ]
+    return retentions(rows, [], METRIC, DOSES)
+
+
+def test_a_line_joins_checkpoints_of_one_fine_tune_alone():
+    found = curves(of_two_fine_tunes())
+    assert {tune for tune, _, _ in found} == {"emoji-3d", "emoji-line"}
+    assert len(found) == 2 * 6
+    assert [share for share, _ in found["emoji-3d", "sun", 4]] == [0.2, 1.0]
+    assert [v for _, v in found["emoji-line", "sun", 4]] == pytest.approx([0.16, 0.19])
+
+
+def test_the_page_says_which_fine_tune_a_checkpoint_is_of():
+    text = page(of_two_fine_tunes(), METRIC)
+    assert "| early-3d | 20 % of emoji-3d |" in text
+    assert "| emoji-3d | 100 % |" in text
+
+
+def test_the_figure_has_a_panel_per_fine_tune_and_nothing_overlaps():
+    figure = draw(of_two_fine_tunes(), METRIC)
+    assert figure is not None
+    panels, (legend,) = figure.axes, figure.legends
+    assert [axes.get_title() for axes in panels] == ["emoji-3d", "emoji-line"]
+    assert [len(axes.lines) for axes in panels] == [6, 6]
+    assert len(legend.get_texts()) == 6
+    for axes in panels:
+        looks = {line.get_label(): line.get_color() for line in axes.lines}
+        assert looks == {t.get_label(): t.get_color() for t in panels[0].lines}
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    boxes = [part.get_tightbbox(canvas.get_renderer()) for part in (*panels, legend)]
+    assert all(box is not None and figure.bbox.padded(1).containsx(box.x1) for box in boxes)
+    assert Bbox.intersection(boxes[0], boxes[1]) is None
+    assert all(Bbox.intersection(box, boxes[2]) is None for box in boxes[:2])
 
 
 def test_the_page_has_values_seed_units_and_names_as_text():
@@ -77,14 +139,14 @@ def test_the_page_has_values_seed_units_and_names_as_text():
         ([row()], [row()], "ssim", {}, "expected a distance"),
         ([row()], [row(n=50)], METRIC, {}, "given 100 images of mine plugged in and 50 of mine"),
         ([row()], [row(prompts="yours")], METRIC, {}, "of yours trained there"),
-        ([row()], [row()], METRIC, {"other": 0.5}, "given a dose of other, expected one of tuned"),
+        ([row()], [row()], METRIC, {"other": Dose("other", 0.5)}, "given a dose of other, expected one of tuned"),
     ],
 )
 def test_what_cannot_be_compared_is_one_line(
     plugged: list[ResultRow],
     trained: list[ResultRow],
     metric: str,
-    doses: dict[str, float],
+    doses: dict[str, Dose],
     words: str,
 ):
     with pytest.raises(UserError) as caught:
