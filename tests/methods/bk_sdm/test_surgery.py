@@ -59,6 +59,32 @@ def test_the_full_unet_has_the_published_size(sd1: Any) -> None:
     assert sum(p.numel() for p in sd1.parameters()) == 859_520_964
 
 
+#: What the authors' configurations have in place of Stable Diffusion 1's
+#: (Nota-NetsPresso/BK-SDM, src/unet_config).
+CONFIGS: dict[str, dict[str, Any]] = {
+    "base": {"layers_per_block": 1},
+    "small": {"layers_per_block": 1, "mid_block_type": None},
+    "tiny": {
+        "layers_per_block": 1,
+        "mid_block_type": None,
+        "block_out_channels": [320, 640, 1280],
+        "down_block_types": ["CrossAttnDownBlock2D"] * 3,
+        "up_block_types": ["CrossAttnUpBlock2D"] * 3,
+    },
+}
+
+
+@pytest.mark.oracle
+@pytest.mark.parametrize("name", CONFIGS)
+def test_surgery_gives_the_published_configurations(name: str, sd1: Any) -> None:
+    own = {k: v for k, v in sd1.config.items() if not k.startswith("_")}
+    made, expected = pruned_config(sd1.config, CUTS[name]), {**own, **CONFIGS[name]}
+    assert made.keys() == expected.keys()
+    for key, value in expected.items():
+        plain = list(value) if isinstance(value, tuple) else value
+        assert (list(made[key]) if isinstance(made[key], tuple) else made[key]) == plain, key
+
+
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_parameters_and_multiplications(name: str, sd1: Any) -> None:
     student = empty_pruned(sd1, CUTS[name])
