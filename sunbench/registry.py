@@ -30,6 +30,7 @@ class MethodEntry:
     trainer: "module:callable" of its ``sunbench train``; "" where it is not trained here.
     network: whether it is a network on which other methods can stand, alone or in turns.
     plan: of what other methods it is composed, and how (``composition``); "" for none.
+    caveat: what stands with its numbers wherever they are shown.
     """
 
     target: str  # "module:callable"
@@ -39,6 +40,7 @@ class MethodEntry:
     trainer: str = ""
     network: bool = False
     plan: str = ""
+    caveat: str = ""
 
 
 #: No identifier: known from an anonymous submission.
@@ -396,6 +398,7 @@ METHODS: dict[str, MethodEntry] = {
         "sunbench.methods.a_sdm.method:gri_attention",
         "arXiv 2312.15516",
         "GRI attention, a reconstruction: unspecified in the paper; nothing is trained",
+        caveat="unspecified in the paper: a reconstruction of ours, out of its tables",
     ),
 }
 
@@ -425,6 +428,17 @@ def methods() -> dict[str, MethodEntry]:
         for e in entry_points(group="sunbench.methods")
     }
     return {**outside, **METHODS}
+
+
+def caveats(names: Iterable[str]) -> list[str]:
+    """What to know beside the numbers of methods, wrapped ones too; one line each."""
+    entries = {n: METHODS.get(_unwrapped(n)) for n in names}
+    return [f"{n}: {e.caveat}." for n, e in entries.items() if e is not None and e.caveat]
+
+
+def _unwrapped(name: str) -> str:
+    prefix, colon, inner = name.partition(":")
+    return _unwrapped(inner) if colon and prefix in WRAPPERS else name
 
 
 def chosen(names: Iterable[str]) -> tuple[str, ...]:
@@ -469,6 +483,17 @@ def switch_steps(plan: str) -> tuple[tuple[str, int], ...]:
             " switch:bk-sdm-base@10,model@15"
         )
     return tuple((turn[1], int(turn[2])) for turn in turns if turn)
+
+
+def turns(name: str) -> tuple[tuple[str, int], ...]:
+    """The networks of a method that switches, with their steps; () for any other, known or not."""
+    own = _unwrapped(name)
+    plan = own.removeprefix(SWITCH) if own.startswith(SWITCH) else ""
+    plan = METHODS[own].plan if own in METHODS else plan
+    try:
+        return switch_steps(plan) if "@" in plan else ()
+    except UserError:  # a name that another version gave, in a report
+        return ()
 
 
 def _composed(name: str, table: Mapping[str, MethodEntry]) -> MethodEntry:

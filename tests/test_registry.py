@@ -117,6 +117,13 @@ def test_weights_of_composed_methods_are_their_parts():
         registry.check_weights({"lcm-lora": "x"}, ["bk-sdm-base+ddim"])
 
 
+def test_turns_of_a_method_that_switches():
+    assert registry.turns("switch-s1") == (("bk-sdm-base", 10), ("model", 15))
+    assert registry.turns("int8:switch:model@2,mine@1") == (("model", 2), ("mine", 1))
+    for name in ("bk-sdm-base+ddim", "ddim", "lora:a/b:c@tcd", "switch:odd@x", "who knows"):
+        assert registry.turns(name) == ()
+
+
 def test_commas_of_a_plan_do_not_separate_methods():
     from sunbench.cli.options import method_names
 

@@ -17,13 +17,10 @@ from sunbench.models import ModelCard, load
 from sunbench.paper.catalogue import Entry
 from sunbench.paper.page import Marks, Page
 from sunbench.paper.plan import ModelMap, Options, jobs, map_models
-from sunbench.registry import composition, method, method_entry, switch_steps
-from sunbench.report.texts import number
+from sunbench.registry import METHODS, method, turns
+from sunbench.report.texts import by_network, evaluations, number
 from sunbench.store import ResultRow, RunFolder
 from sunbench.store.timings import Spread, TimingRow
-
-#: Said wherever GRI attention appears.
-UNSPECIFIED = "unspecified in the paper: a reconstruction of ours, out of its tables"
 
 
 @dataclass(frozen=True)
@@ -76,12 +73,6 @@ def _settings(steps: int, guidance_scale: float) -> Any:
     return SampleSettings(steps, guidance_scale)
 
 
-def turns(name: str) -> tuple[tuple[str, int], ...]:
-    """The networks of a method that switches, with their steps; () for any other."""
-    plan = method_entry(name).plan
-    return switch_steps(plan) if "@" in plan else ()
-
-
 # ------------------------------------------------------------------------------ page
 
 HEAD = (
@@ -121,7 +112,7 @@ def _page(
     size, marks, records, lines = sizes(card, names, weights), Marks("abcdefghijklm"), [], []
     for row in entry.rows:
         record = _record(row.method, card, size, rows, times)
-        mark = marks.mark(UNSPECIFIED) if "gri" in row.method else ""
+        mark = marks.mark(METHODS[row.method].caveat)
         why = marks.mark(str(record["missing"]))
         doubt = marks.mark(str(record["flags"]))
         lines.append((row.name + mark, "here", *_shown(record, why, doubt)))
@@ -157,13 +148,15 @@ def _record(
         (t for t in times if (t.model, t.method, t.batch) == (card.name, name, 1)),
         None,
     )
+    nfe = None if distance is None else distance.nfe
     missing = next((r.reason or "" for r in mine if r.value is None), "" if mine else "not run")
     return {
         "method": name,
-        "networks": " ".join(composition(name)) if turns(name) else name,
+        "networks": " ".join(dict.fromkeys(n for n, _ in turns(name))) or name,
         "parameters": size[name].parameters if name in size else None,
         "gmacs": size[name].macs / 1e9 if name in size else None,
-        "nfe": None if distance is None else distance.nfe,
+        "nfe": nfe,
+        "nfe_by_network": by_network(name, nfe),
         "unet_ms": None if time is None else time.unet_ms.median,
         "unet_speed_up": _median(None if time is None else time.unet_speed_up),
         "image_ms": None if time is None else time.latency_ms.median,
@@ -193,7 +186,7 @@ def _shown(record: dict[str, Any], why: str, doubt: str) -> list[str]:
     return [
         text("parameters", ","),
         text("gmacs", ".4g"),
-        text("nfe", "g"),
+        evaluations(record["method"], record["nfe"]),
         text("unet_ms") + doubt,
         text("unet_speed_up", ".2f") + doubt,
         text("image_ms") + doubt,

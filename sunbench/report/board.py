@@ -6,10 +6,11 @@ import math
 from collections.abc import Iterable, Sequence
 
 from sunbench.errors import UserError
+from sunbench.registry import caveats
 from sunbench.report.choice import Point, complete, default_distance, front, points, win_rate
 from sunbench.report.data import RunData, models
 from sunbench.report.formats import markdown_table, plain
-from sunbench.report.texts import cell_text
+from sunbench.report.texts import cell_text, nfe_text
 from sunbench.report.times import FLAG, flags
 from sunbench.store import PairRow, ResultRow, budget_of
 
@@ -48,9 +49,8 @@ def _line(point: Point, best: bool, difference: str) -> list[str]:
     relative = "–" if row.relative is None else f"{row.relative:.2f}"
     ms = "–" if point.latency_ms is None else f"{point.latency_ms:.1f}"
     ms += FLAG if point.gain is not None and point.gain.flag else ""
-    nfe = "–" if row.nfe is None else f"{row.nfe:g}"
     name = f"`{row.method}`" + (" \\*" if best else "")
-    own = [name, str(row.steps), nfe, cell_text(row), relative, difference, ms]
+    own = [name, str(row.steps), nfe_text([row]), cell_text(row), relative, difference, ms]
     return [*own, f"`{command(row)}`"]
 
 
@@ -81,6 +81,7 @@ def _section(data: RunData, model: str, metric: str, budgets: Sequence[int]) -> 
     if missing:
         listed = [f"- `{name}` at {steps} steps: {plain(why)}" for name, steps, why in missing]
         parts += ["### Not run", "\n".join(listed)]
+    parts += [plain(note) for note in caveats(r.method for r in own.rows)]
     if doubts := flags(own.times):
         parts += ["### Times in doubt", "\n".join(f"- †{plain(doubt)}" for doubt in doubts)]
     return parts

@@ -11,6 +11,7 @@ from typing import Literal
 from sunbench.errors import UserError
 from sunbench.metrics.registry import find
 from sunbench.report.data import CellTime, SpeedUp, reference_time, speed_up
+from sunbench.report.texts import evaluations
 from sunbench.store import PairRow, ResultRow
 
 #: Latencies of one run that differ by less than this share count as equal.
@@ -70,7 +71,7 @@ class Point:
     @property
     def nfe_text(self) -> str:
         """Its NFE, or a dash."""
-        return "– NFE" if self.row.nfe is None else f"{self.row.nfe:g} NFE"
+        return f"{evaluations(self.row.method, self.row.nfe)} NFE"
 
 
 def signed(metric: str, value: float | None) -> float:

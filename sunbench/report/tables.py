@@ -8,6 +8,7 @@ from dataclasses import asdict, fields
 import pandas as pd
 
 from sunbench.metrics.registry import find
+from sunbench.registry import caveats
 from sunbench.report.choice import default_distance, equal_work
 from sunbench.report.data import ROLE_NAMES, CellTime, RunData, models, printed_name, read_run
 from sunbench.report.formats import Table, csv_text, latex_table, markdown_table, plain
@@ -152,7 +153,7 @@ def markdown(data: RunData) -> str:
 
 
 def notes(data: RunData, model: str) -> list[str]:
-    """What the headline table's ranks and marks mean, where it has any."""
+    """What the headline table's ranks and marks mean, and what to know of some methods."""
     own, out = data.of_model(model), []
     main, equal = default_distance(own.rows), equal_work(own.win_rates)
     if rank_texts(own.win_rates, main):
@@ -165,7 +166,7 @@ def notes(data: RunData, model: str) -> list[str]:
             f"{ORDER.strip()}: the order of this method and another at equal {equal} is not the"
             " same at N, at N / 2 and extrapolated, so this number of images does not settle it."
         )
-    return out
+    return [*out, *caveats(r.method for r in own.rows)]
 
 
 def _set_parts(own: RunData) -> list[str]:

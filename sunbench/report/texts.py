@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterable
 
 from sunbench.metrics.registry import find
+from sunbench.registry import turns
 from sunbench.store import ResultRow
 
 ARROWS = {"lower": "↓", "higher": "↑"}
@@ -77,4 +78,23 @@ def yes_no(known: bool | None) -> str:
 
 def nfe_text(rows: Iterable[ResultRow]) -> str:
     """The NFE that a cell's rows agree on; a dash where none was counted."""
-    return next((f"{r.nfe:g}" for r in rows if r.nfe is not None), "–")
+    return next((evaluations(r.method, r.nfe) for r in rows if r.nfe is not None), "–")
+
+
+def evaluations(method: str, nfe: float | None, digits: int = 6) -> str:
+    """The NFE of a method, of networks in turns also each one's: "50 (20 + 30)"."""
+    if nfe is None:
+        return "–"
+    shares = by_network(method, nfe)
+    return f"{nfe:.{digits}g}" + f" ({shares})" * bool(shares)
+
+
+def by_network(method: str, nfe: float | None) -> str:
+    """The NFE of each network that takes turns, in order, every step of one being as many.
+
+    "" for any other method, and for one network alone.
+    """
+    steps = [n for _, n in turns(method)]
+    if nfe is None or len(steps) < 2:
+        return ""
+    return " + ".join(f"{nfe * n / sum(steps):g}" for n in steps)

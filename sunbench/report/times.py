@@ -8,6 +8,7 @@ import pandas as pd
 
 from sunbench.report.data import ROLE_NAMES, CellTime, reference_time, speed_up
 from sunbench.report.formats import Table
+from sunbench.report.texts import evaluations
 from sunbench.store.timings import Spread, TimingRow
 
 SPEED_UP = "speed-up"
@@ -27,7 +28,7 @@ def time_table(times: Sequence[CellTime]) -> Table:
         ups = ["–" if x is None else f"{x:.2f}x{mark}" for x in both]
         name = ROLE_NAMES.get(t.role, t.method)
         ms = [f"{x:.2f}" for x in (t.latency_ms, t.unet_ms)]
-        lines.append([name, str(t.steps), f"{t.nfe:.4g}", *ms, *ups])
+        lines.append([name, str(t.steps), evaluations(t.method, t.nfe, 4), *ms, *ups])
     return head, lines
 
 

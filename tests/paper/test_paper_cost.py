@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from sunbench.paper.cost import _shown, macs_of, size_of, turns
+from sunbench.paper.cost import _shown, macs_of, size_of
 
 
 def test_sizes_are_counted(deep: Any):
@@ -19,15 +19,10 @@ def test_sizes_are_counted(deep: Any):
     assert deep.unet.device.type == "cpu"
 
 
-def test_turns_of_a_method_that_switches():
-    assert turns("switch-s1") == (("bk-sdm-base", 10), ("model", 15))
-    assert turns("bk-sdm-base+ddim") == turns("ddim") == ()
-
-
 def test_times_in_doubt_are_marked():
     names = ("parameters", "gmacs", "nfe", "unet_ms", "unet_speed_up", "image_ms", "speed_up")
     record: dict[str, Any] = dict.fromkeys(names, 2.0)
-    record |= {"parameters": 9, "distance": 0.5, "low": None, "high": None}
+    record |= {"method": "ddim", "parameters": 9, "distance": 0.5, "low": None, "high": None}
     shown = _shown(record, "", " (a)")
     assert [cell.endswith(" (a)") for cell in shown] == [False] * 3 + [True] * 4 + [False]
 
@@ -57,4 +52,6 @@ def test_the_table_has_every_network(four_stages: Any):
     assert int(rows["switch-s1"]["parameters"]) == whole + base
     mean = 0.4 * float(rows["bk-sdm-base"]["gmacs"]) + 0.6 * float(rows["dpm++"]["gmacs"])
     assert float(rows["switch-s1"]["gmacs"]) == pytest.approx(mean)
+    assert rows["switch-s1"]["networks"] == "bk-sdm-base model"
+    assert rows["switch-s1"]["nfe_by_network"] == "20 + 30"
     assert "unspecified in the paper" in (folder / "a-sdm-cost-tiny.md").read_text()

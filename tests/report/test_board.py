@@ -103,6 +103,12 @@ def test_times_in_doubt_are_marked_with_the_reason():
     assert "†" not in board(RunData([ROW], (reference, fine)), (8,))
 
 
+def test_what_no_paper_specifies_says_so():
+    text = board(RunData([replace(ROW, method="gri-attention")]), (8,))
+    assert "gri-attention: unspecified in the paper" in text
+    assert "unspecified" not in board(RunData([ROW]), (8,))
+
+
 def test_a_metric_that_is_not_there_is_one_line():
     with pytest.raises(UserError, match="given metric lpips, expected one that the run has"):
         board(RunData(ROWS), (8,), "lpips")

@@ -30,7 +30,7 @@ from sunbench.report.tables import (
     win_rate_table,
     write_tables,
 )
-from sunbench.report.texts import cell_text, number, reasons, short_text
+from sunbench.report.texts import cell_text, nfe_text, number, reasons, short_text
 from sunbench.report.times import flags, time_table
 from sunbench.store import PairRow, Results, RunFolder, TrainingRequirements
 from sunbench.store.timings import Spread
@@ -256,6 +256,19 @@ def test_latencies_are_in_milliseconds_beside_the_reference():
 
 def test_times_without_a_reference_have_no_gain():
     assert time_table([times("candidate", "ddim", 0.025)])[1][0][-2:] == ["–", "–"]
+
+
+def test_what_no_paper_specifies_says_so():
+    rows = [*ROWS, replace(ROW, method="int8:gri-attention")]
+    assert "\nint8:gri-attention: unspecified in the paper" in markdown(RunData(rows))
+    assert "unspecified" not in markdown(RunData(ROWS))
+
+
+def test_networks_in_turns_are_counted_each():
+    row = replace(ROW, method="switch-s1", steps=25, nfe=50)
+    assert nfe_text([REASON, row]) == "50 (20 + 30)"
+    assert nfe_text([replace(row, method="switch:model@5")]) == "50"
+    assert time_table([times("candidate", "switch-s3", 0.025, 50)])[1][0][2] == "50 (20 + 30)"
 
 
 def test_a_speed_up_above_the_ratio_of_nfe_is_flagged_wherever_it_appears():
