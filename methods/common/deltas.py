@@ -4,7 +4,8 @@ A file holds what training added to each tensor of the U-Net. A matrix or kernel
 levels, an odd number, with a scale for each output channel that leaves the least squared error:
 digits from 0 stand for -(levels - 1) / 2 to (levels - 1) / 2 scales, and as many as fit share an
 int16 (``NAME`` and ``NAME.scale``). Vectors, and the w-input that the U-Net lacks, are float16. The
-student is the U-Net plus these differences, bit-exact wherever it is loaded.
+student is the U-Net plus these weight deltas, bit-exact wherever it is loaded. A tensor without any
+is left out; the metadata say how many are.
 
 On another U-Net of the same architecture the same differences make another student, which was never
 trained: they are plugged in as a LoRA is.
@@ -29,6 +30,8 @@ FORM = {"form": "difference"}
 #: Without a number of levels in its settings, a difference is all but exact.
 LEVELS = 255
 SCALE = ".scale"
+#: Metadata: how many of the U-Net's tensors training left as they are.
+UNCHANGED = "unchanged"
 _WORD = 2**16
 
 
@@ -116,24 +119,41 @@ def write_difference(
     """Write what a student's tensors have over a U-Net's; what the U-Net lacks is written whole."""
     check_levels(levels)
     out: dict[str, Tensor] = {}
+    unchanged = 0
     for name, value in student.items():
         own = value.detach().float().cpu()
-        delta = own - base[name].detach().float().cpu() if name in base else own
-        if name in base and delta.ndim > 1:
-            digits, out[name + SCALE] = _rounded(delta.flatten(1), levels)
-            out[name] = _packed(digits, levels)
-        else:
-            out[name] = delta.half()
+        if name not in base:
+            out[name] = own.half()
+            continue
+        parts = _parts(name, own - base[name].detach().float().cpu(), levels)
+        unchanged += not parts
+        out |= parts
     make_folder(path.parent)
-    metadata = {**(about or {}), **FORM, "levels": str(levels), "format": "pt"}
+    counted = {"levels": str(levels), UNCHANGED: str(unchanged)}
+    metadata = {**(about or {}), **FORM, **counted, "format": "pt"}
     write_atomic(path, save(out, metadata))
+
+
+def _parts(name: str, delta: Tensor, levels: int) -> dict[str, Tensor]:
+    """A weight delta as a file holds it; nothing where none is left of it."""
+    if delta.ndim < 2:
+        half = delta.half()
+        return {name: half} if half.any() else {}
+    digits, scales = _rounded(delta.flatten(1), levels)
+    if not (digits != (levels - 1) // 2).any():
+        return {}
+    return {name: _packed(digits, levels), name + SCALE: scales}
 
 
 def stored(path: Path, student: Shapes, base: Shapes) -> Shapes:
     """Names and shapes that a file of weight deltas must have for a student of a U-Net."""
-    per_word = _digits(_levels(path))
+    header, per_word = read_header(path), _digits(_levels(path))
+    absent = {name for name in student if name in base and name not in header}
+    unchanged = absent if header.metadata.get(UNCHANGED) == str(len(absent)) else set()
     out: dict[str, tuple[int, ...]] = {}
     for name, shape in student.items():
+        if name in unchanged:
+            continue
         if name in base and len(shape) > 1:
             rows, n = shape[0], torch.Size(shape[1:]).numel()
             out |= {name: (rows, -(-n // per_word)), name + SCALE: (rows,)}
@@ -147,19 +167,22 @@ def added(path: Path, base: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The student's tensors, float32 on the CPU: the base's with the file's differences."""
     tensors, levels = load_tensors(path), _levels(path)
     check_finite(path, tensors)
-    out = {}
-    for name, value in tensors.items():
-        if name.endswith(SCALE):
-            continue
-        if name not in base:
-            out[name] = value.float()
-            continue
-        own = base[name].float().cpu()
-        out[name] = own + _delta(value, tensors.get(name + SCALE), levels, own.shape)
+    out = {
+        name: value.float()
+        for name, value in tensors.items()
+        if name not in base and not name.endswith(SCALE)
+    }
+    for name, value in base.items():
+        own = value.float().cpu()
+        out[name] = own + _delta(tensors.get(name), tensors.get(name + SCALE), levels, own.shape)
     return out
 
 
-def _delta(value: Tensor, scale: Tensor | None, levels: int, shape: torch.Size) -> Tensor:
+def _delta(
+    value: Tensor | None, scale: Tensor | None, levels: int, shape: torch.Size
+) -> Tensor | float:
+    if value is None:
+        return 0.0
     if scale is None:
         return value.float()
     digits = _unpacked(value, levels, shape[1:].numel()) - (levels - 1) // 2

@@ -5,8 +5,8 @@ replaced by a linear combination of what was predicted so far: e_n of step k by 
 to k and e_n of the steps before. One number each, fitted once on a base per number of steps.
 
 Confirmed by a public summary of the paper: the regression, every second step, 200 images, and 25
-evaluations in 20 steps. A second one prints the rule as two sums over earlier predictions, without a
-constant term, as here (the abstract says "affine"). Unverified: that the second half is estimated.
+evaluations in 20 steps. A second one prints the rule as two sums over earlier predictions, without
+a constant term, as here (the abstract says "affine"). Unverified: that the second half is too.
 """
 
 from __future__ import annotations

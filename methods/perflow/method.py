@@ -24,8 +24,8 @@ from sunbench.models.protocols import Pipeline
 from sunbench.sampling import SampleSettings, SolverSpec
 from sunbench.store.tensors import check_floating, load_weights, read_header, refuse_pickle
 
-#: Their license and the file's name, as in the repository's listing at 04816c7; the authors read the
-#: file as a U-Net, so its tensors have the U-Net's names.
+#: Their license and the file's name, as in the repository's listing at 04816c7; the authors read it
+#: as a U-Net, so its tensors have the U-Net's names.
 LICENSE = "CC-BY-NC-4.0"
 WEIGHTS = Weights(
     "perflow",

@@ -45,8 +45,8 @@ class Dose:
 class Retention:
     """A method at a number of steps on one fine-tune.
 
-    dose: how far the model is fine-tuned, None where it is not said. trained: the row of the student
-    trained there, None where there is none. ratio: retention with its 95 % interval.
+    dose: how far the model is fine-tuned, None where it is not said. trained: the row of the
+    student trained there, None where there is none. ratio: retention with its 95 % interval.
     """
 
     plugged: ResultRow

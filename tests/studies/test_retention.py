@@ -139,7 +139,13 @@ def test_the_page_has_values_seed_units_and_names_as_text():
         ([row()], [row()], "ssim", {}, "expected a distance"),
         ([row()], [row(n=50)], METRIC, {}, "given 100 images of mine plugged in and 50 of mine"),
         ([row()], [row(prompts="yours")], METRIC, {}, "of yours trained there"),
-        ([row()], [row()], METRIC, {"other": Dose("other", 0.5)}, "given a dose of other, expected one of tuned"),
+        (
+            [row()],
+            [row()],
+            METRIC,
+            {"other": Dose("other", 0.5)},
+            "given a dose of other, expected one of tuned",
+        ),
     ],
 )
 def test_what_cannot_be_compared_is_one_line(

@@ -10,9 +10,12 @@ from safetensors import safe_open
 from trainings import CLASSES
 
 from sunbench.errors import UserError
+from sunbench.methods.a_sdm.settings import AssembledTraining
+from sunbench.methods.a_sdm.train import taken_from_base
 from sunbench.methods.common.settings import settings_for
 from sunbench.methods.sun.settings import SunTraining
 from sunbench.models.hashes import file_hash
+from sunbench.store.tensors import read_header
 from sunbench.studies.zoo_control import follow
 from sunbench.studies.zoo_quality import (
     Check,
@@ -53,6 +56,14 @@ def test_weights_are_float16_safetensors_within_budget():
         assert kinds <= {"F16", "I64"} | packed | biases | features, file.name
     others = {f.suffix for f in weights().rglob("*") if f.is_file()}
     assert others <= {".safetensors", ".json", ".txt"}
+
+
+@pytest.mark.parametrize("number", [1, 2, 3])
+def test_assembled_networks_hold_what_was_trained_and_no_more(number: int):
+    header = read_header(weights() / f"a-sdm-m{number}.safetensors")
+    held = [name for name in header if not name.endswith(".scale")]
+    assert taken_from_base(AssembledTraining(), f"m{number}", 4, held) == held
+    assert int(header.metadata["unchanged"]) > 100
 
 
 def test_methods_weights_are_of_the_zoo_and_say_what_they_cost():

@@ -16,6 +16,7 @@ from safetensors.torch import load_file, save, save_file
 from sunbench import registry
 from sunbench.methods.common.deltas import FORM, write_difference
 from sunbench.methods.common.students import load_student
+from sunbench.methods.common.weights import metadata
 from sunbench.sampling import SampleSettings
 
 SETTINGS = SampleSettings(4, 4.0)
@@ -210,7 +211,7 @@ def test_deltas_with_nan_scales(pipeline: Any, weights: dict[str, str], tmp_path
     tensors = load_file(file)
     name = next(n for n in tensors if n.endswith(".scale"))
     tensors[name][0] = float("nan")
-    save_file(tensors, file, {**FORM, "levels": "255"})
+    save_file(tensors, file, metadata(file))
     assert f"{file}: {name} holds values that are not finite" in reason("lcm", file, pipeline)
 
 

@@ -25,6 +25,7 @@ from sunbench.methods.common.deltas import (
     write_difference,
 )
 from sunbench.methods.common.students import INPUT, load_student
+from sunbench.methods.common.weights import metadata
 from sunbench.sampling import ImageId, SampleSettings, make_batch
 
 SETTINGS = SampleSettings(4, 4.0)
@@ -105,6 +106,41 @@ def test_all_zeros_are_the_base(pipeline: Any, student: Any, tmp_path: Path):
     write_difference(path, same, base, levels=3)
     read = load_student(path, pipeline.unet).state_dict()
     assert all(torch.equal(read[k], base[k]) for k in base)
+
+
+def frozen_below(student: Any, base: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The student with the stages on the way down as they were."""
+    state = student.state_dict()
+    return {k: base[k] if k.startswith("down_blocks.") else x for k, x in state.items()}
+
+
+def test_what_training_left_alone_is_left_out(pipeline: Any, student: Any, tmp_path: Path):
+    """And read as a file that has every zero is, to the bit."""
+    base, path = pipeline.unet.state_dict(), tmp_path / "x.safetensors"
+    write_difference(path, frozen_below(student, base), base, levels=15)
+    tensors, zeros = load_file(path), {}
+    left_out = {k: x for k, x in base.items() if k.startswith("down_blocks.")}
+    assert not tensors.keys() & left_out.keys()
+    for name, x in left_out.items():
+        if x.ndim < 2:
+            zeros[name] = torch.zeros_like(x).half()
+            continue
+        zeros[name] = _packed(torch.full((len(x), x[0].numel()), 7), 15)
+        zeros[f"{name}.scale"] = torch.full((len(x),), 2**-24).half()
+    save_file({**tensors, **zeros}, tmp_path / "whole.safetensors", {**FORM, "levels": "15"})
+    read, whole = added(path, base), added(tmp_path / "whole.safetensors", base)
+    assert read.keys() == whole.keys() == student.state_dict().keys()
+    assert all(torch.equal(read[k].view(torch.int32), whole[k].view(torch.int32)) for k in read)
+
+
+def test_what_is_missing_beside_it_is_a_reason(pipeline: Any, student: Any, tmp_path: Path):
+    base, path = pipeline.unet.state_dict(), tmp_path / "x.safetensors"
+    write_difference(path, frozen_below(student, base), base)
+    assert lcm(path).skip(pipeline, SETTINGS) is None
+    tensors, name = load_file(path), "conv_in.weight"
+    fewer = {k: x for k, x in tensors.items() if not k.startswith(name)}
+    save_file(fewer, path, metadata(path))
+    assert "lacks" in (lcm(path).skip(pipeline, SETTINGS) or "")
 
 
 def test_on_another_unet_the_same_differences(pipeline: Any, file: Path):
