@@ -6,7 +6,8 @@ to k and e_n of the steps before. One number each, fitted once on a base per num
 
 Confirmed by a public summary of the paper: the regression, every second step, 200 images, and 25
 evaluations in 20 steps. A second one prints the rule as two sums over earlier predictions, without
-a constant term, as here (the abstract says "affine"). Unverified: that the second half is too.
+a constant term, as here (the abstract says "affine").
+Unverified: that the second half is estimated.
 """
 
 from __future__ import annotations
