@@ -50,6 +50,12 @@ def zoo_check(
 def zoo_goodhart(
     model: Annotated[str, o.option("A model of the zoo.", metavar="NAME")] = "emoji-3d",
     updates: Annotated[int, o.whole("updates", "Updates of the training.")] = 300,
+    batch: Annotated[
+        int, o.whole("images", "Images per update; fewer is faster.", "--batch-size")
+    ] = 32,
+    captions: Annotated[
+        int, o.whole("captions", "Captions to train on, none of them of the rows' images.")
+    ] = 512,
     images: Annotated[int, o.whole("images", "Images per row.")] = 1000,
     device: o.Device = None,
     folder: Annotated[Path, o.option("Folder of the training and the runs.", "--out")] = Path(
@@ -64,7 +70,10 @@ def zoo_goodhart(
 
     logging.getLogger("sunbench").setLevel(logging.INFO)
     chosen = device or o.best_device()
-    goodhart(Study(model, updates=updates, images=images, device=chosen), folder, page)
+    study = Study(
+        model, updates=updates, batch=batch, captions=captions, images=images, device=chosen
+    )
+    goodhart(study, folder, page)
     typer.echo(str(page))
 
 
