@@ -1,6 +1,6 @@
 """The one loop that makes images: cells of one model, shard by shard, resumable and paired.
 
-Runs, reference sets, studies and checks of the zoo all plan cells (`sunbench.bench.cells.plan_cell`)
+Runs, reference sets, studies and checks of the zoo all plan cells (`bench.cells.plan_cell`)
 and let a `Runner` make them in a folder.
 """
 

@@ -105,7 +105,8 @@ def _page(tables: Mapping[str, Sequence[Check]], n: int) -> str:
     lines = [
         "# The zoo's quality",
         "",
-        f"`sunbench zoo check --images {n}{sprites}`: held-out prompts and the suite's own metrics.",
+        f"`sunbench zoo check --images {n}{sprites}`: held-out prompts and the suite's own"
+        " metrics.",
         "What is wanted stands in `sunbench/zoo/world/recipe.toml` under `checks`; why, in",
         "[docs/toy-worlds.md](../../docs/toy-worlds.md). The distance is `perceptual[zoo-clip]`.",
         "",
