@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any
 
 from sunbench.errors import UserError
 from sunbench.store.cells import CellStore
 from sunbench.store.documents import SCHEMA_VERSION, Results, RunDocument
 from sunbench.store.files import key, make_folder, read_versioned, to_json, write_atomic
-from sunbench.store.locks import Holder, still_going, holder, locked
+from sunbench.store.locks import Holder, holder, locked, still_going
 from sunbench.store.results import ResultRow
 
 

@@ -146,9 +146,7 @@ def test_column_is_chosen_by_name(tmp_path: Path) -> None:
 def test_numbers_as_ids_in_parquet(tmp_path: Path) -> None:
     path = tmp_path / "p.parquet"
     image = {"bytes": b"\x00", "path": "x"}
-    pq.write_table(
-        pa.table({"id": [7, 8], "text": ["a dog", "a cat"], "image": [image] * 2}), path
-    )
+    pq.write_table(pa.table({"id": [7, 8], "text": ["a dog", "a cat"], "image": [image] * 2}), path)
     assert [r.id for r in load(str(path)).rows] == ["7", "8"]
 
 
