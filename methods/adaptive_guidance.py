@@ -8,7 +8,6 @@ decision is made per image, so an image does not depend on its batch; evaluation
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -56,7 +55,7 @@ class AdaptiveGuidance(SelectiveMethod):
         """By the cosine of the two predictions."""
         return AdaptiveRule(self.threshold)
 
-    def about(self) -> dict[str, Any]:
+    def about(self) -> dict[str, object]:
         """The threshold."""
         return {"name": "adaptive", "threshold": self.threshold}
 

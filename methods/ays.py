@@ -51,7 +51,7 @@ class AlignYourSteps(PipelineMethod):
         scheduler = self.solver.build(pipeline.scheduler.config)
         return timesteps(settings.asked, scheduler.alphas_cumprod)
 
-    def content(self, pipeline: Pipeline, settings: SampleSettings) -> dict[str, Any]:
+    def content(self, pipeline: Pipeline, settings: SampleSettings) -> dict[str, object]:
         """All that shapes the method's images, for the cell's key."""
         own = super().content(pipeline, settings)
         return {**own, "timesteps": self._chosen(pipeline, settings)}

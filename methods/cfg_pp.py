@@ -69,7 +69,7 @@ class CfgPlusPlus(PipelineMethod):
 
     plain_unet: ClassVar[bool] = False
 
-    def content(self, pipeline: Pipeline, settings: SampleSettings) -> dict[str, Any]:
+    def content(self, pipeline: Pipeline, settings: SampleSettings) -> dict[str, object]:
         """All that shapes the method's images, for the cell's key."""
         rule = {"name": "cfg++", "lambda": strength(settings.guidance_scale)}
         return {**super().content(pipeline, settings), "rule": rule}

@@ -122,7 +122,7 @@ class CombinedMethod:
             return "carried"
         raise UserError(f"{self.name}: {reason}")
 
-    def content(self, pipeline: Pipeline, settings: SampleSettings) -> dict[str, Any]:
+    def content(self, pipeline: Pipeline, settings: SampleSettings) -> dict[str, object]:
         """What shapes the images, for the cell's key: both, and how weights came to the network."""
         try:
             fit = self._fit(pipeline, settings)

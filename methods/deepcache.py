@@ -24,7 +24,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from sunbench.errors import UserError
 from sunbench.methods.common.guidance import StandInUNet
 from sunbench.methods.dpm_solver import dpm_solver_pp
-from sunbench.methods.wrapped import WrappedMethod, plain
+from sunbench.methods.wrapped import WrappedMethod, wrappable
 from sunbench.models.protocols import Pipeline
 from sunbench.sampling import Method, PipelineMethod, PipelineSampler, SampleBatch, SampleSettings
 from sunbench.sampling.pipeline import with_network
@@ -237,7 +237,7 @@ class DeepCache(PipelineMethod):
     fixed_layers: ClassVar[bool] = False
     plain_unet: ClassVar[bool] = False
 
-    def content(self, pipeline: Pipeline, settings: SampleSettings) -> dict[str, Any]:
+    def content(self, pipeline: Pipeline, settings: SampleSettings) -> dict[str, object]:
         """All that shapes the method's images, for the cell's key."""
         cache = {"interval": self.interval, "branch": self.branch}
         return {**super().content(pipeline, settings), "deepcache": cache}
@@ -289,7 +289,7 @@ class CachedMethod(WrappedMethod):
     def _cache(self) -> DeepCache:
         return DeepCache(self.name, self.inner.solver)
 
-    def about(self) -> dict[str, Any]:
+    def about(self) -> dict[str, object]:
         """Interval and branch."""
         return {"interval": INTERVAL, "branch": BRANCH}
 
@@ -330,7 +330,7 @@ class CachedMethod(WrappedMethod):
 
 def cached(inner: Method) -> CachedMethod:
     """DeepCache under a method."""
-    return CachedMethod(plain(inner))
+    return CachedMethod(wrappable(inner))
 
 
 def deepcache() -> DeepCache:

@@ -9,7 +9,6 @@ the model, and the paper tunes it per model.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -63,7 +62,7 @@ class IntervalGuidance(SelectiveMethod):
         times = scheduler.timesteps[settings.asked - settings.steps :]
         return sum(1 + int(rule.needs_unconditional(t, 1)) for t in times)
 
-    def about(self) -> dict[str, Any]:
+    def about(self) -> dict[str, object]:
         """The interval."""
         return {"name": "interval", "low": self.interval[0], "high": self.interval[1]}
 

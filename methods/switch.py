@@ -104,7 +104,7 @@ class SwitchMethod(PipelineMethod):
         """The first trained network's; None where only the model's own takes part."""
         return self.parts[0][1].trained_weights(pipeline) if self.parts else None
 
-    def content(self, pipeline: Pipeline, settings: SampleSettings) -> dict[str, Any]:
+    def content(self, pipeline: Pipeline, settings: SampleSettings) -> dict[str, object]:
         """What shapes the images, for the cell's key: the plan and every network."""
         networks = {name: part.content(pipeline, settings) for name, part in self.parts}
         plan = [[name, steps] for name, steps in self.plan]

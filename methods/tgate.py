@@ -109,7 +109,7 @@ class TGate(SelectiveMethod):
         """Number of guided steps: at least one."""
         return min(settings.steps, max(1, round(self.share * settings.steps)))
 
-    def about(self) -> dict[str, Any]:
+    def about(self) -> dict[str, object]:
         """The share."""
         return {"name": "t-gate", "share": self.share}
 

@@ -76,7 +76,7 @@ class WrappedMethod:
         """The method's."""
         return self.inner.expected_nfe(pipeline, settings)
 
-    def about(self) -> dict[str, Any]:
+    def about(self) -> dict[str, object]:
         """The wrapper for the cell's key."""
         raise NotImplementedError
 
@@ -92,7 +92,7 @@ class WrappedMethod:
         """Undo it."""
         raise NotImplementedError
 
-    def content(self, pipeline: Pipeline, settings: SampleSettings) -> dict[str, Any]:
+    def content(self, pipeline: Pipeline, settings: SampleSettings) -> dict[str, object]:
         """The method's, under this name, and the wrapper."""
         inner = self.inner.content(pipeline, settings)
         return {**inner, "method": self.name, self.prefix: self.about()}
@@ -145,7 +145,7 @@ class CompiledMethod(WrappedMethod):
 
     prefix: ClassVar[str] = "compile"
 
-    def about(self) -> dict[str, str]:
+    def about(self) -> dict[str, object]:
         """The compiler's version."""
         return {"backend": "inductor", "torch": torch.__version__}
 
@@ -172,7 +172,7 @@ class Int8Method(WrappedMethod):
     prefix: ClassVar[str] = "int8"
     _weights: dict[nn.Module, Tensor] = field(default_factory=dict, compare=False, repr=False)
 
-    def about(self) -> dict[str, str]:
+    def about(self) -> dict[str, object]:
         """What does it, and its version."""
         import torchao
 
@@ -184,7 +184,7 @@ class Int8Method(WrappedMethod):
             return "int8 weights need torchao: pip install torchao"
         return None
 
-    def content(self, pipeline: Pipeline, settings: SampleSettings) -> dict[str, Any]:
+    def content(self, pipeline: Pipeline, settings: SampleSettings) -> dict[str, object]:
         """As every wrapper's; without torchao, which ``skip`` gives as its reason, the method's."""
         if self.unavailable(pipeline.unet.device) is not None:
             return {**self.inner.content(pipeline, settings), "method": self.name}
@@ -205,7 +205,7 @@ class Int8Method(WrappedMethod):
             module.weight = weight
 
 
-def plain(inner: Method) -> PipelineMethod:
+def wrappable(inner: Method) -> PipelineMethod:
     """The method, if a wrapper can work on it; UserError otherwise."""
     if not isinstance(inner, PipelineMethod | WrappedMethod):
         raise UserError(f"given {inner.name} to wrap, expected a method on a diffusers pipeline")
@@ -214,9 +214,9 @@ def plain(inner: Method) -> PipelineMethod:
 
 def compiled(inner: Method) -> CompiledMethod:
     """The method with its U-Net compiled."""
-    return CompiledMethod(plain(inner))
+    return CompiledMethod(wrappable(inner))
 
 
 def int8(inner: Method) -> Int8Method:
     """The method with int8 weights."""
-    return Int8Method(plain(inner))
+    return Int8Method(wrappable(inner))

@@ -456,7 +456,7 @@ def method_entry(name: str) -> MethodEntry:
         entry = method_entry(inner)
         return replace(entry, summary=f"{entry.summary}; {WRAPPERS[prefix].summary}", trainer="")
     if prefix == LORA:
-        _target("sunbench.methods.adapters.spec:parse")(name)
+        _target("sunbench.methods.adapters.spec:parse_adapter")(name)
         return MethodEntry(ADAPTER, "", "a LoRA that its name tells")
     if name not in table and colon and inner in table:
         raise unknown("method", name, [f"{p}:{inner}" for p in WRAPPERS])

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from sunbench.errors import NotAvailable, UserError
-from sunbench.methods.adapters.spec import AdapterSpec, adapter_spec, parse
+from sunbench.methods.adapters.spec import AdapterSpec, adapter_spec, parse_adapter
 from sunbench.methods.common.cards import published_cards
 from sunbench.methods.common.lora import lora_layers, with_lora
 from sunbench.methods.common.method import DistilledMethod, check_plain, trained_guidance
@@ -96,12 +96,12 @@ class AdapterMethod(DistilledMethod):
         """U-Net evaluations: two per step under guidance, one without."""
         return settings.steps * (2 if self.keeps_guidance else 1)
 
-    def describe(self, path: Path) -> dict[str, Any]:
+    def describe(self, path: Path) -> dict[str, object]:
         """The weights by hash, and by the alpha that is supplied."""
         own = {"alpha": "rank"} if self._alpha_is_rank else {}
         return {"sha256": file_hash(path), **own}
 
-    def content(self, pipeline: Pipeline, settings: SampleSettings) -> dict[str, Any]:
+    def content(self, pipeline: Pipeline, settings: SampleSettings) -> dict[str, object]:
         """All that shapes the method's images, for the cell's key."""
         eta = float(self.spec.settings.get("eta", 0.0))
         own = {"eta": eta} if eta else {}
@@ -141,11 +141,11 @@ def _method(
 
 def named(name: str) -> AdapterMethod:
     """The method of a name ``lora:WEIGHTS@SCHEDULER(settings)``."""
-    spec = parse(name)
+    spec = parse_adapter(name)
     return _method(name, spec, Weights("lora", explicit=spec.where))
 
 
-def published(name: str) -> AdapterMethod:
+def published_adapter(name: str) -> AdapterMethod:
     """The method of a card."""
     card = published_cards("adapters")[name]
     spec = adapter_spec("", card["scheduler"], card.get("settings", {}))
@@ -159,29 +159,29 @@ def published(name: str) -> AdapterMethod:
 
 def hyper_sd() -> AdapterMethod:
     """Hyper-SD (Ren et al. 2024), a LoRA per number of steps."""
-    return published("hyper-sd")
+    return published_adapter("hyper-sd")
 
 
 def hyper_sd_cfg() -> AdapterMethod:
     """Hyper-SD's LoRAs under guidance."""
-    return published("hyper-sd-cfg")
+    return published_adapter("hyper-sd-cfg")
 
 
 def tcd_lora() -> AdapterMethod:
     """TCD-LoRA (Zheng et al. 2024)."""
-    return published("tcd-lora")
+    return published_adapter("tcd-lora")
 
 
 def pcm_lora() -> AdapterMethod:
     """PCM-LoRA (Wang et al. 2024) for small guidance: one pass."""
-    return published("pcm-lora")
+    return published_adapter("pcm-lora")
 
 
 def pcm_lora_cfg() -> AdapterMethod:
     """PCM-LoRA for normal guidance: two passes."""
-    return published("pcm-lora-cfg")
+    return published_adapter("pcm-lora-cfg")
 
 
 def flash_sd() -> AdapterMethod:
     """Flash Diffusion (Chadebec et al. 2024)."""
-    return published("flash-sd")
+    return published_adapter("flash-sd")

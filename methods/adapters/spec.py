@@ -104,7 +104,7 @@ class AdapterSpec:
         return {**self.kind.fixed, **{k: v for k, v in self.settings.items() if k not in left}}
 
 
-def parse(name: str) -> AdapterSpec:
+def parse_adapter(name: str) -> AdapterSpec:
     """Read ``lora:...``; UserError, one line, for another form, scheduler or setting."""
     match = _NAME.fullmatch(name)
     if match is None:

@@ -19,6 +19,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from sunbench.errors import UserError
+from sunbench.methods.common.attentions import cross_attentions
 from sunbench.methods.common.guidance import StandInUNet
 from sunbench.methods.common.lora import sharing_copy
 from sunbench.store import write_atomic
@@ -27,11 +28,6 @@ from sunbench.store.tensors import check_floating, load_weights, read_header, re
 
 #: The sinusoids are made for timesteps; guidance scales are some hundred times smaller.
 SCALE = 100.0
-
-
-def cross_attentions(unet: nn.Module) -> dict[str, Any]:
-    """Cross-attentions by their names, in the U-Net's order."""
-    return {name: m for name, m in unet.named_modules() if name.endswith(".attn2")}
 
 
 class AgdLayer(nn.Module):

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from sunbench.errors import UserError
 from sunbench.methods.agd.adapter import AgdUNet, empty_agd, load_agd
 from sunbench.methods.common.method import DistilledMethod, check_plain
-from sunbench.methods.common.students import check_guidance
+from sunbench.methods.common.students import check_guidance_input
 from sunbench.methods.common.weights import Weights
 from sunbench.methods.dpm_solver import dpm_solver_pp
 from sunbench.models.hashes import file_hash
@@ -28,15 +28,15 @@ class AgdMethod(DistilledMethod):
 
     def check(self, pipeline: Pipeline, settings: SampleSettings) -> None:
         """Guidance above 1, a plain U-Net, and an adapter that fits it."""
-        check_guidance(settings.guidance_scale)
+        check_guidance_input(settings.guidance_scale)
         check_plain(pipeline.unet)
         empty_agd(self.used(pipeline, settings), pipeline.unet)
 
-    def describe(self, path: Path) -> dict[str, Any]:
+    def describe(self, path: Path) -> dict[str, object]:
         """By hash."""
         return {"sha256": file_hash(path)}
 
-    def content(self, pipeline: Pipeline, settings: SampleSettings) -> dict[str, Any]:
+    def content(self, pipeline: Pipeline, settings: SampleSettings) -> dict[str, object]:
         """What shapes the images, for the cell's key; without the negative prompt."""
         return {**super().content(pipeline, settings), "guidance": "input", "negative": "none"}
 

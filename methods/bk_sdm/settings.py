@@ -88,4 +88,4 @@ class PrunedTraining(TrainingSettings):
     def content(self) -> dict[str, Any]:
         """All that shapes the weights; a file by its name alone."""
         own = super().content()
-        return {**own, "semantic_file": own["semantic_file"].rpartition("/")[2]}
+        return {**own, "semantic_file": str(own["semantic_file"]).rpartition("/")[2]}

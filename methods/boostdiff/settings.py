@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from sunbench.methods.common.settings import ADAM, WEIGHTS, Guidance, check_rank
-from sunbench.methods.common.students import check_guidance
+from sunbench.methods.common.students import check_guidance_input
 from sunbench.training import LoopSettings
 from sunbench.training.settings import TrainingSettings, one_of
 
@@ -24,7 +24,7 @@ class BoostTraining(TrainingSettings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_guidance(self.guidance_scale)
+        check_guidance_input(self.guidance_scale)
         one_of("weight", self.weight, WEIGHTS)
 
     def guidance(self, card_scale: float) -> Guidance:

@@ -41,7 +41,7 @@ def _stage(
     )
 
 
-def lora_stage(job: TrainingJob, start: Path | None = None) -> Stage:
+def attention_lora_stage(job: TrainingJob, start: Path | None = None) -> Stage:
     """LoRA layers on the projections of all attentions."""
     s, document = job.settings, job.begin(_begun(start))
     unet = job.pipeline.unet
@@ -60,7 +60,7 @@ def train_lora(request: TrainRequest) -> Path:
     """``sunbench train boostdiff-lora``: ``out/boostdiff-lora.safetensors``."""
     begun = start_file(request.start, "boostdiff-lora")
     job = open_job(BoostLoraTraining, request)
-    return lora_stage(job, begun).run()
+    return attention_lora_stage(job, begun).run()
 
 
 def train_bitfit(request: TrainRequest) -> Path:

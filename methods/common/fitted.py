@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from safetensors.torch import save
 from torch import Tensor
@@ -24,14 +24,14 @@ from sunbench.store.files import make_folder
 from sunbench.store.tensors import check_finite, check_floating, load_tensors, read_header
 
 
-def write_tables(path: Path, tables: Mapping[int, Tensor], about: Mapping[str, str]) -> None:
+def write_step_tables(path: Path, tables: Mapping[int, Tensor], about: Mapping[str, str]) -> None:
     """Write tables by their number of steps; about: metadata."""
     tensors = {str(n): x.detach().float().cpu().contiguous() for n, x in tables.items()}
     make_folder(path.parent)
     write_atomic(path, save(tensors, {**about, "format": "pt"}))
 
 
-def read_tables(path: Path) -> dict[int, Tensor]:
+def read_step_tables(path: Path) -> dict[int, Tensor]:
     """Tables by their number of steps; UserError for a file of anything else."""
     header = read_header(path)
     odd = [name for name in header if not (name.isascii() and name.isdecimal() and int(name))]
@@ -55,7 +55,7 @@ class FittedMethod(TrainedMethod):
     def table(self, pipeline: Pipeline, settings: SampleSettings) -> Tensor:
         """The numbers for these steps; UserError where they are missing or make no sense."""
         path = self.weights.find(pipeline.unet)
-        tables = read_tables(path)
+        tables = read_step_tables(path)
         if settings.asked not in tables:
             known = ", ".join(map(str, sorted(tables)))
             raise UserError(f"{self.what} fitted for {known} steps, {settings.asked} asked")
@@ -72,11 +72,11 @@ class FittedMethod(TrainedMethod):
         """A table for these steps."""
         self.table(pipeline, settings)
 
-    def describe(self, path: Path) -> dict[str, Any]:
+    def describe(self, path: Path) -> dict[str, object]:
         """The weights by hash; ``content`` has the numbers themselves."""
         return {"sha256": file_hash(path)}
 
-    def content(self, pipeline: Pipeline, settings: SampleSettings) -> dict[str, Any]:
+    def content(self, pipeline: Pipeline, settings: SampleSettings) -> dict[str, object]:
         """What shapes the images, for the cell's key: the numbers that are used."""
         own = PipelineMethod.content(self, pipeline, settings)
         try:

@@ -11,9 +11,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from sunbench.methods.common.fitted import write_tables
+from sunbench.methods.common.fitted import write_step_tables
 from sunbench.methods.common.settings import Guidance
-from sunbench.methods.common.students import check_guidance
+from sunbench.methods.common.students import check_guidance_input
 from sunbench.methods.common.trainees import about_weights
 from sunbench.methods.common.training import TrainingJob
 from sunbench.sampling import ImageId, SampleBatch, latent_shape, make_batch
@@ -49,7 +49,7 @@ class FittingSettings(TrainingSettings):
         for n in self.steps:
             within("steps", n, 1, 1000)
         if self.guidance_scale is not None:
-            check_guidance(self.guidance_scale)
+            check_guidance_input(self.guidance_scale)
 
     def guidance(self, card_scale: float) -> Guidance:
         """One scale."""
@@ -82,7 +82,7 @@ def fit_tables(job: TrainingJob, fitted: Callable[[], dict[int, Tensor]]) -> Pat
         return path
     began = time.monotonic()
     tables = fitted()
-    write_tables(path, tables, about_weights(document, job.guidance.low))
+    write_step_tables(path, tables, about_weights(document, job.guidance.low))
     numbers = sum(x.numel() for x in tables.values())
     cost = Cost(1, s.images, round(time.monotonic() - began, 3), numbers)
     record_cost(job.out, cost, s.loop)

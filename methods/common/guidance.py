@@ -151,11 +151,11 @@ class SelectiveMethod(PipelineMethod):
         """A rule for one sampler."""
         raise NotImplementedError
 
-    def about(self) -> dict[str, Any]:
+    def about(self) -> dict[str, object]:
         """The rule for the cell's key."""
         raise NotImplementedError
 
-    def content(self, pipeline: Pipeline, settings: SampleSettings) -> dict[str, Any]:
+    def content(self, pipeline: Pipeline, settings: SampleSettings) -> dict[str, object]:
         """All that shapes the method's images, for the cell's key."""
         return {**super().content(pipeline, settings), "rule": self.about()}
 

@@ -12,7 +12,7 @@ import copy
 import json
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -37,29 +37,6 @@ DOWN = re.compile(r"(?P<layer>.+)\.(lora_down|lora_A|lora\.down)(\.default)?\.we
 UPS = {"lora_down": "lora_up", "lora_A": "lora_B", "lora.down": "lora.up"}
 PREFIX = re.compile(r"^(lora_unet_|unet\.|base_model\.model\.)")
 TEXT = re.compile(r"lora_te\d?_|text_encoder")
-
-
-def targeted(unet: nn.Module, targets: Sequence[str]) -> Iterator[tuple[str, nn.Module]]:
-    """Modules whose names are or end in one of the targets, as PEFT matches them."""
-    for name, module in unet.named_modules():
-        if any(name == target or name.endswith(f".{target}") for target in targets):
-            yield name, module
-
-
-def lora_parameters(unet: nn.Module, targets: Sequence[str], rank: int) -> int:
-    """Parameters of a LoRA on the targets: rank (in + out), times the kernel on the way in."""
-    return sum(_parameters(module, rank) for _, module in targeted(unet, targets))
-
-
-def _parameters(module: nn.Module, rank: int) -> int:
-    if not isinstance(module, nn.Linear | nn.Conv2d):
-        raise UserError(f"given a LoRA target {type(module).__name__}, expected Linear or Conv2d")
-    return rank * (module.weight[0].numel() + len(module.weight))
-
-
-def bias_parameters(unet: nn.Module) -> int:
-    """Parameters that are biases: of linear maps, convolutions and norms."""
-    return sum(p.numel() for name, p in unet.named_parameters() if name.endswith(".bias"))
 
 
 @dataclass(frozen=True)

@@ -77,11 +77,11 @@ class TrainedMethod(PipelineMethod):
         """Raise UserError unless the weights are available, fit and can take the settings."""
         raise NotImplementedError
 
-    def describe(self, path: Path) -> dict[str, Any]:
+    def describe(self, path: Path) -> dict[str, object]:
         """Weights for the cell's key."""
         raise NotImplementedError
 
-    def content(self, pipeline: Pipeline, settings: SampleSettings) -> dict[str, Any]:
+    def content(self, pipeline: Pipeline, settings: SampleSettings) -> dict[str, object]:
         """What shapes the images, for the cell's key: solver and weights; {} without any."""
         own = super().content(pipeline, settings)
         about: dict[str, Any] = {}
@@ -180,7 +180,7 @@ class MergedMethod(DistilledMethod):
         """U-Net evaluations: two per step with guidance on top, one without."""
         return settings.steps * (2 if self.extra > 1 else 1)
 
-    def describe(self, path: Path) -> dict[str, Any]:
+    def describe(self, path: Path) -> dict[str, object]:
         """The weights by hash and trained guidance."""
         return {"sha256": file_hash(path), "guidance_scale": trained_guidance(path)}
 
@@ -189,7 +189,7 @@ class MergedMethod(DistilledMethod):
         """Under guidance on top alone."""
         return self.extra > 1
 
-    def content(self, pipeline: Pipeline, settings: SampleSettings) -> dict[str, Any]:
+    def content(self, pipeline: Pipeline, settings: SampleSettings) -> dict[str, object]:
         """What shapes the images, for the cell's key; negative prompts act only with guidance."""
         own, negative = super().content(pipeline, settings), "cfg" if self.extra > 1 else "none"
         return {**own, "extra_guidance": self.extra, "negative": negative}

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sunbench.methods.common.students import check_guidance
+from sunbench.methods.common.students import check_guidance_input
 from sunbench.models.protocols import Pipeline
 from sunbench.training.diffusion import guided_eps
 
@@ -25,7 +25,7 @@ def w_embedding(pipeline: Pipeline, guidance_scale: Tensor, dim: int) -> Tensor:
 
     Raises UserError for a scale of 1 or less: w = 0 is no guidance and w = -1 the negative.
     """
-    check_guidance(float(guidance_scale.min()))
+    check_guidance_input(float(guidance_scale.min()))
     embedding: Tensor = pipeline.get_guidance_scale_embedding(guidance_scale - 1, embedding_dim=dim)
     return embedding
 

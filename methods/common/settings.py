@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from sunbench.errors import UserError
-from sunbench.methods.common.students import check_guidance
+from sunbench.methods.common.students import check_guidance_input
 from sunbench.training.settings import TrainingSettings, asked, from_table, within
 
 #: A student's file: a diffusers U-Net, or differences to the base's (``differences``).
@@ -33,7 +33,7 @@ class Guidance:
     high: float
 
     def __post_init__(self) -> None:
-        check_guidance(self.low)
+        check_guidance_input(self.low)
         within("guidance_max", self.high, self.low, float("inf"))
 
     @classmethod

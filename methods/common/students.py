@@ -30,7 +30,7 @@ from sunbench.store.tensors import Shapes, load_weights, read_header
 INPUT = "time_embedding.cond_proj.weight"
 
 
-def check_guidance(guidance_scale: float) -> None:
+def check_guidance_input(guidance_scale: float) -> None:
     """Raise UserError unless w = guidance_scale - 1 is positive."""
     if not guidance_scale > 1:
         raise UserError(
@@ -137,18 +137,18 @@ class StudentMethod(DistilledMethod):
 
     def check(self, pipeline: Pipeline, settings: SampleSettings) -> None:
         """A positive w, and a student that fits."""
-        check_guidance(settings.guidance_scale)
+        check_guidance_input(settings.guidance_scale)
         empty_student(self.used(pipeline, settings), pipeline.unet)
 
     def network(self, pipeline: Pipeline, settings: SampleSettings) -> Any:
         """The student, read anew."""
         return load_student(self.used(pipeline, settings), pipeline.unet)
 
-    def describe(self, path: Path) -> dict[str, Any]:
+    def describe(self, path: Path) -> dict[str, object]:
         """The student by its hash; differences also by the model that they were trained from."""
         return {"sha256": student_hash(path), **origin(path)}
 
-    def content(self, pipeline: Pipeline, settings: SampleSettings) -> dict[str, Any]:
+    def content(self, pipeline: Pipeline, settings: SampleSettings) -> dict[str, object]:
         """What shapes the images, for the cell's key; without the negative prompt."""
         own = super().content(pipeline, settings)
         return {**own, "guidance": "w = guidance_scale - 1", "negative": "none"}

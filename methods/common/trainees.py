@@ -61,7 +61,7 @@ def parameters_of(module: nn.Module) -> int:
 # ------------------------------------------------------------------------------ whole U-Nets
 
 
-def empty_student(unet: Any) -> Any:
+def student_on_meta(unet: Any) -> Any:
     """The student of a U-Net without its weights, on the meta device."""
     with torch.device("meta"):
         return UNet2DConditionModel.from_config(student_config(unet, W_DIM))
@@ -87,7 +87,7 @@ class WholeStudent(Trainee):
         self.levels = levels
         self.base = unet if base is None else base
         if start is None:
-            self.unet = empty_student(unet)
+            self.unet = student_on_meta(unet)
             self.unet.load_state_dict(_initial(self.unet, unet), assign=True)
         else:
             self.unet = load_student(start, self.base)
@@ -224,7 +224,7 @@ class BiasStudent(Trainee):
         write_biases(path, self.unet, self.base, about)
 
 
-def about_weights(document: Mapping[str, Any], guidance_scale: float | None) -> dict[str, str]:
+def about_weights(document: Mapping[str, object], guidance_scale: float | None) -> dict[str, str]:
     """Metadata of a file of weights: how it was trained, and the one guidance that it holds."""
     base = {"base": str(document["base"]), "base_sha256": json.dumps(document["base_sha256"])}
     about = {**base, "training": json.dumps(document)}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -18,10 +18,10 @@ from sunbench.methods.common.networks import Guided
 from sunbench.methods.common.settings import Guidance, settings_for
 from sunbench.methods.common.sheet import Sheet
 from sunbench.methods.common.trainees import Trainee, about_weights, parameters_of
-from sunbench.models import LoadedModel, find, load
+from sunbench.models import LoadedModel, find_model, load
 from sunbench.sampling import Method, SampleSettings
 from sunbench.training import LoopSettings, fit
-from sunbench.training.data import TrainingImages, open_images
+from sunbench.training.data import TrainingImages, open_training_images
 from sunbench.training.diffusion import Schedule
 from sunbench.training.encode import encode_texts, schedule_of
 from sunbench.training.record import Cost, averaged, draw_curves, record_cost, settle
@@ -98,7 +98,7 @@ class TrainingJob:
         seed = loop.seed + 7919 * stage
         return Feed(self.pipeline, self.data, self.learned, loop.batch, seed)
 
-    def document(self, start: dict[str, str]) -> dict[str, Any]:
+    def document(self, start: dict[str, str]) -> dict[str, object]:
         """What shapes the training besides the loop's settings; start: weights begun with."""
         card, g = self.loaded.card, self.learned
         return {
@@ -113,7 +113,7 @@ class TrainingJob:
             "from": start,
         }
 
-    def begin(self, start: dict[str, str]) -> dict[str, Any]:
+    def begin(self, start: dict[str, str]) -> dict[str, object]:
         """The document, written; UserError where the folder holds another training."""
         document = self.document(start)
         settle(self.out, document)
@@ -149,7 +149,7 @@ class Stage:
     loop: LoopSettings
     folder: Path
     target: Path
-    document: dict[str, Any]
+    document: Mapping[str, object]
     preview: Preview
     part: str | None = None
     on_begin: Callable[[dict[str, Tensor]], None] | None = None
@@ -212,10 +212,10 @@ class Stage:
 
 def open_job(cls: type[TrainingSettings], request: TrainRequest) -> TrainingJob:
     """Everything that the user can have wrong is checked before weights load."""
-    card = find(request.base)
+    card = find_model(request.base)
     zoo = card.source == "zoo"
     settings = settings_for(request.method, cls, request.config, zoo=zoo)
-    data = open_images(request.data, card.name, card.resolution, zoo=zoo)
+    data = open_training_images(request.data, card.name, card.resolution, zoo=zoo)
     return TrainingJob(
         request.method, load(card, device=request.device), data, settings, request.out
     )

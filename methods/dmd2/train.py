@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from sunbench.errors import UserError
 from sunbench.methods.common.networks import Plain
 from sunbench.methods.common.settings import ADAM, Guidance, check_rank
-from sunbench.methods.common.students import check_guidance
+from sunbench.methods.common.students import check_guidance_input
 from sunbench.methods.common.trainees import LoraStudent, Trainee
 from sunbench.methods.common.training import (
     Preview,
@@ -67,7 +67,7 @@ class DmdTraining(TrainingSettings):
         for steps in self.steps:
             within("steps", steps, 1, GRID)
         if self.guidance_scale is not None:
-            check_guidance(self.guidance_scale)
+            check_guidance_input(self.guidance_scale)
 
     def guidance(self, card_scale: float) -> Guidance:
         """The one scale of the base."""

@@ -133,7 +133,7 @@ class Trajectories:
         )
 
 
-def fit(job: TrainingJob) -> dict[int, Tensor]:
+def fit_timesteps(job: TrainingJob) -> dict[int, Tensor]:
     """Timesteps by their number, from the costs over all warm-up trajectories."""
     s, ways = job.settings, Trajectories(job)
     costs = [len(batch) * ways.costs(batch) for batch in warm_up(job, s.images)]
@@ -148,4 +148,4 @@ def train(request: TrainRequest) -> Path:
     """``sunbench train gits``: ``out/gits.safetensors``, for the base's fine-tunes too."""
     request.refuse_start("starts from nothing")
     job = open_job(GitsFit, request)
-    return fit_tables(job, lambda: fit(job))
+    return fit_tables(job, lambda: fit_timesteps(job))

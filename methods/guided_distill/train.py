@@ -14,6 +14,7 @@ training that begins with them begins with the base's differences on the fine-tu
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -87,7 +88,7 @@ def _preview(job: TrainingJob, steps: int, target: Path) -> Preview:
     return Preview(student, SampleSettings(steps, job.preview_guidance))
 
 
-def stage1(job: TrainingJob, document: dict[str, Any], earlier: Earlier) -> Stage:
+def stage1(job: TrainingJob, document: Mapping[str, object], earlier: Earlier) -> Stage:
     """Guidance into the student's w-input."""
     s, out = job.settings, job.out
     trainee = WholeStudent(job.pipeline.unet, earlier.stage1(), levels=s.levels)
@@ -99,7 +100,7 @@ def stage1(job: TrainingJob, document: dict[str, Any], earlier: Earlier) -> Stag
 
 
 def stage2(
-    job: TrainingJob, document: dict[str, Any], earlier: Earlier, teacher: Any, steps: int
+    job: TrainingJob, document: Mapping[str, object], earlier: Earlier, teacher: Any, steps: int
 ) -> Stage:
     """A round: a student of ``steps`` for a teacher (a U-Net) that takes twice as many."""
     s, out = job.settings, job.out

@@ -13,7 +13,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from sunbench.methods.common.students import StudentMethod, check_guidance
+from sunbench.methods.common.students import StudentMethod, check_guidance_input
 from sunbench.methods.common.weights import Weights
 from sunbench.models.protocols import Pipeline
 from sunbench.sampling import SampleSettings, SolverSpec
@@ -47,7 +47,7 @@ class LcmMethod(StudentMethod):
 
     def check(self, pipeline: Pipeline, settings: SampleSettings) -> None:
         """A positive w, and an available student unless the model is one."""
-        check_guidance(settings.guidance_scale)
+        check_guidance_input(settings.guidance_scale)
         if not self.complete(pipeline):
             super().check(pipeline, settings)
 

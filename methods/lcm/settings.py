@@ -14,7 +14,7 @@ from sunbench.methods.common.settings import (
     check_range,
     check_rank,
 )
-from sunbench.methods.common.students import check_guidance
+from sunbench.methods.common.students import check_guidance_input
 from sunbench.methods.lcm.method import GRID
 from sunbench.training import LoopSettings
 from sunbench.training.settings import TrainingSettings, one_of, within
@@ -112,7 +112,7 @@ class LcmLoraTraining(TrainingSettings):
         if ends != (None, None) and self.guidance_scale is not None:
             raise UserError("given guidance_scale and guidance_min, expected one of them")
         if self.guidance_scale is not None:
-            check_guidance(self.guidance_scale)
+            check_guidance_input(self.guidance_scale)
 
     def guidance(self, card_scale: float) -> Guidance:
         """The range where one is given, else one scale."""

@@ -24,7 +24,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sunbench.methods.common.fitted import write_tables
+from sunbench.methods.common.fitted import write_step_tables
 from sunbench.methods.common.fitting import FittingSettings, warm_up
 from sunbench.methods.common.sheet import REFERENCE_STEPS
 from sunbench.methods.common.timesteps import whole_timesteps
@@ -134,7 +134,7 @@ class ScheduleTrainee(Trainee):
         """All schedules in one file."""
         now = {len(self.times.shares): torch.tensor(whole_timesteps(self.times().detach()))}
         tables = {n: x.float() for n, x in sorted({**now, **self.done}.items())}
-        write_tables(path, tables, {**about, "validation": json.dumps(self.errors)})
+        write_step_tables(path, tables, {**about, "validation": json.dumps(self.errors)})
 
 
 def _stage(

@@ -39,7 +39,7 @@ class Recorder(StandInUNet):
         return out
 
 
-class Moments:
+class InnerProducts:
     """Inner products of all predictions of a trajectory: (2N, 2N), e_p of all steps, then e_n."""
 
     def __init__(self, steps: int) -> None:
@@ -67,7 +67,7 @@ class Moments:
 def rule_for(job: TrainingJob, steps: int) -> Tensor:
     """The rule (N, 2, N) of the base at a number of steps."""
     settings = SampleSettings(steps, job.guidance.low)
-    moments = Moments(steps)
+    moments = InnerProducts(steps)
     for batch in warm_up(job, job.settings.images):
         unet = Recorder(job.pipeline.unet)
         own = with_network(job.pipeline, unet, dpm_solver_pp().solver)

@@ -104,11 +104,11 @@ class PeRFlowMethod(DistilledMethod):
         """U-Net evaluations: two per step under guidance, one without."""
         return settings.steps * (2 if settings.guidance_scale > 1 else 1)
 
-    def describe(self, path: Path) -> dict[str, Any]:
+    def describe(self, path: Path) -> dict[str, object]:
         """By hash."""
         return {"sha256": file_hash(path)}
 
-    def content(self, pipeline: Pipeline, settings: SampleSettings) -> dict[str, Any]:
+    def content(self, pipeline: Pipeline, settings: SampleSettings) -> dict[str, object]:
         """All that shapes the method's images, for the cell's key."""
         own = super().content(pipeline, settings)
         return {**own, "guidance": "cfg", "windows": PeRFlowScheduler.windows}

@@ -6,26 +6,16 @@ from collections.abc import Mapping
 from typing import Any, cast
 
 import torch
-from diffusers.models.attention_processor import Attention
 from torch import Tensor, nn
 
 from sunbench.errors import UserError, unknown
+from sunbench.methods.common.attentions import attentions, cross_attentions
 from sunbench.methods.sun.attention import KEYWORD, NORMS, SunLayer, SunProcessor
 
 #: Processors that compute plain attention, beside which SUN can stand.
 PLAIN = ("AttnProcessor", "AttnProcessor2_0", "SlicedAttnProcessor", "XFormersAttnProcessor")
 INITS = ("copy", "random")
 Shapes = dict[str, tuple[int, int]]
-
-
-def attentions(unet: nn.Module) -> dict[str, Any]:
-    """All attentions of a U-Net by diffusers' names."""
-    return {name: m for name, m in unet.named_modules() if isinstance(m, Attention)}
-
-
-def cross_attentions(unet: nn.Module) -> dict[str, Any]:
-    """The attentions of a U-Net that read the text."""
-    return {name: m for name, m in attentions(unet).items() if m.is_cross_attention}
 
 
 def shapes_of(unet: nn.Module) -> Shapes:
@@ -36,7 +26,7 @@ def shapes_of(unet: nn.Module) -> Shapes:
     return dims
 
 
-def check_plain(unet: Any) -> None:
+def check_plain_attention(unet: Any) -> None:
     """Raise where something else than plain attention reads the text, such as an IP-Adapter."""
     for attn in cross_attentions(unet).values():
         kind = type(attn.processor).__name__
@@ -134,7 +124,7 @@ class Binding:
 
     def __init__(self, adapter: SunAdapter, unet: Any) -> None:
         self.adapter, self.users = adapter, 0
-        check_plain(unet)
+        check_plain_attention(unet)
         if shapes_of(unet) != {n: _shape(adapter, n) for n in adapter.names}:
             raise UserError("given an adapter that was made for another U-Net")
         self._attentions = cross_attentions(unet)

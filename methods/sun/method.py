@@ -5,12 +5,12 @@ from __future__ import annotations
 import copy
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from sunbench.errors import UserError
 from sunbench.methods.common.method import TrainedMethod
 from sunbench.methods.common.weights import Weights
-from sunbench.methods.sun.adapter import bound, check_plain, shapes_of
+from sunbench.methods.sun.adapter import bound, check_plain_attention, shapes_of
 from sunbench.methods.sun.files import about_adapter, check_adapter
 from sunbench.methods.sun.pipelines import (
     OFFICIAL,
@@ -37,12 +37,12 @@ class SunMethod(TrainedMethod):
     norm: str | None = None
     plain_unet: ClassVar[bool] = False
 
-    def describe(self, path: Path) -> dict[str, Any]:
+    def describe(self, path: Path) -> dict[str, object]:
         """By hash, form and norm."""
         form, own = about_adapter(path)
         return {"sha256": file_hash(path), "form": form, "norm": self.norm or own}
 
-    def content(self, pipeline: Pipeline, settings: SampleSettings) -> dict[str, Any]:
+    def content(self, pipeline: Pipeline, settings: SampleSettings) -> dict[str, object]:
         """All that shapes the method's images, for the cell's key."""
         return {**super().content(pipeline, settings), "guidance": "sun"}
 
@@ -53,7 +53,7 @@ class SunMethod(TrainedMethod):
         check_pipeline(pipeline)
         shapes_of(pipeline.unet)
         if bound(pipeline.unet) is None:
-            check_plain(pipeline.unet)
+            check_plain_attention(pipeline.unet)
         check_adapter(self.used(pipeline, settings), pipeline.unet)
 
     def prepare(self, pipeline: Pipeline, settings: SampleSettings) -> PipelineSampler:

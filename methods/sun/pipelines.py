@@ -60,6 +60,9 @@ class _State:
 class _SunPipeline:
     """What a pipeline with SUN does otherwise: a base class set in front of its own.
 
+    ``load_sun`` works in place, as diffusers' ``load_lora_weights``, and Python looks properties
+    up in an object's class alone, so that this object has to be of another class for the while.
+
     The negative embeddings leave ``encode_prompt`` for ``cross_attention_kwargs``, which every
     pipeline hands to its U-Net alone: a ControlNet reads the positive prompt only.
     """

@@ -30,11 +30,11 @@ from sunbench.methods.sun.method import sun
 from sunbench.methods.sun.negatives import negative_prompt, vocabulary
 from sunbench.methods.sun.pipelines import check_pipeline
 from sunbench.methods.sun.settings import SunTraining, read_settings
-from sunbench.models import LoadedModel, find, load
+from sunbench.models import LoadedModel, find_model, load
 from sunbench.models.protocols import Pipeline
 from sunbench.prompts.negatives import Vocabulary
 from sunbench.sampling import SampleSettings
-from sunbench.training.data import TrainingImages, open_images
+from sunbench.training.data import TrainingImages, open_training_images
 from sunbench.training.encode import encode_images, encode_texts, schedule_of
 from sunbench.training.prefetch import Prefetcher
 from sunbench.training.request import TrainRequest
@@ -154,7 +154,7 @@ class SunTrainingJob(TrainingJob):
         w = self.guidance.low
         return SunLoss(self.pipeline, adapter, self.data, self.words, self.settings, w)
 
-    def document(self, start: dict[str, str]) -> dict[str, Any]:
+    def document(self, start: dict[str, str]) -> dict[str, object]:
         """As for all, with the teacher's guidance."""
         return {**super().document(start), "guidance_scale": self.guidance.low}
 
@@ -206,10 +206,10 @@ def train_adapter(
 def train(request: TrainRequest) -> Path:
     """``sunbench train sun``: everything the user can have wrong is checked before weights load."""
     request.refuse_start("starts at the base itself")
-    card = find(request.base)
+    card = find_model(request.base)
     zoo = card.source == "zoo"
     settings = read_settings(request.config, zoo=zoo)
-    data = open_images(request.data, card.name, card.resolution, zoo=zoo)
+    data = open_training_images(request.data, card.name, card.resolution, zoo=zoo)
     if settings.phrases:
         vocabulary(settings.phrases, settings.max_phrases, zoo=False)
     return train_adapter(load(card, device=request.device), data, settings, request.out)

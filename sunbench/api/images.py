@@ -67,7 +67,7 @@ class FolderImages:
 
     def read(self, index: int) -> Pixels:
         """One image."""
-        return decode(self.files[index], str(self.files[index]))
+        return read_pixels(self.files[index], str(self.files[index]))
 
 
 class ArrayImages:
@@ -150,10 +150,10 @@ class ParquetImages:
         content = value.get("bytes") if isinstance(value, dict) else value
         if not isinstance(content, bytes):
             raise UserError(f"{self.name}: image {self.ids[index]} has no bytes in the file")
-        return decode(io.BytesIO(content), f"{self.name}, image {self.ids[index]}")
+        return read_pixels(io.BytesIO(content), f"{self.name}, image {self.ids[index]}")
 
 
-def decode(file: Path | io.BytesIO, name: str) -> Pixels:
+def read_pixels(file: Path | io.BytesIO, name: str) -> Pixels:
     """An image file as uint8 (H, W, 3); UserError for a broken, huge or lossy one."""
     try:
         with open_image(file) as image:

@@ -16,7 +16,7 @@ def read_prompts(file: Path) -> dict[str, str]:
     known = [suffix for suffix in files.READERS if suffix != ".txt"]
     if file.suffix.lower() not in known:
         raise UserError(f"given prompts {file}, expected one of {', '.join(known)}")
-    table, text = files.read(file, None)
+    table, text = files.read_prompt_file(file, None)
     name = next((c for c in NAMES if c in table.columns and c != text), None)
     if name is None:
         raise UserError(

@@ -11,7 +11,7 @@ from sunbench.bench import Request
 from sunbench.errors import UserError, unknown
 from sunbench.report.answer import Pick, answer, picks
 from sunbench.report.choice import default_distance
-from sunbench.report.data import RunData, models, read_run
+from sunbench.report.data import RunData, model_names, read_run
 from sunbench.run_options import IMAGES
 from sunbench.store import CellReader, RunFolder, readers
 
@@ -36,7 +36,7 @@ class Run:
     @property
     def models(self) -> list[str]:
         """Names of its models."""
-        return models(self.data.rows)
+        return model_names(self.data.rows)
 
     def table(self) -> pd.DataFrame:
         """A line per model, method, steps and metric: value, 95 % interval, N, reason of a gap."""

@@ -16,7 +16,7 @@ from sunbench.api.images import ImageSet, Pixels, open_images
 from sunbench.errors import NotAvailable, UserError
 from sunbench.metrics.metric import CellFeatures, ImagePairMetric
 from sunbench.metrics.networks import Network, load_network
-from sunbench.metrics.registry import MetricChoice, find
+from sunbench.metrics.registry import MetricChoice, find_metric
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -82,7 +82,7 @@ def score(
     candidate, base = open_images(images, "images"), open_images(reference, "reference")
     order = _pairing(candidate, base)
     paired = order is not None
-    choices = [find(name) for name in metrics or (PAIRED if paired else UNPAIRED)]
+    choices = [find_metric(name) for name in metrics or (PAIRED if paired else UNPAIRED)]
     _check_choices(choices, paired)
     texts = _prompts(candidate, base, prompts)
     clusters = np.array([texts.get(i, i) for i in candidate.ids])

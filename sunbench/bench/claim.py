@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,7 @@ def claim(folder: Path) -> None:
     write_marker(folder, None)
 
 
-def write_marker(folder: Path, finished: dict[str, Any] | None) -> None:
+def write_marker(folder: Path, finished: Mapping[str, object] | None) -> None:
     """Mark a folder as a run's; finished: what its results rest on."""
     document = {"schema_version": SCHEMA_VERSION, "about": _ABOUT, "finished": finished}
     write_atomic(folder / MARKER, to_json(document))

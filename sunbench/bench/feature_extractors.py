@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from sunbench.errors import UserError
-from sunbench.metrics import ImagePairMetric, NotAvailable, find, load_network
+from sunbench.metrics import ImagePairMetric, NotAvailable, find_metric, load_network
 from sunbench.metrics.networks import Extractor, Network
 from sunbench.metrics.networks.backbone import checked, full_precision
 from sunbench.metrics.registry import MetricChoice
@@ -34,7 +34,7 @@ class FeatureExtractors:
     @classmethod
     def load(cls, metrics: tuple[str, ...], device: str) -> FeatureExtractors:
         """Load what the metrics need; a network that cannot be had becomes a reason."""
-        extractors = cls(tuple(find(name) for name in metrics))
+        extractors = cls(tuple(find_metric(name) for name in metrics))
         for choice in extractors.choices:
             try:
                 if choice.net is not None and choice.net not in extractors.networks:

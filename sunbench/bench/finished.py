@@ -22,9 +22,9 @@ from sunbench import zoo
 from sunbench.bench.claim import claim, read_marker, write_marker
 from sunbench.bench.environment import environment
 from sunbench.bench.outcome import Outcome
-from sunbench.bench.request import Request, cards
+from sunbench.bench.request import Request, request_cards
 from sunbench.errors import UserError
-from sunbench.models import ModelCard, find
+from sunbench.models import ModelCard, find_model
 from sunbench.paths import cell_folder
 from sunbench.store import CellRecord, CellStore, RunDocument, RunFolder, key, sha256_file
 from sunbench.store.files import remove_parts
@@ -45,7 +45,7 @@ class Receipt:
     @classmethod
     def of(cls, request: Request, only: str | None) -> Receipt:
         """The stamp of a request; UserError for models that are not there."""
-        chosen = cards(request)
+        chosen = request_cards(request)
         places = _strings([request.to_json(), *(c.content for c in chosen)])
         files = [s for place in sorted(set(places)) for s in _stats(Path(place).expanduser())]
         content = [request.to_json(), only, [_content(c) for c in chosen], environment().to_json()]
@@ -76,7 +76,7 @@ class Receipt:
         """Say in the run's folder that it is finished."""
         write_marker(run.path, self._marker(run))
 
-    def _marker(self, run: RunFolder) -> dict[str, Any]:
+    def _marker(self, run: RunFolder) -> dict[str, object]:
         return {"stamp": self.stamp, "request": self.request, **_documents(run)}
 
 
@@ -88,12 +88,12 @@ def finished_outcome(request: Request, out: Path) -> Outcome | None:
     if not RunFolder(out).run_file.exists():
         return None
     claim(out)
-    with locked(out) as run:
+    with locked_run(out) as run:
         return Receipt.of(request, None).outcome(run)
 
 
 @contextmanager
-def locked(out: Path) -> Iterator[RunFolder]:
+def locked_run(out: Path) -> Iterator[RunFolder]:
     """A run's folder under its lock, without what writes that were cut short left in it."""
     run = RunFolder(out)
     with run.lock():
@@ -120,14 +120,14 @@ def _whole(run: Path, cell: CellRecord) -> bool:
 # ------------------------------------------------------------------------------ the stamp
 
 
-def _content(card: ModelCard) -> dict[str, Any]:
+def _content(card: ModelCard) -> dict[str, object]:
     """A card, and that of the model that its U-Net goes into."""
     base = None if card.unet_into is None else _based(card.unet_into)
     return {**card.content, "base": base}
 
 
-def _based(name: str) -> dict[str, Any]:
-    return _content(find(name))
+def _based(name: str) -> dict[str, object]:
+    return _content(find_model(name))
 
 
 def _strings(value: Any) -> Iterator[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -80,7 +80,7 @@ def skip_file(run: Path, key: str) -> Path:
     return run / "work" / f"{key}.skip"
 
 
-def _alike(a: dict[str, Any], b: dict[str, Any]) -> bool:
+def _alike(a: Mapping[str, object], b: Mapping[str, object]) -> bool:
     return all(a[n] == b[n] for n in ("model", "method", "steps", "task", "seeds"))
 
 

@@ -17,7 +17,7 @@ from safetensors.numpy import save
 
 from sunbench.errors import NotAvailable, UserError
 from sunbench.metrics import CellFeatures, PerImageMetric, clip_extractor
-from sunbench.metrics.registry import find
+from sunbench.metrics.registry import find_metric
 from sunbench.store import CellReader, CellRecord, ResultRow, Role, RunFolder, key, write_atomic
 from sunbench.store.files import make_folder, read_file
 from sunbench.store.shared import settings_key
@@ -194,7 +194,7 @@ def _scores(
 
     theirs: the reference's reader, if it is there; reference: the key of its settings.
     """
-    choice = find(row.metric)
+    choice = find_metric(row.metric)
     metric, name = choice.metric, choice.feature_name(row.feature_key, reference)
     if not isinstance(metric, PerImageMetric):
         return None

@@ -13,10 +13,10 @@ import torch
 from sunbench import prompts, zoo
 from sunbench.bench.batches import BatchSize
 from sunbench.bench.cells import PlannedCell, plan_model
-from sunbench.bench.request import Request, cards
+from sunbench.bench.request import Request, request_cards
 from sunbench.bench.sources import SourcePlan, plan_sources, task_content
 from sunbench.errors import UserError
-from sunbench.metrics.registry import find as find_metric
+from sunbench.metrics.registry import find_metric
 from sunbench.models import ModelCard, load
 from sunbench.paths import cell_folder
 from sunbench.sampling import latent_shape
@@ -116,7 +116,7 @@ def plan(request: Request) -> list[ModelPlan]:
 
     A model stays loaded for its work as long as memory has room for another like it.
     """
-    chosen = cards(request)
+    chosen = request_cards(request)
     for card in chosen:
         metrics_of(card, request)
     sets = [prompt_set(card, request) for card in chosen]

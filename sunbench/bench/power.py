@@ -14,14 +14,14 @@ from sunbench.bench.request import Request
 from sunbench.errors import UserError
 from sunbench.metrics import PairedMetric
 from sunbench.metrics.comparisons import minimum_detectable_effect
-from sunbench.metrics.registry import MetricChoice, find
+from sunbench.metrics.registry import MetricChoice, find_metric
 from sunbench.paths import reference_sets
 from sunbench.reference_sets import FLOOR_OFFSET
 from sunbench.store import CellContent, CellStore, Results, RunFolder, budget_of
 
 
 @dataclass(frozen=True)
-class Spread:
+class PromptSpread:
     """The standard deviation over prompts of the difference of two methods, and where it is from.
 
     new_seed: the floor's distance, where it is known.
@@ -44,7 +44,7 @@ def add_power(plans: list[ModelPlan], request: Request, out: Path) -> None:
 
 def distance(model: ModelPlan, request: Request) -> MetricChoice | None:
     """The paired metric that ranks methods: a network's distance of images, else the first."""
-    paired = [find(name) for name in metrics_of(model.card, request)]
+    paired = [find_metric(name) for name in metrics_of(model.card, request)]
     paired = [c for c in paired if isinstance(c.metric, PairedMetric)]
     images = [c for c in paired if c.metric.reads == "images" and c.metric.better == "lower"]
     return next(iter([*images, *paired]), None)
@@ -58,7 +58,7 @@ def planned_comparisons(model: ModelPlan, budgets: Sequence[int] = ()) -> int:
 
 
 def _sentence(
-    model: ModelPlan, choice: MetricChoice, comparisons: int, spread: Spread | None
+    model: ModelPlan, choice: MetricChoice, comparisons: int, spread: PromptSpread | None
 ) -> str:
     prompts = len(model.prompts)
     if spread is None:
@@ -78,7 +78,7 @@ def _sentence(
 # ------------------------------------------------------------------------------ where from
 
 
-def _pilot(model: ModelPlan, choice: MetricChoice, out: Path) -> Spread | None:
+def _pilot(model: ModelPlan, choice: MetricChoice, out: Path) -> PromptSpread | None:
     """From the comparisons of the run that is already in the folder: their median."""
     try:
         results = RunFolder(out).read_results_document()
@@ -91,7 +91,7 @@ def _pilot(model: ModelPlan, choice: MetricChoice, out: Path) -> Spread | None:
         return None
     per_unit = {n: minimum_detectable_effect(1.0, n, comparisons=len(own)) for _, n in known}
     deviation = float(np.median([d / per_unit[n] for d, n in known]))
-    return Spread(deviation, _new_seed(results, name, choice), "from the run in this folder")
+    return PromptSpread(deviation, _new_seed(results, name, choice), "from the run in this folder")
 
 
 def _new_seed(results: Results, model: str, choice: MetricChoice) -> float | None:
@@ -101,7 +101,7 @@ def _new_seed(results: Results, model: str, choice: MetricChoice) -> float | Non
     return value if choice.metric.better == "lower" and value else None
 
 
-def _floor(model: ModelPlan, choice: MetricChoice) -> Spread | None:
+def _floor(model: ModelPlan, choice: MetricChoice) -> PromptSpread | None:
     """From a cached floor of the model: its distances per prompt, as if two were independent."""
     assert isinstance(choice.metric, PairedMetric)
     for file in sorted(reference_sets().glob("*/cell.json")):
@@ -109,7 +109,9 @@ def _floor(model: ModelPlan, choice: MetricChoice) -> Spread | None:
         if scores is not None and len(scores) > 1:
             gaps = choice.metric.as_distance(scores)
             deviation = float(2**0.5 * gaps.std(ddof=1))
-            return Spread(deviation, float(gaps.mean()) or None, "at most, from the cached floor")
+            return PromptSpread(
+                deviation, float(gaps.mean()) or None, "at most, from the cached floor"
+            )
     return None
 
 

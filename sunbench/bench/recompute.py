@@ -15,7 +15,7 @@ from sunbench.bench.reduce import StoredCell
 from sunbench.errors import NotAvailable
 from sunbench.metrics import load_network
 from sunbench.metrics.networks.network import Network
-from sunbench.metrics.registry import MetricChoice, find
+from sunbench.metrics.registry import MetricChoice, find_metric
 from sunbench.sampling import Cell
 from sunbench.store import ModelRecord, ResultRow
 from sunbench.store.reader import CellReader
@@ -65,7 +65,7 @@ def recompute(
 
 def recorded_extractors(rows: Sequence[ResultRow]) -> FeatureExtractors:
     """The metrics of these rows, without their networks where stored embeddings are enough."""
-    choices = tuple(find(name) for name in dict.fromkeys(r.metric for r in rows))
+    choices = tuple(find_metric(name) for name in dict.fromkeys(r.metric for r in rows))
     extractors = FeatureExtractors(choices)
     for choice in choices:
         row = next((r for r in rows if r.metric == choice.label and r.value is not None), None)

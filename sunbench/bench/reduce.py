@@ -60,7 +60,7 @@ class StoredCell(Protocol):
         ...
 
 
-def gather(stored: StoredCell, feature: str) -> np.ndarray:
+def cell_features(stored: StoredCell, feature: str) -> np.ndarray:
     """A feature of all images of a cell, in order."""
     return whole(stored_feature(stored, feature))
 
@@ -78,7 +78,7 @@ def clusters(cell: Cell) -> np.ndarray:
 
 def nfe_of(handle: StoredCell) -> float:
     """U-Net evaluations per image: the mean over images to two decimals."""
-    return round(float(np.mean(gather(handle, "cost")[:, 0], dtype=np.float64)), 2)
+    return round(float(np.mean(cell_features(handle, "cost")[:, 0], dtype=np.float64)), 2)
 
 
 @dataclass

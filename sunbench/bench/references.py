@@ -11,7 +11,7 @@ from sunbench.bench.request import Request
 from sunbench.bench.run import execute
 from sunbench.bench.verify import verify_store
 from sunbench.errors import unknown
-from sunbench.models import find
+from sunbench.models import find_model
 from sunbench.paths import cache_root, reference_sets
 from sunbench.reference_sets import FLOOR_OFFSET, SOURCE_OFFSET, recipe_for
 from sunbench.store import CellStore
@@ -20,7 +20,7 @@ from sunbench.store.names import file_stem
 
 def request_for(model: str, **overrides: Any) -> Request:
     """The request that makes a model's reference set and nothing else."""
-    recipe = recipe_for(find(model).name)
+    recipe = recipe_for(find_model(model).name)
     settings: dict[str, Any] = {
         "models": (model,),
         "methods": (recipe.method,),
@@ -36,10 +36,10 @@ def request_for(model: str, **overrides: Any) -> Request:
     return Request(**{**settings, **{k: v for k, v in overrides.items() if v is not None}})
 
 
-def build(model: str, watcher: Progress | None = None, **overrides: Any) -> Outcome:
+def build_reference(model: str, watcher: Progress | None = None, **overrides: Any) -> Outcome:
     """Make a model's reference set in the cache, or find it there."""
     request = request_for(model, **overrides)
-    folder = cache_root() / "reference_runs" / file_stem(find(model).name)
+    folder = cache_root() / "reference_runs" / file_stem(find_model(model).name)
     return execute(request, folder, watcher, only="reference")
 
 
@@ -55,7 +55,7 @@ def _role(seed: int, task: str) -> str:
     return role if task == "text2image" else f"{role}, {task}"
 
 
-def listing() -> list[dict[str, Any]]:
+def listing() -> list[dict[str, object]]:
     """What is in the cache: model, steps, images, shards, key and whether it is a floor."""
     out = []
     for store in _stores():

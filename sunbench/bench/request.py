@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal
+from typing import Literal
 
 from sunbench import registry
 from sunbench.errors import UserError
-from sunbench.metrics.registry import find
-from sunbench.models import ModelCard
-from sunbench.models import find as find_model
+from sunbench.metrics.registry import find_metric
+from sunbench.models import ModelCard, find_model
 from sunbench.reference_sets import FLOOR_OFFSET
 from sunbench.run_options import DTYPES, IMAGES, NEGATIVES, TIMINGS
 from sunbench.run_options import TASKS as TASKS
@@ -70,7 +69,7 @@ class Request:
         """Prompts behind the images."""
         return self.images // len(self.seeds)
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """For run.json."""
         return asdict(self)
 
@@ -81,7 +80,7 @@ def _expect(good: bool, actual: str, expected: str) -> None:
 
 
 def _check_names(r: Request) -> None:
-    metrics = tuple(find(name).label for name in r.metrics)
+    metrics = tuple(find_metric(name).label for name in r.metrics)
     kinds = (("models", r.models), ("methods", r.methods), ("steps", r.steps), ("nfe", r.nfe))
     for kind, names in kinds:
         other = {"steps": r.nfe, "nfe": r.steps}.get(kind)
@@ -147,16 +146,16 @@ def _check_task(r: Request) -> None:
     if r.controlnet is not None:
         _expect(r.task == "controlnet", f"a ControlNet for task {r.task}", "task controlnet")
     if r.task == "inpaint":
-        from sunbench.sampling.masks import check
+        from sunbench.sampling.masks import check_mask
 
-        check(r.mask)
+        check_mask(r.mask)
     else:
         _expect(r.mask == "center", f"a mask for task {r.task}", "task inpaint")
-        named = [name for name in r.metrics if find(name).metric.compares == "source"]
+        named = [name for name in r.metrics if find_metric(name).metric.compares == "source"]
         _expect(not named, f"metric {', '.join(named)} for task {r.task}", "task inpaint")
 
 
-def cards(request: Request) -> list[ModelCard]:
+def request_cards(request: Request) -> list[ModelCard]:
     """The cards of the request's models; their names head the tables, so no two may be equal."""
     chosen = [find_model(name) for name in request.models]
     names = [card.name for card in chosen]

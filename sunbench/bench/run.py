@@ -15,7 +15,7 @@ from sunbench.bench.clock import Clock
 from sunbench.bench.environment import environment
 from sunbench.bench.evaluate import add_requirements, evaluate
 from sunbench.bench.feature_extractors import FeatureExtractors
-from sunbench.bench.finished import Receipt, locked
+from sunbench.bench.finished import Receipt, locked_run
 from sunbench.bench.handles import CellHandle
 from sunbench.bench.order import WorkOrder
 from sunbench.bench.outcome import Outcome
@@ -56,7 +56,7 @@ def execute(
     """
     claim(out)
     ensure_space(out, 0)
-    with locked(out) as run:
+    with locked_run(out) as run:
         receipt = Receipt.of(request, only)
         if (outcome := receipt.outcome(run)) is not None:
             return outcome

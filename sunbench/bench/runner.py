@@ -1,7 +1,7 @@
 """The one loop that makes images: cells of one model, shard by shard, resumable and paired.
 
-Runs, reference sets, studies and checks of the zoo all plan cells (`bench.cells.plan_cell`)
-and let a `Runner` make them in a folder.
+Runs, reference sets, studies and checks of the zoo all plan cells
+(`sunbench.bench.cells.plan_cell`) and let a `Runner` make them in a folder.
 """
 
 from __future__ import annotations

@@ -55,7 +55,7 @@ class SourcePlan:
     shift: int = 0
     files: tuple[Path, ...] = ()
 
-    def content(self) -> dict[str, Any]:
+    def content(self) -> dict[str, object]:
         """For the keys of the cells that start from them."""
         if self.own is None:
             return {"sources": key([sha256_file(f) for f in self.files])}

@@ -9,7 +9,7 @@ from sunbench.bench.request import Request
 from sunbench.bench.runner import Runner
 from sunbench.sampling import TaskInputs
 from sunbench.store.timings import TimingRow
-from sunbench.timing import TimedMethod, TimingSettings, measure, timed_method
+from sunbench.timing import TimedMethod, TimingSettings, measure_times, timed_method
 
 if TYPE_CHECKING:
     from sunbench.models import LoadedModel
@@ -31,7 +31,7 @@ def time_model(model: ModelPlan, request: Request, runner: Runner) -> list[Timin
         source=_source(runner),
         budget_seconds=SHARE * model.seconds,
     )
-    return measure(model.loaded, timed_methods(model, model.loaded), settings, request.timing)
+    return measure_times(model.loaded, timed_methods(model, model.loaded), settings, request.timing)
 
 
 def timed_methods(model: ModelPlan, loaded: LoadedModel) -> list[TimedMethod]:

@@ -9,6 +9,7 @@ from typing import Any
 from sunbench.errors import UserError
 from sunbench.models.protocols import Pipeline
 from sunbench.store import TrainingRequirements
+from sunbench.store.files import JsonObject
 from sunbench.training.record import read_training
 
 log = logging.getLogger(__name__)
@@ -17,7 +18,7 @@ log = logging.getLogger(__name__)
 COST = ("parameters", "images", "seconds")
 
 
-def training_of(weights: Path, method: str) -> dict[str, Any] | None:
+def training_of(weights: Path, method: str) -> JsonObject | None:
     """The ``training.json`` that belongs to weights: beside them under their name, or its folder's.
 
     None where there is none, or where it is of another method's training.
@@ -52,7 +53,7 @@ def training_requirements(model: str, method: Any, pipeline: Pipeline) -> Traini
     )
 
 
-def _document(method: Any, pipeline: Pipeline) -> dict[str, Any] | None:
+def _document(method: Any, pipeline: Pipeline) -> JsonObject | None:
     find = getattr(method, "trained_weights", None)
     try:
         weights = None if find is None else find(pipeline)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,7 @@ from typing import Any
 from sunbench.bench.claim import read_marker
 from sunbench.bench.recompute import recompute
 from sunbench.errors import UserError
-from sunbench.metrics.registry import find
+from sunbench.metrics.registry import find_metric
 from sunbench.paths import cell_folder
 from sunbench.sampling import Cell
 from sunbench.store import (
@@ -34,7 +34,7 @@ AGREE, TEXT_AGREE = 1e-5, 1e-3
 _PARTS = ("rows", "pairs", "set_pairs", "finite_n", "timing")
 
 
-def verify_store(folder: Path, content: dict[str, Any]) -> list[str]:
+def verify_store(folder: Path, content: Mapping[str, object]) -> list[str]:
     """Problems of one cell: its key, missing or broken shards."""
     if not folder.is_dir():
         return [f"{folder.name}: the cell's folder is missing"]
@@ -176,7 +176,7 @@ def _place(record: Any) -> tuple[Any, ...]:
 
 
 def _limit(metric: str | None) -> float:
-    return TEXT_AGREE if metric and find(metric).metric.compares == "text" else AGREE
+    return TEXT_AGREE if metric and find_metric(metric).metric.compares == "text" else AGREE
 
 
 def _agree(a: Any, b: Any, limit: float) -> bool:

@@ -110,7 +110,7 @@ def _doses(texts: list[str]) -> dict[str, Dose]:
 
 def compatibility(
     model: Annotated[str, typer.Argument(metavar="MODEL", help="A built-in name, id or path.")],
-    steps: Annotated[int, o.whole("steps", "Number of steps.")] = 8,
+    steps: Annotated[int, o.whole_number("steps", "Number of steps.")] = 8,
     networks: Annotated[
         str, o.option("Pruned networks that methods are put on.", metavar="NAMES")
     ] = "bk-sdm-base",
@@ -119,15 +119,15 @@ def compatibility(
     out: OutFile = Path("compatibility.md"),
 ) -> None:
     """Which accelerators can work together on a model: each pair runs, or says why not."""
-    from sunbench.models import find, load
+    from sunbench.models import find_model, load
     from sunbench.registry import composition
     from sunbench.sampling import SampleSettings
     from sunbench.studies.compatibility import page, pairings
 
-    on = o.names(networks)
+    on = o.split_names(networks)
     for name in on:
         composition(f"{name}+ddim")  # an unknown network comes before the model is loaded
-    loaded = load(find(model), device=device or o.best_device())
+    loaded = load(find_model(model), device=device or o.best_device())
     settings = SampleSettings(steps, loaded.card.guidance_scale)
     table, context = o.weights_table(weights), loaded.context
     pairs = pairings(loaded.pipeline, settings, networks=on, weights=table, model=context)

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.text import Text
 
 from sunbench.cli import options as o
-from sunbench.cli.console import err, out, print_json, records, say, table
+from sunbench.cli.console import err, out, print_json, records, rich_table, say
 
 if TYPE_CHECKING:
-    from sunbench.regression.compare import Comparison
+    from sunbench.regression.compare import RunComparison
 
 #: Lines of the table on the screen; the page has all of them.
 SHOWN = 20
@@ -36,11 +36,11 @@ def compare(
     Exit code 0: it is not, 1: it is, 2: they cannot be compared.
     """
     from sunbench.regression import compare as gate
-    from sunbench.regression.compare_page import write_page
+    from sunbench.regression.compare_page import write_comparison
     from sunbench.regression.tolerances import load_tolerances
 
     comparison = gate.compare(baseline, folder, load_tolerances(tolerances))
-    page, code = write_page(comparison, folder), comparison.exit_code(allow_missing)
+    page, code = write_comparison(comparison, folder), comparison.exit_code(allow_missing)
     if as_json:
         print_json(_document(comparison, code))
         raise typer.Exit(code)
@@ -51,30 +51,28 @@ def compare(
     raise typer.Exit(code)
 
 
-def _print_changed(comparison: Comparison) -> None:
+def _print_changed(comparison: RunComparison) -> None:
     """The rows that changed, worst first, and what else is different."""
-    from sunbench.regression.compare_page import HEAD
-    from sunbench.regression.compare_page import table as lines_of
+    from sunbench.regression.compare_page import HEAD, verdict_lines
 
-    lines = [line for line in lines_of(comparison) if line[0] != "same"]
+    lines = [line for line in verdict_lines(comparison) if line[0] != "same"]
     if lines:
-        out.print(table("against the baseline", HEAD, lines[:SHOWN]))
+        out.print(rich_table("against the baseline", HEAD, lines[:SHOWN]))
     if len(lines) > SHOWN:
         say(f"{len(lines) - SHOWN} more rows changed: see the page")
     for change in comparison.changes[:SHOWN]:
         say(f"Also different: {change}")
 
 
-def _document(comparison: Comparison, code: int) -> dict[str, Any]:
-    from sunbench.regression.compare_page import HEAD
-    from sunbench.regression.compare_page import table as lines_of
+def _document(comparison: RunComparison, code: int) -> dict[str, object]:
+    from sunbench.regression.compare_page import HEAD, verdict_lines
 
     return {
         "exit_code": code,
         "headline": comparison.headline,
         "problems": list(comparison.problems),
         "changes": list(comparison.changes),
-        "rows": records(HEAD, lines_of(comparison)),
+        "rows": records(HEAD, verdict_lines(comparison)),
     }
 
 

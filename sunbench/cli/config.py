@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,7 +10,8 @@ from typing import Any
 import typer
 
 from sunbench.errors import UserError, unknown
-from sunbench.store.files import read_file
+from sunbench.models.card import toml_value
+from sunbench.store.files import JsonObject, read_file
 
 #: Options that are no settings.
 NO_KEY = ("config", "dry_run", "help", "show_plan")
@@ -22,7 +22,7 @@ def key_of(param: Any) -> str:
     return next(flag for flag in param.opts if flag.startswith("--")).removeprefix("--")
 
 
-def read_config(file: Path) -> dict[str, Any]:
+def read_config(file: Path) -> JsonObject:
     """The table of a TOML file; UserError in one line for anything that is none."""
     try:
         return tomllib.loads(read_file(file).decode("utf-8"))
@@ -72,11 +72,9 @@ def config_text(context: typer.Context) -> str:
 def _toml(value: Any) -> str:
     if isinstance(value, (list, tuple)):  # of METHOD=PATH
         pairs = (str(v).partition("=") for v in value)
-        return "{ " + ", ".join(f"{_text(name)} = {_text(path)}" for name, _, path in pairs) + " }"
-    if isinstance(value, bool | int | float):
-        return json.dumps(value)
-    return _text(str(value))
-
-
-def _text(value: str) -> str:
-    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+        return (
+            "{ "
+            + ", ".join(f"{toml_value(name)} = {toml_value(path)}" for name, _, path in pairs)
+            + " }"
+        )
+    return toml_value(value if isinstance(value, bool | int | float) else str(value))

@@ -26,7 +26,7 @@ def print_json(document: Any) -> None:
     typer.echo(json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False, default=str))
 
 
-def table(title: str, head: list[str], lines: list[list[str]], wrap: bool = True) -> Table:
+def rich_table(title: str, head: list[str], lines: list[list[str]], wrap: bool = True) -> Table:
     """A Rich table of plain text: markup in names is printed as it stands."""
     built = Table(title=escape(title), title_justify="left", header_style="bold")
     for i, column in enumerate(head):
@@ -43,7 +43,9 @@ def tables(title: str, head: list[str], lines: list[list[str]], fixed: int) -> l
     def with_columns(start: int, end: int) -> Table:
         columns = [*range(fixed), *range(start, end)]
         rows = [[line[i] for i in columns] for line in lines]
-        return table(title if start == fixed else "", [head[i] for i in columns], rows, wrap=False)
+        return rich_table(
+            title if start == fixed else "", [head[i] for i in columns], rows, wrap=False
+        )
 
     def fits(part: Table) -> bool:
         wide = out.options.update(max_width=10_000)  # else no table measures more than the screen

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from sunbench.cli import options as o
-from sunbench.cli.console import out, print_json, table
+from sunbench.cli.console import out, print_json, rich_table
 
 
 def doctor(as_json: o.Json = False) -> None:
@@ -14,4 +14,4 @@ def doctor(as_json: o.Json = False) -> None:
     if as_json:
         print_json(dict(rows))
     else:
-        out.print(table("doctor", ["item", "value"], rows))
+        out.print(rich_table("doctor", ["item", "value"], rows))

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sunbench.cli.console import err, out, table
+from sunbench.cli.console import err, out, rich_table
 
 if TYPE_CHECKING:
     from sunbench.models import ModelCard
@@ -33,12 +33,12 @@ def fetch(
     dry_run: DryRun = False,
 ) -> None:
     """Download what a run needs: sizes and licenses first, then weights and prompts."""
-    from sunbench.models import find
+    from sunbench.models import find_model
     from sunbench.models.fetch import bring, check_room, known_architecture, look_up
 
-    card = known_architecture(find(model))
+    card = known_architecture(find_model(model))
     downloads = [look_up(need) for need in _needs(card, methods or [])]
-    out.print(table(f"fetch {card.name}", HEAD, [_line(download) for download in downloads]))
+    out.print(rich_table(f"fetch {card.name}", HEAD, [_line(download) for download in downloads]))
     check_room(downloads)
     if card.source == "hub" and card.revision is None:
         err.print(
@@ -65,9 +65,9 @@ def fetch(
 def feature_networks(card: ModelCard) -> list[str]:
     """The networks of a model's default metrics."""
     from sunbench.bench.planner import default_metrics
-    from sunbench.metrics.registry import find
+    from sunbench.metrics.registry import find_metric
 
-    networks = [find(name).net for name in default_metrics(card)]
+    networks = [find_metric(name).net for name in default_metrics(card)]
     return list(dict.fromkeys(n for n in networks if n is not None))
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from sunbench.cli import options as o
-from sunbench.cli.console import out, print_json, records, table
+from sunbench.cli.console import out, print_json, records, rich_table
 from sunbench.errors import unknown
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ def list_(
         print_json(documents[kind] if kind else documents)
         return
     for name, listing in listings.items():
-        out.print(table(name.replace("-", " "), *listing))
+        out.print(rich_table(name.replace("-", " "), *listing))
 
 
 def _methods() -> Listing:
@@ -79,10 +79,8 @@ def reference_listing() -> Listing:
     from sunbench.bench.references import listing
     from sunbench.reference_sets import recipes
 
-    rows = [
-        [r["model"], r["role"], f"{r['method']} {r['steps']}", str(r["images"]), r["key"]]
-        for r in listing()
-    ]
+    held = [r | {"sampler": f"{r['method']} {r['steps']}"} for r in listing()]
+    rows = [[str(r[n]) for n in ("model", "role", "sampler", "images", "key")] for r in held]
     built = {r[0] for r in rows}
     rows += [
         [m, "reference", f"{r.method} {r.steps}", str(r.images), "not built"]

@@ -34,7 +34,7 @@ COMPARE, PROMPTS, TASK, MEASURE, MACHINE, OUTPUT = (
 # ------------------------------------------------------------------------------ text to values
 
 
-def names(text: str) -> tuple[str, ...]:
+def split_names(text: str) -> tuple[str, ...]:
     """Comma-separated names; commas in brackets, of ``fd[a,b]`` or ``x(a,b)``, don't separate."""
     parts = re.split(r",(?![^\[]*\])(?![^(]*\))", text)
     return tuple(part.strip() for part in parts if part.strip())
@@ -43,7 +43,7 @@ def names(text: str) -> tuple[str, ...]:
 def method_names(text: str) -> tuple[str, ...]:
     """Comma-separated methods; the commas between the turns of a ``switch:`` don't separate."""
     out: list[str] = []
-    for part in names(text):
+    for part in split_names(text):
         if out and out[-1].startswith("switch:") and re.search(r"@[0-9]+$", part):
             out[-1] += f",{part}"
         else:
@@ -53,7 +53,7 @@ def method_names(text: str) -> tuple[str, ...]:
 
 def numbers(text: str, what: str) -> tuple[int, ...]:
     """Comma-separated whole numbers; what: their name in the error."""
-    parts = names(text)
+    parts = split_names(text)
     if not all(WHOLE.fullmatch(part) and len(part) < 20 for part in parts):
         raise UserError(f"given {what} {text!r}, expected whole numbers like 4,8")
     return tuple(int(part) for part in parts)
@@ -109,7 +109,7 @@ def _number(pattern: re.Pattern[str], kind: Callable[[str], Any], expected: str,
     return parse
 
 
-def whole(name: str, help: str, *flags: str, panel: str | None = None) -> Any:
+def whole_number(name: str, help: str, *flags: str, panel: str | None = None) -> Any:
     """An option for a whole number."""
     parse = _number(WHOLE, int, "a whole number", name)
     return option(help, *flags, panel=panel, parser=parse, metavar="NUMBER")
@@ -213,7 +213,7 @@ WeightsOption = Annotated[
         metavar="METHOD=PATH",
     ),
 ]
-Images = Annotated[int, whole("images", "Images per row: prompts x seeds.", panel=PROMPTS)]
+Images = Annotated[int, whole_number("images", "Images per row: prompts x seeds.", panel=PROMPTS)]
 Seeds = Annotated[
     str,
     option("Number of seeds, or a list such as 0,1,2.", "--seeds", panel=PROMPTS, metavar="SEEDS"),

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from sunbench.cli.console import out, table
-from sunbench.cli.options import WeightsOption, best_device, names, seed_list, weights_table
+from sunbench.cli.console import out, rich_table
+from sunbench.cli.options import WeightsOption, best_device, seed_list, split_names, weights_table
 from sunbench.errors import unknown
 from sunbench.paper.catalogue import Entry, entries
 
@@ -86,7 +86,7 @@ def list_() -> None:
         [e.name, e.kind, f"{e.protocol.title}, {e.number}", e.title, _state(e)]
         for e in entries().values()
     ]
-    out.print(table("papers", ["name", "kind", "paper", "what", "state"], lines))
+    out.print(rich_table("papers", ["name", "kind", "paper", "what", "state"], lines))
 
 
 def _state(entry: Entry) -> str:
@@ -121,7 +121,7 @@ def _register_measured(entry: Entry) -> None:
         from sunbench.progress import ConsoleProgress
 
         options = Options(
-            models=names(models),
+            models=split_names(models),
             images=images,
             seeds=seed_list(seeds) if seeds else None,
             prompts=prompts,
@@ -158,14 +158,14 @@ def _figure(
 ) -> Callable[[Path], None]:
     """Make a figure; returns what names its gaps and writes its files into a folder."""
     from sunbench.paper.make import make_figure
-    from sunbench.paper.sheets import write
+    from sunbench.paper.sheets import write_sheets
 
     sheets = make_figure(entry, options, run, progress, reuse=reuse)
 
     def show(folder: Path) -> None:
         for line in dict.fromkeys(m for sheet in sheets for m in sheet.missing):
             _say(f"missing: {line}")
-        for path in write(sheets, folder):
+        for path in write_sheets(sheets, folder):
             _say(f"Figure: {path}")
 
     return show
@@ -193,12 +193,12 @@ _WITHOUT = {"figure": ("negatives",), "cost": ("negatives", "ablations")}
 
 def _show_table(page: Page, folder: Path) -> None:
     """Print a table with its notes and write its files."""
-    from sunbench.paper.page import write
+    from sunbench.paper.page import write_formats
 
-    out.print(table(page.title, list(page.head), [list(line) for line in page.lines]))
+    out.print(rich_table(page.title, list(page.head), [list(line) for line in page.lines]))
     for note in page.notes:
         _say(f"- {note}")
-    for path in write(page, folder):
+    for path in write_formats(page, folder):
         _say(f"Table: {path}")
 
 
@@ -222,7 +222,7 @@ def _register_timing(entry: Entry) -> None:
         from sunbench.paper.timing_page import page
 
         chosen, place = device or best_device(), _place(entry, run)
-        specs = names(models) or _usual_shapes(entry, chosen)
+        specs = split_names(models) or _usual_shapes(entry, chosen)
         requests = {spec: timing_request(spec, chosen, dtype, rounds, warm_up) for spec in specs}
         for times in measured_times(place, requests, _say):
             _show_table(page(entry, times), folder or place / "paper")

@@ -8,7 +8,7 @@ import typer
 
 from sunbench.cli import options as o
 from sunbench.cli.compare import print_verified
-from sunbench.cli.console import out, say, table
+from sunbench.cli.console import out, rich_table, say
 from sunbench.cli.listing import reference_listing
 
 reference_app = typer.Typer(
@@ -20,19 +20,20 @@ reference_app = typer.Typer(
 def reference_build(
     models: Annotated[list[str], typer.Argument(metavar="MODEL", help="Models.")],
     images: Annotated[
-        int | None, o.whole("images", "Number of images; default: the recipe's.", panel=o.PROMPTS)
+        int | None,
+        o.whole_number("images", "Number of images; default: the recipe's.", panel=o.PROMPTS),
     ] = None,
     device: o.Device = None,
     dtype: o.Dtype = "float32",
     batch_size: o.BatchSize = "64",
 ) -> None:
     """Sample the 25-step DPM-Solver++ set of each model into the cache."""
-    from sunbench.bench.references import build
+    from sunbench.bench.references import build_reference
     from sunbench.progress import ConsoleProgress
 
     for model in models:
         with ConsoleProgress(out) as progress:
-            outcome = build(
+            outcome = build_reference(
                 model,
                 progress,
                 images=images,
@@ -46,7 +47,7 @@ def reference_build(
 @reference_app.command("list")
 def reference_list() -> None:
     """List the reference sets in the cache, and the recipes without one."""
-    out.print(table("reference sets", *reference_listing()))
+    out.print(rich_table("reference sets", *reference_listing()))
 
 
 @reference_app.command("verify")

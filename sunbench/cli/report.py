@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from sunbench.cli import options as o
-from sunbench.cli.console import metric_head, out, print_json, say, table, tables
+from sunbench.cli.console import metric_head, out, print_json, rich_table, say, tables
 
 if TYPE_CHECKING:
     from sunbench.report.answer import Pick
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 def print_tables(folder: Path) -> None:
     """The tables of a finished run: results and latency, per model."""
-    from sunbench.report.data import models, read_run
+    from sunbench.report.data import model_names, read_run
     from sunbench.report.headline import headline
     from sunbench.report.tables import FLOOR, notes
     from sunbench.report.texts import reasons, short_text
@@ -24,7 +24,7 @@ def print_tables(folder: Path) -> None:
     from sunbench.store import RunFolder
 
     data = read_run(RunFolder(folder))
-    for model in models(data.rows):
+    for model in model_names(data.rows):
         rows = [r for r in data.rows if r.model == model]
         times = [t for t in data.times if t.model == model]
         head, lines = headline(rows, model, short_text, times, data.win_rates, data.set_pairs)
@@ -39,7 +39,7 @@ def print_tables(folder: Path) -> None:
         if any(line[0] == "other seeds" for line in lines):
             out.print("Other seeds: the floor, the reference against itself with other noise.\n")
         if times:
-            out.print(table("latency per image", *time_table(times)))
+            out.print(rich_table("latency per image", *time_table(times)))
         for flag in flags(times):
             say(f"† {flag}")
 
@@ -142,7 +142,7 @@ def pick(
         raise typer.Exit(1)
 
 
-def _document(one: Pick) -> dict[str, Any]:
+def _document(one: Pick) -> dict[str, object]:
     """A pick for other programs; method and steps are null where nothing qualifies."""
     point = one.point
     return {

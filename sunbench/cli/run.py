@@ -68,7 +68,7 @@ Controlnet = Annotated[
 ]
 Resolution = Annotated[
     int | None,
-    o.whole("resolution", "Image size in pixels; default: the model's.", panel=o.TASK),
+    o.whole_number("resolution", "Image size in pixels; default: the model's.", panel=o.TASK),
 ]
 Workers = Annotated[
     str,
@@ -142,7 +142,7 @@ def run(
     from sunbench.registry import chosen
 
     request = Request(
-        models=o.names(models),
+        models=o.split_names(models),
         methods=chosen(o.method_names(methods)),
         steps=() if nfe else o.numbers(steps, "steps"),
         nfe=o.numbers(nfe, "nfe"),
@@ -157,7 +157,7 @@ def run(
         mask=mask,
         sources=sources,
         controlnet=controlnet,
-        metrics=o.names(metrics),
+        metrics=o.split_names(metrics),
         resolution=resolution,
         dtype=dtype,
         device=device or o.best_device(),

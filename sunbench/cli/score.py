@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from sunbench.cli import options as o
-from sunbench.cli.console import out, print_json, say, table
+from sunbench.cli.console import out, print_json, rich_table, say
 
 Images = Annotated[
     Path, typer.Argument(metavar="IMAGES", help="Folder of images, or a .parquet file.")
@@ -51,7 +51,7 @@ def score(
         images,
         reference,
         None if prompts is None else read_prompts(prompts),
-        metrics=o.names(metrics) or None,
+        metrics=o.split_names(metrics) or None,
         device=device or "cpu",
     )
     if as_json:
@@ -60,7 +60,7 @@ def score(
     lines = [
         [s.metric, _number(s.value), _interval(s.low, s.high), s.reason] for s in scores.scores
     ]
-    out.print(table("scores", ["metric", "value", "95 % interval", "note"], lines))
+    out.print(rich_table("scores", ["metric", "value", "95 % interval", "note"], lines))
     pairs = "paired by name" if scores.paired else "not paired: no name is in both sets"
     say(f"{scores.n} images of {scores.clusters} prompts, {pairs}")
 

@@ -43,7 +43,7 @@ def negatives(
     from sunbench.studies.negative_tables import write
 
     request = NegativesRequest(
-        models=o.names(models),
+        models=o.split_names(models),
         methods=o.method_names(methods),
         steps=o.numbers(steps, "steps"),
         images=images,
@@ -64,7 +64,7 @@ def negatives(
 def selftest(
     folder: Annotated[Path, typer.Argument(metavar="RUN", help="A finished run with its images.")],
     model: Annotated[str | None, o.option("Model of the run; default: its first.")] = None,
-    images: Annotated[int, o.whole("images", "Images per cell.", "--images")] = 256,
+    images: Annotated[int, o.whole_number("images", "Images per cell.", "--images")] = 256,
     device: o.Device = None,
     sampling: Annotated[
         bool,

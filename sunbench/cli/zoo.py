@@ -26,12 +26,12 @@ def zoo_build(
     logging.getLogger("sunbench").setLevel(logging.INFO)
     from sunbench.zoo.world.build import build
 
-    build(folder, o.names(stages), device or o.best_device(), begin)
+    build(folder, o.split_names(stages), device or o.best_device(), begin)
 
 
 @zoo_app.command("check")
 def zoo_check(
-    images: Annotated[int, o.whole("images", "Images per figure.")] = 256,
+    images: Annotated[int, o.whole_number("images", "Images per figure.")] = 256,
     sprites: Annotated[
         Path | None, o.option("sprites.safetensors of a build, for what needs the art itself.")
     ] = None,
@@ -49,14 +49,14 @@ def zoo_check(
 @zoo_app.command("goodhart")
 def zoo_goodhart(
     model: Annotated[str, o.option("A model of the zoo.", metavar="NAME")] = "emoji-3d",
-    updates: Annotated[int, o.whole("updates", "Updates of the training.")] = 300,
+    updates: Annotated[int, o.whole_number("updates", "Updates of the training.")] = 300,
     batch: Annotated[
-        int, o.whole("images", "Images per update; fewer is faster.", "--batch-size")
+        int, o.whole_number("images", "Images per update; fewer is faster.", "--batch-size")
     ] = 32,
     captions: Annotated[
-        int, o.whole("captions", "Captions to train on, none of them of the rows' images.")
+        int, o.whole_number("captions", "Captions to train on, none of them of the rows' images.")
     ] = 512,
-    images: Annotated[int, o.whole("images", "Images per row.")] = 1000,
+    images: Annotated[int, o.whole_number("images", "Images per row.")] = 1000,
     device: o.Device = None,
     folder: Annotated[Path, o.option("Folder of the training and the runs.", "--out")] = Path(
         "runs/goodhart"

@@ -26,7 +26,7 @@ from sunbench.metrics.metric import (
 )
 from sunbench.metrics.networks import NETWORKS, clip_extractor, extractor, load_network
 from sunbench.metrics.networks.availability import NotAvailable
-from sunbench.metrics.registry import METRICS, MetricChoice, find, metric, metrics
+from sunbench.metrics.registry import METRICS, MetricChoice, find_metric, metric, metrics
 
 __all__ = [
     "METRICS",
@@ -51,7 +51,7 @@ __all__ = [
     "extractor",
     "fd",
     "fd_estimate",
-    "find",
+    "find_metric",
     "frechet",
     "inception_score",
     "kid",

@@ -86,15 +86,6 @@ def kid(reference: Rows, candidate: Rows, prompts: NDArray[Any]) -> float:
     return float(_mmd2(reference, candidate, np.ones((1, len(labels))), labels)[0])
 
 
-def kid_independent(reference: NDArray[Any], candidate: NDArray[Any]) -> float:
-    """Kernel distance of two independent sets (n, d), (n, d), as the literature defines it."""
-    _enough(reference, candidate)
-    x, y = np.asarray(reference, np.float64), np.asarray(candidate, np.float64)
-    n = len(x)
-    inner = sum(kernel(a, a).sum() - np.trace(kernel(a, a)) for a in (x, y)) / (n * (n - 1))
-    return float(inner - 2 * kernel(x, y).mean())
-
-
 def resampled_kid(
     reference: Rows,
     candidate: Rows,

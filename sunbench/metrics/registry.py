@@ -65,7 +65,7 @@ class MetricChoice:
                 return self.metric.name
 
 
-def targets() -> dict[str, str]:
+def locations() -> dict[str, str]:
     """Where every metric is, those of other packages included."""
     return {**{e.name: e.value for e in entry_points(group="sunbench.metrics")}, **METRICS}
 
@@ -79,21 +79,21 @@ def _load(target: str) -> Metric:
 
 def metric(name: str) -> Metric:
     """The metric of that name; ``UserError`` with the nearest match for an unknown one."""
-    target = METRICS.get(name) or targets().get(name)  # entry points are slow to list
+    target = METRICS.get(name) or locations().get(name)  # entry points are slow to list
     if target is None:
-        raise unknown("metric", name, targets())
+        raise unknown("metric", name, locations())
     return _load(target)
 
 
 def metrics() -> dict[str, Metric]:
     """All metrics by name."""
-    return {name: metric(name) for name in targets()}
+    return {name: metric(name) for name in locations()}
 
 
 _NAME = re.compile(r"([\w-]+)(?:\[([^\[\]]+)\])?")
 
 
-def find(name: str) -> MetricChoice:
+def find_metric(name: str) -> MetricChoice:
     """The metric of "fid", "fd[zoo-clip]", "clip_score[open-clip/ViT-L-14/openai]", ...
 
     UserError for an unknown metric or network, or a network where none can be chosen.

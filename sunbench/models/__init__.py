@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from .card import ModelCard, read_card, to_toml
-from .catalogue import cards, find
+from .catalogue import cards, find_model
 from .context import ModelContext
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ __all__ = [
     "ModelContext",
     "cards",
     "channels_last",
-    "find",
+    "find_model",
     "load",
     "read_card",
     "to_toml",

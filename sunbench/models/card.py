@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import json
-import math
 import re
 import tomllib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from sunbench.errors import UserError, unknown
+
+from .rules import Rule, is_number, one_of, optional
 
 SOURCES = ("zoo", "hub", "folder", "file")
 ARCHITECTURES = ("sd1", "sd2", "zoo", "auto")
@@ -56,7 +57,7 @@ class ModelCard:
             _check(self, field.name)
 
     @property
-    def content(self) -> dict[str, Any]:
+    def content(self) -> dict[str, object]:
         """The fields as plain JSON values, for content keys."""
         return asdict(self) | {"loras": [list(lora) for lora in self.loras]}
 
@@ -74,54 +75,36 @@ def _is_text(value: object) -> bool:
     return isinstance(value, str) and _is_string(value) and bool(value.strip())
 
 
-def _is_number(value: object) -> bool:
-    """A finite number; whole numbers of hundreds of digits are none, as they have no float."""
-    whole = isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**63
-    return whole or (isinstance(value, float) and math.isfinite(value))
-
-
 def _is_lora(value: object) -> bool:
     return (
-        isinstance(value, tuple) and len(value) == 2 and _is_text(value[0]) and _is_number(value[1])
+        isinstance(value, tuple) and len(value) == 2 and _is_text(value[0]) and is_number(value[1])
     )
 
 
-def _one_of(names: tuple[str, ...]) -> tuple[Callable[[Any], bool], str]:
-    return (lambda value: value in names), "one of " + ", ".join(names)
-
-
-def _optional(
-    rule: tuple[Callable[[Any], bool], str],
-) -> tuple[Callable[[Any], bool], str]:
-    test, expected = rule
-    return (lambda value: value is None or test(value)), expected
-
-
-Rule = tuple[Callable[[Any], bool], str]
-TEXT: Rule = (_is_text, "a non-empty string")
-ANY_TEXT: Rule = (_is_string, "a string")
-WORD: Rule = (
+TEXT = Rule(_is_text, "a non-empty string")
+ANY_TEXT = Rule(_is_string, "a string")
+WORD = Rule(
     lambda value: isinstance(value, str) and bool(re.fullmatch(r"[\w./-]+", value, re.ASCII)),
     "letters, digits and . / _ -",
 )
 RULES: dict[str, Rule] = {
     "name": TEXT,
-    "source": _one_of(SOURCES),
+    "source": one_of(SOURCES),
     "id": TEXT,
-    "revision": _optional(WORD),
-    "variant": _optional(WORD),
-    "vae": _optional(TEXT),
-    "unet_into": _optional(TEXT),
-    "loras": (
+    "revision": optional(WORD),
+    "variant": optional(WORD),
+    "vae": optional(TEXT),
+    "unet_into": optional(TEXT),
+    "loras": Rule(
         lambda value: isinstance(value, tuple) and all(_is_lora(lora) for lora in value),
         "a list of [place, scale] pairs",
     ),
-    "tokenizer": _optional(TEXT),
-    "prediction_type": _optional(_one_of(PREDICTIONS)),
-    "guidance_scale": (lambda value: _is_number(value) and value >= 0, "a number >= 0"),
-    "resolution": (
+    "tokenizer": optional(TEXT),
+    "prediction_type": optional(one_of(PREDICTIONS)),
+    "guidance_scale": Rule(lambda value: is_number(value) and value >= 0, "a number >= 0"),
+    "resolution": Rule(
         lambda value: (
-            _is_number(value) and isinstance(value, int) and 8 <= value <= 4096 and value % 8 == 0
+            is_number(value) and isinstance(value, int) and 8 <= value <= 4096 and value % 8 == 0
         ),
         "a multiple of 8 from 8 to 4096",
     ),
@@ -129,18 +112,17 @@ RULES: dict[str, Rule] = {
     "extractor": TEXT,
     "scorer": TEXT,
     "default_negative": ANY_TEXT,
-    "architecture": _one_of(ARCHITECTURES),
+    "architecture": one_of(ARCHITECTURES),
     "license": ANY_TEXT,
     "notes": ANY_TEXT,
 }
 
 
 def _check(card: ModelCard, field: str) -> None:
-    test, expected = RULES[field]
-    value = getattr(card, field)
-    if not test(value):
+    rule, value = RULES[field], getattr(card, field)
+    if not rule.test(value):
         raise UserError(
-            f"model card {card.name!r:.80}: given {field} = {value!r:.80}, expected {expected}"
+            f"model card {card.name!r:.80}: given {field} = {value!r:.80}, expected {rule.expected}"
         )
 
 
@@ -181,7 +163,8 @@ def read_card(path: Path) -> ModelCard:
     return from_mapping(values, str(path))
 
 
-def _toml_value(value: object) -> str:
+def toml_value(value: object) -> str:
+    """A text, number, flag or list as TOML."""
     text = json.dumps(value, ensure_ascii=False)
     return text.replace("\x7f", "\\u007f")
 
@@ -189,4 +172,4 @@ def _toml_value(value: object) -> str:
 def to_toml(card: ModelCard) -> str:
     """Write a card as TOML; `read_card` gives the same card back."""
     rows = {field: value for field, value in card.content.items() if value is not None}
-    return "".join(f"{field} = {_toml_value(value)}\n" for field, value in rows.items())
+    return "".join(f"{field} = {toml_value(value)}\n" for field, value in rows.items())

@@ -63,7 +63,7 @@ def cards() -> dict[str, ModelCard]:
     return dict(_shipped())
 
 
-def find(spec: str) -> ModelCard:
+def find_model(spec: str) -> ModelCard:
     """Give the card of a card name, a .toml card, a folder, a .safetensors file or a hub id.
 
     Raises UserError with the nearest match for a name that is none of these.

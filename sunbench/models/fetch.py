@@ -13,7 +13,7 @@ from huggingface_hub import constants, try_to_load_from_cache
 from sunbench.errors import UserError
 
 from .card import OWN_VAE, ModelCard
-from .catalogue import Place, find, place
+from .catalogue import Place, find_model, place
 from .checkpoint import architecture_of, pick_weights
 from .clip_tokenizer import REPOSITORY, has_local_vocabulary, tokenizer_files
 from .hub import Choose, fetch_file, repository_info
@@ -74,7 +74,7 @@ class Download:
 def model_needs(card: ModelCard) -> Iterator[Need]:
     """What a card's pipeline reads from the hub; nothing for the zoo and local weights."""
     card = known_architecture(card)
-    base = card if card.unet_into is None else find(card.unet_into)
+    base = card if card.unet_into is None else find_model(card.unet_into)
     vae = vae_of(card)
     kept = ["text_encoder", *(["vae"] if vae == OWN_VAE else [])]
     yield from _source_needs(card, "model", ["unet", *kept] if base is card else ["unet"])

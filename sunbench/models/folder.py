@@ -7,13 +7,14 @@ itself (a library name that is a module in it, `auto_map`, custom pipelines) is 
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from sunbench.errors import UserError, unknown
+from sunbench.store.files import JsonObject
+
+from .rules import Rule, is_number, one_of, optional
 
 PIPELINES = (
     "StableDiffusionPipeline",
@@ -35,50 +36,25 @@ RUNS_CODE = ("auto_map", "custom_pipelines", "custom_pipeline")
 MOST_TRAINING_STEPS = 100_000
 
 
-@dataclass(frozen=True)
-class Rule:
-    """A test of a config's value, and the words for what passes it."""
-
-    test: Callable[[Any], bool]
-    expected: str
-
-
 def _is_count(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and 0 < value < 2**31
 
 
-def _is_number(value: object) -> bool:
-    return (
-        isinstance(value, int | float)
-        and not isinstance(value, bool)
-        and abs(value) <= 2**63
-        and math.isfinite(value)
-    )
-
-
 def _is_beta(value: object) -> bool:
-    return _is_number(value) and 0 <= float(str(value)) <= 1
+    return is_number(value) and 0 <= float(str(value)) <= 1
 
 
 def _is_list(value: object, test: Callable[[Any], bool]) -> bool:
     return isinstance(value, list) and bool(value) and all(map(test, value))
 
 
-def _optional(rule: Rule) -> Rule:
-    return Rule(lambda value: value is None or rule.test(value), rule.expected)
-
-
-def _one_of(names: tuple[str, ...]) -> Rule:
-    return Rule(lambda value: value in names, f"one of {', '.join(names)}")
-
-
 COUNT = Rule(_is_count, "a whole number of at least 1")
 COUNTS = Rule(lambda value: _is_list(value, _is_count), "a list of whole numbers of at least 1")
 COUNT_OR_LIST = Rule(lambda v: COUNT.test(v) or COUNTS.test(v), f"{COUNT.expected}, or a list")
 BLOCKS = Rule(lambda v: _is_list(v, lambda name: isinstance(name, str)), "a list of block names")
-POSITIVE = Rule(lambda value: _is_number(value) and value > 0, "a finite number above 0")
-FRACTION = Rule(lambda value: _is_number(value) and 0 < value < 1, "a number between 0 and 1")
-NUMBER = Rule(_is_number, "a finite number")
+POSITIVE = Rule(lambda value: is_number(value) and value > 0, "a finite number above 0")
+FRACTION = Rule(lambda value: is_number(value) and 0 < value < 1, "a number between 0 and 1")
+NUMBER = Rule(is_number, "a finite number")
 FLAG = Rule(lambda value: isinstance(value, bool), "true or false")
 
 NETWORK = {
@@ -86,10 +62,10 @@ NETWORK = {
     "out_channels": COUNT,
     "layers_per_block": COUNT_OR_LIST,
     "block_out_channels": COUNTS,
-    "norm_num_groups": _optional(COUNT),
+    "norm_num_groups": optional(COUNT),
     "down_block_types": BLOCKS,
     "up_block_types": BLOCKS,
-    "sample_size": _optional(COUNT_OR_LIST),
+    "sample_size": optional(COUNT_OR_LIST),
 }
 RULES: Mapping[str, Mapping[str, Rule]] = {
     "unet": {
@@ -97,8 +73,8 @@ RULES: Mapping[str, Mapping[str, Rule]] = {
         "cross_attention_dim": COUNT_OR_LIST,
         "attention_head_dim": COUNT_OR_LIST,
         "transformer_layers_per_block": COUNT_OR_LIST,
-        "num_attention_heads": _optional(COUNT_OR_LIST),
-        "time_cond_proj_dim": _optional(COUNT),
+        "num_attention_heads": optional(COUNT_OR_LIST),
+        "time_cond_proj_dim": optional(COUNT),
         "norm_eps": POSITIVE,
         "mid_block_scale_factor": POSITIVE,
     },
@@ -108,7 +84,7 @@ RULES: Mapping[str, Mapping[str, Rule]] = {
         "encoder_block_out_channels": COUNTS,
         "decoder_block_out_channels": COUNTS,
         "scaling_factor": POSITIVE,
-        "shift_factor": _optional(NUMBER),
+        "shift_factor": optional(NUMBER),
     },
     "text_encoder": {
         "hidden_size": COUNT,
@@ -126,11 +102,11 @@ RULES: Mapping[str, Mapping[str, Rule]] = {
         ),
         "beta_start": FRACTION,
         "beta_end": FRACTION,
-        "beta_schedule": _one_of(BETAS),
-        "trained_betas": _optional(
+        "beta_schedule": one_of(BETAS),
+        "trained_betas": optional(
             Rule(lambda value: _is_list(value, _is_beta), "a list of numbers from 0 to 1")
         ),
-        "prediction_type": _one_of(PREDICTIONS),
+        "prediction_type": one_of(PREDICTIONS),
         "steps_offset": Rule(lambda value: value == 0 or _is_count(value), "a whole number"),
         "rescale_betas_zero_snr": FLAG,
         "set_alpha_to_one": FLAG,
@@ -139,7 +115,7 @@ RULES: Mapping[str, Mapping[str, Rule]] = {
 }
 
 
-def read_json(path: Path, what: str) -> dict[str, Any]:
+def read_json(path: Path, what: str) -> JsonObject:
     """Read a JSON object; UserError in one line when the file is anything else."""
     try:
         if path.exists() and not path.is_file():
@@ -152,7 +128,7 @@ def read_json(path: Path, what: str) -> dict[str, Any]:
     return document
 
 
-def folder_config(folder: Path, component: str, kind: str | None = None) -> dict[str, Any]:
+def folder_config(folder: Path, component: str, kind: str | None = None) -> JsonObject:
     """Read and check one component's config.json.
 
     component: the folder's name, "" for a folder that is one component. kind: what the component
@@ -167,7 +143,7 @@ def folder_config(folder: Path, component: str, kind: str | None = None) -> dict
     return config
 
 
-def scheduler_config(folder: Path) -> dict[str, Any]:
+def scheduler_config(folder: Path) -> JsonObject:
     """Read and check the scheduler's config."""
     path = folder / "scheduler" / "scheduler_config.json"
     config = read_json(path, "scheduler config")
@@ -198,7 +174,7 @@ def check_config(config: Mapping[str, Any], component: str, path: Path) -> None:
         )
 
 
-def read_index(folder: Path) -> dict[str, Any]:
+def read_index(folder: Path) -> JsonObject:
     """Read and check a folder's model_index.json and where its components come from.
 
     Raises UserError for another pipeline and for anything that would run code of the folder.
@@ -217,7 +193,7 @@ def read_index(folder: Path) -> dict[str, Any]:
     return index
 
 
-def _check_components(folder: Path, index: Mapping[str, Any]) -> None:
+def _check_components(folder: Path, index: JsonObject) -> None:
     path = folder / "model_index.json"
     _refuse_code(index, path)
     for component, entry in index.items():
@@ -241,7 +217,7 @@ def _check_class(path: Path, component: str, entry: list[Any]) -> None:
         raise UserError(f"{path}: {unknown(f'class of the {component}', str(kind), known)}")
 
 
-def _refuse_code(config: Mapping[str, Any], path: Path) -> None:
+def _refuse_code(config: JsonObject, path: Path) -> None:
     for field in RUNS_CODE:
         if config.get(field):
             raise UserError(

@@ -8,7 +8,6 @@ import logging
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from sunbench.paths import cache_root
 from sunbench.store.files import read_file, sha256_file
@@ -69,7 +68,7 @@ def files_hash(paths: Sequence[Path]) -> str:
     )
 
 
-def value_hash(value: Mapping[str, Any]) -> str:
+def value_hash(value: Mapping[str, object]) -> str:
     """Give the sha256 of a JSON value, whatever the order of its keys."""
     text = json.dumps(value, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()

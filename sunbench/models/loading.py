@@ -17,7 +17,7 @@ from sunbench.errors import UserError, unknown
 from sunbench.store.tensors import read_header
 
 from .card import OWN_VAE, ModelCard
-from .catalogue import find, place
+from .catalogue import find_model, place
 from .checkpoint import architecture_of, check_architecture
 from .clip_tokenizer import tokenizer_hash
 from .context import ModelContext
@@ -81,7 +81,7 @@ def load(
     kind = _pipeline_class(task, controlnet)
     if device.partition(":")[0] == "meta":
         raise UserError(f"given device {device!r}, expected cpu, cuda or mps: it holds no values")
-    with _quiet(), one_line(f"model {card.name!r} ({card.id})"):
+    with quiet(), one_line(f"model {card.name!r} ({card.id})"):
         source = open_source(card)
         card = _known_architecture(card, source, task)
         base = source if card.unet_into is None else _base(card, card.unet_into, task)
@@ -163,7 +163,7 @@ def _known_architecture(card: ModelCard, source: Source, task: str) -> ModelCard
 
 def _base(card: ModelCard, spec: str, task: str) -> Source:
     """Open the model whose text encoder and VAE stay while the card's U-Net moves in."""
-    other = find(spec)
+    other = find_model(spec)
     base = open_source(other)
     check_architecture(base.shape(), card.architecture, task, other.id)
     return base
@@ -252,8 +252,8 @@ def _set_prediction_type(pipeline: Pipeline, card: ModelCard) -> None:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
-    """Silence the libraries' progress bars and notes while loading, and put them back."""
+def quiet() -> Iterator[None]:
+    """Silence the libraries' progress bars and notes for a while."""
     speakers = (diffusers.utils.logging, transformers.utils.logging)
     before = [
         (speaker, speaker.get_verbosity(), speaker.is_progress_bar_enabled())

@@ -12,6 +12,7 @@ import torch
 from diffusers import UNet2DConditionModel
 
 from sunbench.errors import UserError
+from sunbench.store.files import JsonObject
 from sunbench.store.tensors import read_header
 
 from .card import ModelCard
@@ -42,7 +43,7 @@ class Source(Protocol):
     def weights(self, component: str) -> list[Path]:
         """Give the local weight files of one component."""
 
-    def configs(self, architecture: str) -> dict[str, Any]:
+    def configs(self, architecture: str) -> JsonObject:
         """Give the component configs that the weights are read with."""
 
     def unet(self, architecture: str, dtype: torch.dtype) -> Any:
@@ -95,7 +96,7 @@ def _is_config(name: PurePosixPath) -> bool:
     return str(name.parent) in CONFIGURED and name.suffix in (".json", ".txt")
 
 
-def _public(config: Mapping[str, Any]) -> dict[str, Any]:
+def _public(config: Mapping[str, Any]) -> JsonObject:
     return {
         key: value
         for key, value in config.items()
@@ -103,7 +104,7 @@ def _public(config: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _read_configs(folder: Path) -> dict[str, Any]:
+def _read_configs(folder: Path) -> JsonObject:
     """Read the configs that shape an image: the three networks' and the scheduler's."""
     networks = {name: _public(folder_config(folder, name)) for name in CONFIGURED[:3]}
     return {**networks, "scheduler": _public(scheduler_config(folder))}
@@ -155,7 +156,7 @@ class FolderSource:
         names = pick_weights(local_names(self.path), component, self.variant, self.where)
         return [self.path / name for name in names]
 
-    def configs(self, architecture: str) -> dict[str, Any]:
+    def configs(self, architecture: str) -> JsonObject:
         """Give the folder's own configs."""
         return _read_configs(self.path)
 
@@ -208,15 +209,15 @@ class FileSource:
         """Give the one file."""
         return [self.path]
 
-    def configs(self, architecture: str) -> dict[str, Any]:
+    def configs(self, architecture: str) -> JsonObject:
         """Give the configs that the package ships for this architecture."""
-        return _read_configs(shipped(architecture, self.path))
+        return _read_configs(shipped_configs(architecture, self.path))
 
     def unet(self, architecture: str, dtype: torch.dtype) -> Any:
         """Load the U-Net alone."""
         return UNet2DConditionModel.from_single_file(
             str(self.path),
-            config=str(shipped(architecture, self.path)),
+            config=str(shipped_configs(architecture, self.path)),
             subfolder="unet",
             in_channels=self.shape().in_channels,
             local_files_only=True,
@@ -231,7 +232,7 @@ class FileSource:
             parts = {**parts, "unet": self.unet(architecture, dtype)}
         return kind.from_single_file(
             str(self.path),
-            config=str(shipped(architecture, self.path)),
+            config=str(shipped_configs(architecture, self.path)),
             local_files_only=True,
             dtype=dtype,
             tokenizer=clip_tokenizer(self.tokenizer, architecture),
@@ -240,7 +241,7 @@ class FileSource:
         )
 
 
-def shipped(architecture: str, path: Path) -> Path:
+def shipped_configs(architecture: str, path: Path) -> Path:
     """Give the package's folder of component configs for an architecture."""
     folder = CONFIGS / architecture
     if not folder.is_dir():

@@ -19,7 +19,7 @@ from .folder import folder_config
 from .hashes import files_hash
 from .hub import fetch_file, fetch_folder, local_names
 from .mistakes import one_line
-from .sources import shipped
+from .sources import shipped_configs
 
 DEFAULT_VAE = {"sd1": "stabilityai/sd-vae-ft-mse@31f26fdeee1355a5c34592e401dd41e45d25a493"}
 CLASSES = {"AutoencoderKL": AutoencoderKL, "AutoencoderTiny": AutoencoderTiny}
@@ -82,7 +82,7 @@ def _from_folder(folder: Path, dtype: torch.dtype) -> tuple[Any, str]:
 
 def _from_file(path: Path, architecture: str, dtype: torch.dtype) -> tuple[Any, str]:
     read_header(path)
-    config = shipped("sd2" if architecture == "sd2" else "sd1", path)
+    config = shipped_configs("sd2" if architecture == "sd2" else "sd1", path)
     vae = AutoencoderKL.from_single_file(
         str(path),
         config=str(config),

@@ -9,6 +9,7 @@ from importlib import resources
 from typing import Any
 
 from sunbench.errors import unknown
+from sunbench.store.files import JsonObject
 
 KINDS = {"tables": "table", "costs": "cost", "timings": "timing", "figures": "figure"}
 
@@ -101,7 +102,7 @@ class Entry:
         return tuple(dict.fromkeys(r.method for r in self.rows if r.part == part and r.method))
 
 
-def _table() -> dict[str, Any]:
+def _table() -> JsonObject:
     text = resources.files("sunbench.paper").joinpath("papers.toml").read_text("utf-8")
     return tomllib.loads(text)
 
@@ -112,7 +113,7 @@ def papers() -> dict[str, Protocol]:
     return {name: Protocol(**values) for name, values in _table()["papers"].items()}
 
 
-def _entry(name: str, kind: str, values: dict[str, Any]) -> Entry:
+def _entry(name: str, kind: str, values: JsonObject) -> Entry:
     fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
     fields["models"] = tuple(PaperModel(*m) for m in values.get("models", []))
     fields["rows"] = tuple(Row(*r) for r in values.get("rows", []))
@@ -131,7 +132,7 @@ def entries() -> dict[str, Entry]:
     }
 
 
-def find(name: str) -> Entry:
+def find_entry(name: str) -> Entry:
     """The table or figure of that name; UserError with the nearest match for an unknown one."""
     if name not in entries():
         raise unknown("paper table", name, entries())

@@ -9,7 +9,7 @@ import numpy as np
 
 from sunbench.errors import UserError
 from sunbench.metrics import Estimate, fd_estimate
-from sunbench.metrics.registry import find as find_metric
+from sunbench.metrics.registry import find_metric
 from sunbench.models import ModelCard
 from sunbench.paper.catalogue import Entry, PaperModel, Row
 from sunbench.paper.numbers import Printed, printed
@@ -98,7 +98,7 @@ def _cell(
         metric=metric,
         steps=steps,
         metric_here=label,
-        reasons=reasons(entry, paper_model, card, run, label),
+        reasons=why_not_comparable(entry, paper_model, card, run, label),
     )
     absent = run.job.lacking.get(row.method, run.absent)
     if not row.method or absent is not None:
@@ -175,7 +175,7 @@ def across(reference_run: Path, run: Path, row: ResultRow) -> Estimate:
 # ------------------------------------------------------------------------------ reasons
 
 
-def reasons(
+def why_not_comparable(
     entry: Entry, paper_model: PaperModel, card: ModelCard, run: PartRun, label: str
 ) -> tuple[str, ...]:
     """Why a value of this table cannot be set against the paper's."""

@@ -12,7 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from sunbench.bench.progress import Progress
 from sunbench.bench.run import execute
-from sunbench.metrics.registry import find as find_metric
+from sunbench.metrics.registry import find_metric
 from sunbench.models import ModelCard, load
 from sunbench.paper.catalogue import Entry
 from sunbench.paper.page import Marks, Page

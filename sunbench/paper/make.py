@@ -16,7 +16,7 @@ from sunbench.paper.plan import Job, ModelMap, Options, jobs, map_models, reques
 from sunbench.paper.real import real_floors
 from sunbench.paper.runs import PartRun, refused, run_job
 from sunbench.paper.sheets import ImageSheet, by_rows, by_variants, negative_jobs
-from sunbench.paper.table import page
+from sunbench.paper.table import table_page
 from sunbench.store import RunFolder
 
 
@@ -33,7 +33,7 @@ def make_table(
         for job in jobs(entry, models, options, run)
     }
     real = real_floors(entry, runs, models)
-    return page(entry, models, cells(entry, models, runs), floors(runs, models), real)
+    return table_page(entry, models, cells(entry, models, runs), floors(runs, models), real)
 
 
 # ------------------------------------------------------------------------------ figures

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import csv
-import io
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
+
+import pandas as pd
 
 
 @dataclass(frozen=True)
@@ -36,9 +35,10 @@ class Printed:
         return int(self["steps"])
 
 
-def _lines(name: str) -> Iterator[dict[str, str]]:
-    text = resources.files("sunbench.paper").joinpath(f"tables/{name}.csv").read_text("utf-8")
-    yield from csv.DictReader(io.StringIO(text))
+def _lines(name: str) -> list[dict[str, str]]:
+    file = resources.files("sunbench.paper").joinpath(f"tables/{name}.csv")
+    with file.open(encoding="utf-8") as lines:
+        return pd.read_csv(lines, dtype=str, keep_default_na=False).to_dict("records")
 
 
 @cache
@@ -52,17 +52,3 @@ def printed(name: str) -> tuple[Printed, ...]:
         )
         for line in _lines(name)
     )
-
-
-def shipped() -> list[str]:
-    """Names of the tables that come along."""
-    folder = resources.files("sunbench.paper").joinpath("tables")
-    return sorted(f.name.removesuffix(".csv") for f in folder.iterdir() if f.name.endswith(".csv"))
-
-
-def lookup(name: str, **labels: str) -> float:
-    """The one number with these labels; KeyError when there is none or more than one."""
-    matches = [p for p in printed(name) if all(p[k] == v for k, v in labels.items())]
-    if len(matches) != 1:
-        raise KeyError(f"{name}: {len(matches)} numbers at {labels}")
-    return matches[0].value

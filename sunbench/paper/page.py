@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-from sunbench.report.formats import markdown_table
+import pandas as pd
+
+from sunbench.report.formats import LATEX, markdown_table
 from sunbench.store import write_atomic
 from sunbench.store.files import make_folder
 
@@ -29,7 +28,7 @@ class Page:
     head: tuple[str, ...]
     lines: tuple[tuple[str, ...], ...]
     notes: tuple[str, ...]
-    records: tuple[dict[str, Any], ...] = field(repr=False)
+    records: tuple[Mapping[str, object], ...] = field(repr=False)
 
 
 def _plain(text: str) -> str:
@@ -46,22 +45,17 @@ def markdown(page: Page) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def csv_text(records: Sequence[dict[str, Any]]) -> str:
+def records_csv(records: Sequence[Mapping[str, object]]) -> str:
     """Flat rows, full precision."""
-    out = io.StringIO()
-    if records:
-        writer = csv.DictWriter(out, list(records[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(records)
-    return out.getvalue()
+    if not records:
+        return ""
+    frame = pd.DataFrame(list(records), dtype=object)  # a number beside gaps stays as it is
+    return str(frame.to_csv(index=False, lineterminator="\n"))
 
 
 # ------------------------------------------------------------------------------ LaTeX
 
-_LATEX = {
-    "\\": r"\textbackslash{}",
-    "~": r"\textasciitilde{}",
-    "^": r"\textasciicircum{}",
+_LATEX = LATEX | {
     "<": r"\textless{}",
     ">": r"\textgreater{}",
     "|": r"\textbar{}",
@@ -69,13 +63,10 @@ _LATEX = {
     "`": r"\textquotesingle{}",
     "[": "{[}",  # a line that began with one would be read as an argument of the line before
     "]": "{]}",
-    "↓": r"$\downarrow$",
-    "↑": r"$\uparrow$",
-    "–": "--",
     "·": r"$\cdot$",
     "×": r"$\times$",
     "Δ": r"$\Delta$",
-} | {c: "\\" + c for c in "&%$#_{}"}
+}
 _MARK = re.compile(r" \(([a-z0-9]{1,2})\)$")
 
 
@@ -119,10 +110,10 @@ def latex(page: Page) -> str:
     )
 
 
-def write(page: Page, folder: Path) -> list[Path]:
+def write_formats(page: Page, folder: Path) -> list[Path]:
     """Write ``NAME.md``, ``NAME.csv`` and ``NAME.tex``; returns their paths."""
     make_folder(folder)
-    texts = {"md": markdown(page), "csv": csv_text(page.records), "tex": latex(page)}
+    texts = {"md": markdown(page), "csv": records_csv(page.records), "tex": latex(page)}
     paths = [folder / f"{page.name}.{suffix}" for suffix in texts]
     for path, text in zip(paths, texts.values(), strict=True):
         write_atomic(path, text.encode())

@@ -12,8 +12,7 @@ from sunbench import zoo
 from sunbench.bench import Request
 from sunbench.bench.planner import default_metrics
 from sunbench.errors import UserError
-from sunbench.models import ModelCard, cards
-from sunbench.models import find as find_card
+from sunbench.models import ModelCard, cards, find_model
 from sunbench.paper.catalogue import Entry, PaperModel, Part
 from sunbench.paper.numbers import printed
 from sunbench.registry import check_weights, check_weights_models, method_entry, weights_of
@@ -107,7 +106,7 @@ def map_models(entry: Entry, names: Sequence[str], device: str = "cpu") -> Model
             + ", ".join(r.name for r in entry.models)
         )
     chosen = _assigned(entry, specs)
-    stand_ins = tuple(find_card(spec) for spec in chosen.values())
+    stand_ins = tuple(find_model(spec) for spec in chosen.values())
     if len({c.architecture == "zoo" for c in stand_ins}) > 1:
         raise UserError(f"given zoo and other models for {entry.name}, expected one kind per table")
     return ModelMap(tuple(chosen), tuple(chosen.values()), stand_ins)
@@ -163,7 +162,7 @@ def request_of(
         negatives="default" if prompts else options.negatives or "none",
         guidance_scale=guidance,
         task=task,
-        metrics=metrics_of(entry, models),
+        metrics=paper_metrics(entry, models),
         resolution=None if models.small else p.resolution,
         dtype=options.dtype or "float32",
         device=options.device,
@@ -182,7 +181,7 @@ def label_of(card: ModelCard, metric: str) -> str:
     return next(name for name in default_metrics(card) if name.startswith(stems))
 
 
-def metrics_of(entry: Entry, models: ModelMap) -> tuple[str, ...]:
+def paper_metrics(entry: Entry, models: ModelMap) -> tuple[str, ...]:
     """Paired ones for a figure; the models' own for a table, and what else the paper has."""
     if entry.kind == "figure":
         return ("perceptual[zoo-clip]" if models.small else "lpips[alex]", "ssim")

@@ -9,10 +9,10 @@ from typing import Any
 from sunbench.bench import Request
 from sunbench.bench.planner import plan
 from sunbench.bench.progress import Progress
-from sunbench.bench.request import cards
+from sunbench.bench.request import request_cards
 from sunbench.bench.run import execute
 from sunbench.errors import UserError
-from sunbench.metrics.registry import find as find_metric
+from sunbench.metrics.registry import find_metric
 from sunbench.paper.plan import Job, Options, label_of
 from sunbench.store import CellReader, ModelRecord, ResultRow, RunDocument, RunFolder, readers
 from sunbench.store.decode import decode
@@ -82,7 +82,7 @@ def widened(job: Job, options: Options) -> Request:
             )
     more = wanted.metrics
     if held.metrics and not more:
-        more = tuple(label_of(c, m) for c in cards(wanted) for m in ("fid", "clip"))
+        more = tuple(label_of(c, m) for c in request_cards(wanted) for m in ("fid", "clip"))
     return replace(
         wanted,
         **{name: getattr(held, name) for name in SETTINGS},
@@ -100,8 +100,10 @@ def _both(a: tuple[Any, ...], b: tuple[Any, ...]) -> tuple[Any, ...]:
 
 
 def _models(held: Request, wanted: Request) -> tuple[str, ...]:
-    names = {c.name for c in cards(held)}
-    new = [s for s, c in zip(wanted.models, cards(wanted), strict=True) if c.name not in names]
+    names = {c.name for c in request_cards(held)}
+    new = [
+        s for s, c in zip(wanted.models, request_cards(wanted), strict=True) if c.name not in names
+    ]
     return (*held.models, *new)
 
 
@@ -115,7 +117,7 @@ def covered(rows: list[ResultRow], wanted: Request) -> bool:
     }
     return all(
         (card.name, method, steps, label) in held
-        for card in cards(wanted)
+        for card in request_cards(wanted)
         for method in wanted.methods
         for steps in wanted.steps
         for label in labels or [label_of(card, "fid")]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from textwrap import fill
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from matplotlib import rc_context
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -58,14 +58,14 @@ class ImageSheet:
 # ------------------------------------------------------------------------------ reading
 
 
-def chosen(cell: CellReader, prompts: int = SHEET_PROMPTS) -> list[int]:
+def image_numbers(cell: CellReader, prompts: int = SHEET_PROMPTS) -> list[int]:
     """Image numbers of a few prompts spread over the set, the first seed of each."""
     total = cell.images // cell.seeds
     spread = np.linspace(0, total - 1, min(prompts, total)).astype(int)
     return [int(i) * cell.seeds for i in dict.fromkeys(spread.tolist())]
 
 
-def images_of(cell: CellReader | None, indices: Sequence[int]) -> list[Image | None]:
+def sheet_pixels(cell: CellReader | None, indices: Sequence[int]) -> list[Image | None]:
     """Pixels by image number; None where a cell or an image is not there."""
     if cell is None:
         return [None] * len(indices)
@@ -73,7 +73,7 @@ def images_of(cell: CellReader | None, indices: Sequence[int]) -> list[Image | N
     return [rows.get(i) for i in indices]
 
 
-def words(cell: CellReader, indices: Sequence[int]) -> list[str]:
+def prompts_of(cell: CellReader, indices: Sequence[int]) -> list[str]:
     """The prompts of these images."""
     rows = {r.index: r.prompt for r in cell.some(indices)}
     return [rows.get(i, "") for i in indices]
@@ -111,20 +111,20 @@ def by_rows(entry: Entry, models: ModelMap, parts: dict[str, PartRun]) -> list[I
         truth = next((t for t in truths if t is not None), None)
         if truth is None:
             raise UserError(f"{entry.name}: {_all_absent(entry, parts)}")
-        indices = chosen(truth)
+        indices = image_numbers(truth)
         strips = []
         for row in entry.rows:
             run = parts[row.part]
             columns = [
-                images_of(run.candidate(card.name, row.method, s), indices) for s in entry.steps
+                sheet_pixels(run.candidate(card.name, row.method, s), indices) for s in entry.steps
             ]
             why = run.why_not(card.name, row.method)
             strip = _strip(row.name, columns, why)
             if strip.absent is None:
-                strip = _strip(row.name, [*columns, images_of(truth, indices)], why)
+                strip = _strip(row.name, [*columns, sheet_pixels(truth, indices)], why)
             strips.append(strip)
         kinds = [*(f"{s} steps" for s in entry.steps), f"truth ({truth.about.steps})"]
-        heads = _heads(kinds, words(truth, indices))
+        heads = _heads(kinds, prompts_of(truth, indices))
         out.append(
             ImageSheet(
                 f"{entry.name}-{card.name}", _caption(entry, card.name), heads, tuple(strips)
@@ -155,12 +155,12 @@ def _variant_sheet(
         truth = run.reference(model)
         if truth is None:
             raise UserError(f"{entry.name}: {run.absent or 'no reference in its run'}")
-        indices = chosen(truth)
-        columns = [images_of(truth, indices)]
-        columns += [images_of(run.candidate(model, row.method, s), indices) for row, s in places]
+        indices = image_numbers(truth)
+        columns = [sheet_pixels(truth, indices)]
+        columns += [sheet_pixels(run.candidate(model, row.method, s), indices) for row, s in places]
         strips.append(_strip(name, columns, "its images are not in this run"))
         kinds = [f"truth ({truth.about.steps})", *(f"{row.name} ({s})" for row, s in places)]
-        heads = _heads(kinds, words(truth, indices))
+        heads = _heads(kinds, prompts_of(truth, indices))
     caption = " ".join([_caption(entry, model), *([note] if note else [])])
     return ImageSheet(f"{entry.name}-{model}", caption, heads, tuple(strips))
 
@@ -191,11 +191,9 @@ def negative_jobs(
 
 
 def _prompts_csv(prompts: Sequence[Prompt], negative: str) -> str:
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(["id", "prompt", "negative_prompt"])
-    writer.writerows([p.id, p.text, negative] for p in prompts)
-    return out.getvalue()
+    rows = [(p.id, p.text, negative) for p in prompts]
+    frame = pd.DataFrame(rows, columns=["id", "prompt", "negative_prompt"])
+    return str(frame.to_csv(index=False, lineterminator="\n"))
 
 
 # ------------------------------------------------------------------------------ drawing
@@ -229,7 +227,7 @@ def draw(sheet: ImageSheet) -> Figure:
     return figure
 
 
-def write(sheets: Sequence[ImageSheet], folder: Path) -> list[Path]:
+def write_sheets(sheets: Sequence[ImageSheet], folder: Path) -> list[Path]:
     """Write every sheet as PNG and PDF with its caption beside it; returns the paths."""
     make_folder(folder)
     stems = file_stems(sheet.name for sheet in sheets)

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
-from typing import Any
 
-from sunbench.metrics.registry import find as find_metric
+from sunbench.metrics.registry import find_metric
 from sunbench.paper.catalogue import Entry
 from sunbench.paper.cells import TableCell
 from sunbench.paper.page import Marks, Page
@@ -43,7 +42,7 @@ def heads(columns: Sequence[Column]) -> list[str]:
     return out
 
 
-def measured(cell: TableCell) -> str:
+def with_interval(cell: TableCell) -> str:
     """Our value with its interval."""
     if cell.value is None:
         return "n/a"
@@ -60,7 +59,7 @@ def _lines(cells: Sequence[TableCell], why: Marks, doubts: Marks) -> list[tuple[
         for column in places:
             cell = mine.get(column)
             theirs.append("–" if cell is None else _printed(cell, doubts))
-            ours.append("–" if cell is None else measured(cell) + why.mark(cell.missing or ""))
+            ours.append("–" if cell is None else with_interval(cell) + why.mark(cell.missing or ""))
         out += [(name, "paper", *theirs), ("", "here", *ours)]
     return out
 
@@ -123,7 +122,7 @@ def _sign(a: float | None, b: float | None) -> int:
 # ------------------------------------------------------------------------------ page
 
 
-def page(
+def table_page(
     entry: Entry,
     models: ModelMap,
     cells: Sequence[TableCell],
@@ -183,7 +182,7 @@ def _floor(row: ResultRow) -> str:
     )
 
 
-def record(entry: Entry, c: TableCell) -> dict[str, Any]:
+def record(entry: Entry, c: TableCell) -> dict[str, object]:
     """One line of the CSV."""
     return {
         "table": entry.name,

@@ -13,14 +13,14 @@ from diffusers import AutoencoderKL, PNDMScheduler, StableDiffusionPipeline, UNe
 from transformers import CLIPTextConfig, CLIPTextModel
 
 from sunbench.errors import UserError
-from sunbench.models import LoadedModel, ModelCard, channels_last, find, load
+from sunbench.models import LoadedModel, ModelCard, channels_last, find_model, load
 from sunbench.models.sources import CONFIGS
 from sunbench.paper.variants import VARIANTS
 from sunbench.store import write_atomic
 from sunbench.store.decode import decode
-from sunbench.store.files import make_folder, read_versioned, to_json
+from sunbench.store.files import JsonObject, make_folder, read_versioned, to_json
 from sunbench.store.timings import TimingRow
-from sunbench.timing import TimingSettings, measure
+from sunbench.timing import TimingSettings, measure_times
 
 SCHEMA_VERSION = 2
 #: Full shapes with random weights, for a GPU without any download.
@@ -59,14 +59,14 @@ def timing_request(spec: str, device: str, dtype: str, rounds: int, warm_up: int
     """The request for a model or a shape; nothing is loaded."""
     if spec in SHAPES:
         return TimingRequest(spec, device, dtype, 512, rounds, warm_up)
-    card = find(spec)
+    card = find_model(spec)
     return TimingRequest(card.name, device, dtype, card.resolution, rounds, warm_up)
 
 
 # ------------------------------------------------------------------------------ models
 
 
-def _config(family: str, part: str) -> dict[str, Any]:
+def _config(family: str, part: str) -> JsonObject:
     file = next((CONFIGS / family / part).glob("*.json"))
     config: dict[str, Any] = json.loads(file.read_text("utf-8"))
     return config
@@ -98,7 +98,7 @@ def load_for_timing(spec: str, device: str, dtype: str) -> LoadedModel:
     """A card's model, or a shape with random weights."""
     kind = getattr(torch, dtype)
     if spec not in SHAPES:
-        return load(find(spec), device=device, dtype=kind)
+        return load(find_model(spec), device=device, dtype=kind)
     card = ModelCard(spec, "folder", spec, resolution=512)
     return LoadedModel(random_pipeline(SHAPES[spec], device, kind), card, {}, "own")
 
@@ -111,7 +111,7 @@ def measure_model(spec: str, request: TimingRequest) -> ModelTimes:
     loaded = load_for_timing(spec, request.device, request.dtype)
     methods = [variant.timed(loaded.pipeline) for variant in VARIANTS]
     settings = TimingSettings(request.resolution, rounds=request.rounds, warm_up=request.warm_up)
-    rows = measure(loaded, methods, settings, "full")
+    rows = measure_times(loaded, methods, settings, "full")
     parameters = sum(p.numel() for p in loaded.pipeline.unet.parameters())
     return ModelTimes(request, parameters, tuple(rows))
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import asdict
-from typing import Any
 
 from sunbench.paper.catalogue import Entry
 from sunbench.paper.numbers import Printed, printed
@@ -133,7 +132,7 @@ def _notes(times: ModelTimes) -> list[str]:
 # ------------------------------------------------------------------------------ CSV
 
 
-def _records(entry: Entry, times: ModelTimes, row: TimingRow) -> Iterator[dict[str, Any]]:
+def _records(entry: Entry, times: ModelTimes, row: TimingRow) -> Iterator[dict[str, object]]:
     for component in COMPONENTS:
         median, low, high = _seconds(row, component)
         gain, gain_low, gain_high = _speed_up(row, component)

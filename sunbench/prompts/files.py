@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 
 from sunbench.errors import UserError
 from sunbench.prompts.records import Record, prompt_column
-from sunbench.store.files import open_file, read_text
+from sunbench.store.files import JsonObject, open_file, read_text
 
 #: Of a file's text: 2,500,000 prompts of 100 letters.
 MOST_BYTES = 2**28
@@ -126,7 +126,7 @@ def _read_parquet(path: Path) -> Table:
     return Table(tuple(names), [Record(f"{path.name} row {n}", r) for n, r in enumerate(rows, 1)])
 
 
-def _parquet_rows(path: Path, file: pq.ParquetFile, names: list[str]) -> list[dict[str, Any]]:
+def _parquet_rows(path: Path, file: pq.ParquetFile, names: list[str]) -> list[JsonObject]:
     """Rows, in batches: a small file may hold one long text a million times."""
     rows: list[dict[str, Any]] = []
     size = 0
@@ -170,7 +170,7 @@ READERS: dict[str, Callable[[Path], Table]] = {
 }
 
 
-def read(path: Path, column: str | None) -> tuple[Table, str]:
+def read_prompt_file(path: Path, column: str | None) -> tuple[Table, str]:
     """A file's rows and the column that holds the prompts; one clear UserError for each defect."""
     if not path.is_file():
         raise UserError(f"given prompts {path}, expected a file")

@@ -17,9 +17,9 @@ import pyarrow.parquet as pq
 
 from sunbench.errors import NotAvailable
 from sunbench.paths import cache_root
-from sunbench.prompts.files import Table
-from sunbench.prompts.files import read as read_file
+from sunbench.prompts.files import Table, read_prompt_file
 from sunbench.prompts.records import NEGATIVE_COLUMNS, Record, prompt_column
+from sunbench.store.files import JsonObject
 
 logger = logging.getLogger(__name__)
 
@@ -50,7 +50,7 @@ def parse(spec: str) -> HubSet | None:
     return HubSet(match["id"], match["revision"], match["split"] or "train", streaming=True)
 
 
-def from_table(entry: Mapping[str, Any]) -> HubSet:
+def set_of_table(entry: Mapping[str, Any]) -> HubSet:
     """The data set of an entry of ``sets.toml``."""
     path = entry["format"] if "url" in entry else entry["hub"]
     return HubSet(path, entry.get("revision"), entry["split"], entry.get("url"), "hub" in entry)
@@ -112,14 +112,14 @@ def _columns(data: Any, hub: HubSet) -> list[str]:
     return list(names)
 
 
-def _rows(data: Any, hub: HubSet, limit: int | None) -> list[dict[str, Any]]:
+def _rows(data: Any, hub: HubSet, limit: int | None) -> list[JsonObject]:
     try:
         return list(islice(data, limit))
     except Exception as error:
         raise _unreachable(hub, error) from error
 
 
-def read(hub: HubSet, column: str | None, limit: int | None) -> tuple[Table, str]:
+def read_hub_set(hub: HubSet, column: str | None, limit: int | None) -> tuple[Table, str]:
     """The first rows of a data set and the column that holds its prompts; images stay unread.
 
     What was read is kept in the cache for when the hub cannot be reached.
@@ -131,7 +131,7 @@ def read(hub: HubSet, column: str | None, limit: int | None) -> tuple[Table, str
         kept = _kept(hub, column)
         if not kept.is_file():
             raise
-        table, chosen = read_file(kept, column)
+        table, chosen = read_prompt_file(kept, column)
         return Table(table.columns, table.records[:limit]), chosen
     _keep(_kept(hub, column), table)
     return table, chosen

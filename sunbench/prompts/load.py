@@ -12,15 +12,21 @@ from typing import Any
 
 from sunbench.errors import UserError, unknown
 from sunbench.prompts import files, hub, records
-from sunbench.prompts.negatives import Vocabulary, real_vocabulary, sampled, zoo_vocabulary
+from sunbench.prompts.negatives import (
+    Vocabulary,
+    real_vocabulary,
+    with_sampled_negatives,
+    zoo_vocabulary,
+)
 from sunbench.prompts.rows import Prompt, PromptSet
+from sunbench.store.files import JsonObject
 
 NEGATIVES = ("none", "default", "sampled")
 VOCABULARIES = {"real": real_vocabulary, "zoo": zoo_vocabulary}
 
 
 @lru_cache
-def table() -> dict[str, dict[str, Any]]:
+def named_sets() -> dict[str, JsonObject]:
     """The named sets of ``sets.toml``."""
     return tomllib.loads(
         resources.files("sunbench.prompts").joinpath("sets.toml").read_text("utf-8")
@@ -29,7 +35,7 @@ def table() -> dict[str, dict[str, Any]]:
 
 def names() -> dict[str, str]:
     """Name and one-line summary of each named set."""
-    return {name: entry["summary"] for name, entry in table().items()}
+    return {name: entry["summary"] for name, entry in named_sets().items()}
 
 
 def load(
@@ -73,7 +79,7 @@ def _with_negatives(
     """own: whether the rows came with a negative column."""
     if negatives == "sampled":
         chosen: Vocabulary = VOCABULARIES[vocabulary]()
-        return sampled(rows, chosen)
+        return with_sampled_negatives(rows, chosen)
     if negatives == "default" and own:
         return rows
     negative = default if negatives == "default" else ""
@@ -84,11 +90,11 @@ def _find(spec: str, column: str | None, limit: int | None) -> tuple[PromptSet, 
     """The set, and whether its negatives are its own."""
     if spec == "zoo":
         return _zoo(column), False
-    if spec in table():
-        entry = table()[spec]
+    if spec in named_sets():
+        entry = named_sets()[spec]
         if "file" in entry:
             return _shipped(spec, column or entry["column"], entry), False
-        there = hub.from_table(entry)
+        there = hub.set_of_table(entry)
         return _from_hub(spec, there, column or entry["column"], limit, entry)
     if Path(spec).suffix.lower() in files.READERS:
         return _from_file(Path(spec), column)
@@ -96,7 +102,7 @@ def _find(spec: str, column: str | None, limit: int | None) -> tuple[PromptSet, 
         return _from_hub(spec, elsewhere, column, limit, {})
     if Path(spec).suffix:
         raise UserError(f"given prompts {spec}, expected {', '.join(files.READERS)}")
-    raise unknown("prompt set", spec, table())
+    raise unknown("prompt set", spec, named_sets())
 
 
 def _zoo(column: str | None) -> PromptSet:
@@ -104,7 +110,7 @@ def _zoo(column: str | None) -> PromptSet:
         raise UserError(f"given column {column!r} for the set zoo, expected none")
     from sunbench.zoo.world.captions import held_out_prompts
 
-    entry = table()["zoo"]
+    entry = named_sets()["zoo"]
     rows = tuple(Prompt(p.id, p.text) for p in held_out_prompts())
     return PromptSet("zoo", rows, entry["source"], entry["license"])
 
@@ -113,13 +119,13 @@ def _shipped(name: str, column: str, entry: Mapping[str, Any]) -> PromptSet:
     """A set that comes with the package."""
     place = resources.files("sunbench.prompts").joinpath("data", entry["file"])
     with resources.as_file(place) as path:
-        table, chosen = files.read(path, column)
+        table, chosen = files.read_prompt_file(path, column)
     rows = records.prompts(table.records, chosen, ids=True)
     return PromptSet(name, rows, entry["source"], entry["license"])
 
 
 def _from_file(path: Path, column: str | None) -> tuple[PromptSet, bool]:
-    table, chosen = files.read(path, column)
+    table, chosen = files.read_prompt_file(path, column)
     negative = records.negative_column([c for c in table.columns if c != chosen])
     ids = "id" in table.columns and chosen != "id"
     rows = records.prompts(table.records, chosen, negative=negative, ids=ids)
@@ -130,7 +136,7 @@ def _from_hub(
     name: str, there: hub.HubSet, column: str | None, limit: int | None, entry: Mapping[str, Any]
 ) -> tuple[PromptSet, bool]:
     """Ids are of the texts: a data set's ``id`` column need not be one per caption."""
-    table, chosen = hub.read(there, column, limit)
+    table, chosen = hub.read_hub_set(there, column, limit)
     negative = records.negative_column([c for c in table.columns if c != chosen])
     rows = records.prompts(table.records, chosen, negative=negative)
     source = f"{entry['source']} ({there.name})" if entry else there.name

@@ -71,7 +71,7 @@ def _pick(rng: random.Random, choices: tuple[T, ...]) -> T:
     return choices[int(rng.random() * len(choices))]
 
 
-def sample(row_id: str, text: str, vocabulary: Vocabulary) -> str:
+def sample_negative(row_id: str, text: str, vocabulary: Vocabulary) -> str:
     """Negative prompt of a row: distinct phrases that share no content word with its text.
 
     It depends on the row alone, so that it stays when other rows come and go.
@@ -90,6 +90,6 @@ def sample(row_id: str, text: str, vocabulary: Vocabulary) -> str:
     return ", ".join(chosen)
 
 
-def sampled(rows: Iterable[Prompt], vocabulary: Vocabulary) -> tuple[Prompt, ...]:
+def with_sampled_negatives(rows: Iterable[Prompt], vocabulary: Vocabulary) -> tuple[Prompt, ...]:
     """The rows, each with its sampled negative prompt."""
-    return tuple(replace(r, negative=sample(r.id, r.text, vocabulary)) for r in rows)
+    return tuple(replace(r, negative=sample_negative(r.id, r.text, vocabulary)) for r in rows)

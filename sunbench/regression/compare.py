@@ -15,7 +15,7 @@ from sunbench.bench.integrity import problems
 from sunbench.bench.paired_scores import Side, Texts, open_side, read_scores, write_light
 from sunbench.errors import UserError
 from sunbench.metrics import Estimate, Tolerance, mean_estimate
-from sunbench.metrics.registry import find
+from sunbench.metrics.registry import find_metric
 from sunbench.regression.tolerances import load_tolerances, tolerance_of
 from sunbench.store import CellRecord, ResultRow
 
@@ -39,7 +39,7 @@ class Known:
         return (*name, c["prompts"]["hash"], tuple(c["seeds"]), c["guidance_scale"])
 
     @property
-    def terms(self) -> dict[str, Any]:
+    def terms(self) -> dict[str, object]:
         """What two rows must share for their numbers to be compared."""
         r, c, reference = self.row, self.cell.content, self.side.reference(self.cell).content
         return {
@@ -82,7 +82,7 @@ class Verdict:
 
 
 @dataclass(frozen=True)
-class Comparison:
+class RunComparison:
     """Verdicts, worst first; or the problems that void the run; and what else is not the same."""
 
     verdicts: tuple[Verdict, ...]
@@ -121,7 +121,7 @@ class Comparison:
 
 def compare(
     baseline: Path, run: Path, tolerances: Mapping[str, Tolerance] | None = None
-) -> Comparison:
+) -> RunComparison:
     """Compare a run's folder with a baseline: a run's folder too, or a light one.
 
     Errors: UserError when either cannot be read, or when no row can be compared.
@@ -131,7 +131,7 @@ def compare(
     if b.light:
         raise UserError(f"{run}: given a light baseline, expected the folder of a run")
     if broken := tuple(problems(b)):
-        return Comparison((), broken)
+        return RunComparison((), broken)
     read_scores(a, texts)
     read_scores(b, texts)
     partners = list(_partners(_known(a), _known(b)))
@@ -139,7 +139,7 @@ def compare(
     if not any(v.change is not None for v in verdicts):
         why = next((v.why for v in verdicts if v.verdict == "not comparable"), "no row has a value")
         raise UserError(f"{run} cannot be compared with {baseline}: {why}")
-    return Comparison(tuple(verdicts), (), tuple(_changes(partners)))
+    return RunComparison(tuple(verdicts), (), tuple(_changes(partners)))
 
 
 def _known(side: Side) -> dict[tuple[Any, ...], Known]:
@@ -196,7 +196,7 @@ def _judged(a: Known, b: Known, tolerance: Tolerance) -> Verdict:
     if change is None or not math.isfinite(change.low):
         return Verdict(a.row, "not comparable", "no interval", b.row.value)
     limit = tolerance.limit(a.row.value)
-    verdict, beyond = _beyond(change, limit, find(a.row.metric).metric.better)
+    verdict, beyond = _beyond(change, limit, find_metric(a.row.metric).metric.better)
     why = "by intervals" if gaps is None else "by pairs"
     if a.cell.role != "candidate":
         if verdict == "same" and gaps is not None and tolerance.moved is not None:

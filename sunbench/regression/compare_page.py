@@ -6,7 +6,7 @@ import logging
 import os
 from pathlib import Path
 
-from sunbench.regression.compare import Comparison, Verdict
+from sunbench.regression.compare import RunComparison, Verdict
 from sunbench.report.formats import markdown_table
 from sunbench.report.texts import number
 from sunbench.store import make_folder, write_atomic
@@ -28,18 +28,18 @@ def _line(v: Verdict) -> list[str]:
     return [v.verdict, what, r.metric, base, value, change, f"{v.limit:.3g}", v.why]
 
 
-def table(comparison: Comparison) -> list[list[str]]:
+def verdict_lines(comparison: RunComparison) -> list[list[str]]:
     """Lines of the verdict table, worst first; their head is HEAD."""
     return [_line(v) for v in comparison.verdicts]
 
 
-def markdown(comparison: Comparison) -> str:
+def comparison_markdown(comparison: RunComparison) -> str:
     """The page: one sentence, what is wrong, the verdicts, and what else is different."""
     parts = ["# Comparison with the baseline", _plain(comparison.headline)]
     if comparison.problems:
         parts.append("\n".join(f"- {_plain(p)}" for p in comparison.problems))
     if comparison.verdicts:
-        parts.append(markdown_table(HEAD, table(comparison)))
+        parts.append(markdown_table(HEAD, verdict_lines(comparison)))
     if comparison.changes:
         lines = "\n".join(f"- {_plain(c)}" for c in comparison.changes)
         parts.append(f"Also different between the two runs:\n\n{lines}")
@@ -50,9 +50,9 @@ def _plain(text: str) -> str:
     return " ".join(text.splitlines()).replace("\\", "\\\\").replace("<", "&lt;")
 
 
-def write_page(comparison: Comparison, run: Path) -> Path:
+def write_comparison(comparison: RunComparison, run: Path) -> Path:
     """Write ``tables/compare.md`` of the run, and add it to ``$GITHUB_STEP_SUMMARY`` when set."""
-    file, text = run / "tables" / "compare.md", markdown(comparison)
+    file, text = run / "tables" / "compare.md", comparison_markdown(comparison)
     make_folder(file.parent)
     write_atomic(file, text.encode())
     if summary := os.environ.get("GITHUB_STEP_SUMMARY"):

@@ -10,7 +10,7 @@ from typing import Any
 
 from sunbench.errors import UserError
 from sunbench.metrics import Tolerance
-from sunbench.metrics.registry import find, metrics
+from sunbench.metrics.registry import find_metric, metrics
 from sunbench.store.files import read_toml
 
 
@@ -28,7 +28,7 @@ def load_tolerances(path: Path | None = None) -> dict[str, Tolerance]:
 
 def _tolerances(tables: Mapping[str, Any], name: str) -> dict[str, Tolerance]:
     for metric in tables:
-        find(metric)
+        find_metric(metric)
     return {m: _tolerance(table, f"{name}, {m}") for m, table in tables.items()}
 
 
@@ -44,7 +44,7 @@ def _tolerance(table: Any, where: str) -> Tolerance:
 
 def tolerance_of(metric: str, table: Mapping[str, Tolerance]) -> Tolerance:
     """The tolerance of a column: its own before its metric's."""
-    name = find(metric).metric.name
+    name = find_metric(metric).metric.name
     if metric not in table and name not in table:
         raise UserError(f"given no tolerance for {metric}, expected one in the TOML")
     return table.get(metric) or table[name]

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from sunbench.errors import UserError, unknown
-from sunbench.metrics.registry import find
+from sunbench.metrics.registry import find_metric
 from sunbench.report.choice import (
     Point,
     Recommendation,
     complete,
     default_distance,
-    distances,
+    distance_metrics,
     equal_work,
     front,
     pick,
@@ -23,7 +23,7 @@ from sunbench.report.choice import (
     tie,
     ties,
 )
-from sunbench.report.data import CellTime, models
+from sunbench.report.data import CellTime, model_names
 from sunbench.report.texts import cell_text, number
 from sunbench.store import PairRow, ResultRow
 
@@ -90,7 +90,7 @@ def recommendation_sentence(one: Recommendation) -> str:
 
 
 def _limit_text(metric: str, limit: float) -> str:
-    lower = find(metric).metric.better == "lower"
+    lower = find_metric(metric).metric.better == "lower"
     return f"{metric} {'at most' if lower else 'at least'} {number(limit)}"
 
 
@@ -176,7 +176,7 @@ def answer(
     """The answer of a run: a few sentences per model, each saying its model."""
     return [
         f"{model}: {sentence}"
-        for model in models(rows)
+        for model in model_names(rows)
         for sentence in model_answer(rows, times, win_rates, model)
     ]
 
@@ -208,11 +208,11 @@ def picks(
     """
     if max_latency_ms is not None and max_distance is not None:
         raise UserError("given a maximum latency and a maximum distance, expected one of the two")
-    if metric is not None and metric not in distances(rows):
-        raise unknown("distance", metric, distances(rows))
+    if metric is not None and metric not in distance_metrics(rows):
+        raise unknown("distance", metric, distance_metrics(rows))
     limits = {"max_latency_ms": max_latency_ms, "max_distance": max_distance}
     out = []
-    for model in models(rows):
+    for model in model_names(rows):
         name = metric or default_distance([r for r in rows if r.model == model])
         candidates = points(rows, times, model, name) if name else []
         if not candidates:

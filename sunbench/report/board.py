@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from sunbench.errors import UserError
 from sunbench.registry import caveats
 from sunbench.report.choice import Point, complete, default_distance, front, points, win_rate
-from sunbench.report.data import RunData, models
+from sunbench.report.data import RunData, model_names
 from sunbench.report.formats import markdown_table, plain
 from sunbench.report.texts import cell_text, nfe_text
 from sunbench.report.times import FLAG, flags
@@ -98,6 +98,6 @@ def board(data: RunData, budgets: Sequence[int], metric: str | None = None) -> s
     if chosen is None or chosen not in {r.metric for r in data.rows}:
         raise UserError(f"given metric {chosen}, expected one that the run has")
     parts = ["# Board", NOTE]
-    for model in models(data.rows):
+    for model in model_names(data.rows):
         parts += _section(data, model, chosen, sorted(budgets))
     return "\n\n".join(parts) + "\n"

@@ -9,7 +9,7 @@ from itertools import pairwise
 from typing import Literal
 
 from sunbench.errors import UserError
-from sunbench.metrics.registry import find
+from sunbench.metrics.registry import find_metric
 from sunbench.report.data import CellTime, SpeedUp, reference_time, speed_up
 from sunbench.report.texts import evaluations
 from sunbench.store import PairRow, ResultRow
@@ -77,7 +77,7 @@ class Point:
 def signed(metric: str, value: float | None) -> float:
     """A value as a loss: lower is better."""
     assert value is not None
-    return value if find(metric).metric.better == "lower" else -value
+    return value if find_metric(metric).metric.better == "lower" else -value
 
 
 def is_candidate(row: ResultRow) -> bool:
@@ -85,21 +85,21 @@ def is_candidate(row: ResultRow) -> bool:
     return row.role == "candidate"
 
 
-def distances(rows: Iterable[ResultRow]) -> list[str]:
+def distance_metrics(rows: Iterable[ResultRow]) -> list[str]:
     """Metrics that say how far images are from the reference, in the order of the run."""
     names = dict.fromkeys(r.metric for r in rows if is_candidate(r))
-    return [n for n in names if find(n).metric.compares in ("pairs", "sets")]
+    return [n for n in names if find_metric(n).metric.compares in ("pairs", "sets")]
 
 
 def is_image_distance(metric: str) -> bool:
     """Whether a metric is a distance of image pairs by a network: LPIPS or its like."""
-    measure = find(metric).metric
+    measure = find_metric(metric).metric
     return measure.reads == "images" and measure.better == "lower"
 
 
 def default_distance(rows: Sequence[ResultRow]) -> str | None:
     """A distance of image pairs if it has values, else the first that has any, else the first."""
-    names = distances(rows)
+    names = distance_metrics(rows)
     valued = {r.metric for r in rows if is_candidate(r) and r.value is not None}
     order = sorted(names, key=lambda n: (n not in valued, not is_image_distance(n)))
     return order[0] if order else None

@@ -144,7 +144,7 @@ def printed_name(row: ResultRow) -> str:
     return ROLE_NAMES.get(row.role, row.method)
 
 
-def models(rows: Iterable[ResultRow]) -> list[str]:
+def model_names(rows: Iterable[ResultRow]) -> list[str]:
     """Models in the order of the run."""
     return list(dict.fromkeys(r.model for r in rows))
 

@@ -17,8 +17,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, ScalarFormatter
 from numpy.typing import NDArray
 
-from sunbench.report.choice import Point, complete, distances, front, logarithmic, points
-from sunbench.report.data import CellTime, floor_value, models, read_run, reference_time
+from sunbench.report.choice import Point, complete, distance_metrics, front, logarithmic, points
+from sunbench.report.data import CellTime, floor_value, model_names, read_run, reference_time
 from sunbench.report.html.gallery import sample
 from sunbench.report.texts import with_arrow
 from sunbench.store import CellReader, ResultRow, RunFolder, readers, write_atomic
@@ -58,8 +58,8 @@ def write_figures(run: RunFolder) -> list[Path]:
     make_folder(folder)
     charts = {
         f"latency {model} {metric}": (model, metric)
-        for model in models(data.rows)
-        for metric in distances([r for r in data.rows if r.model == model])
+        for model in model_names(data.rows)
+        for metric in distance_metrics([r for r in data.rows if r.model == model])
     }
     stored = {f"images {m.name}": readers(run.path, m) for m in asked.models}
     stems = file_stems([*charts, *stored])
@@ -69,7 +69,7 @@ def write_figures(run: RunFolder) -> list[Path]:
             chart = pareto(data.rows, data.times, model, metric)
             out += _save(chart, folder / stems[name])
         for name, some in stored.items():
-            out += _save(sheet(some), folder / stems[name])
+            out += _save(sample_sheet(some), folder / stems[name])
     _warn_absent([c for some in stored.values() for c in some if c.role == "reference"])
     return out
 
@@ -195,7 +195,7 @@ def _clearance(spot: NDArray[Any], taken: Sequence[NDArray[Any]], own: NDArray[A
 # ------------------------------------------------------------------------------ images
 
 
-def sheet(stored: Sequence[CellReader]) -> Figure | None:
+def sample_sheet(stored: Sequence[CellReader]) -> Figure | None:
     """Cells down, a few prompts across; None when no image was kept."""
     if not stored:
         return None

@@ -10,10 +10,11 @@ import pandas as pd
 #: Head and lines of a printed table.
 Table = tuple[list[str], list[list[str]]]
 
-_LATEX = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"} | {
+#: What a character is in LaTeX.
+LATEX = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"} | {
     c: "\\" + c for c in "&%$#_{}"
 }
-_LATEX |= {"↓": r"$\downarrow$", "↑": r"$\uparrow$", "–": "--", "†": r"\dag{}"}
+LATEX |= {"↓": r"$\downarrow$", "↑": r"$\uparrow$", "–": "--", "†": r"\dag{}"}
 
 
 def plain(text: str) -> str:
@@ -32,7 +33,7 @@ def markdown_table(head: Sequence[str], lines: Sequence[Sequence[str]], left: in
 
 def latex_text(text: str) -> str:
     """One line in which no character has a meaning to LaTeX."""
-    return "".join(_LATEX.get(c, c) for c in " ".join(text.splitlines()))
+    return "".join(LATEX.get(c, c) for c in " ".join(text.splitlines()))
 
 
 def latex_table(table: Table, title: str) -> str:

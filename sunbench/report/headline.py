@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 
-from sunbench.metrics.registry import find
+from sunbench.metrics.registry import find_metric
 from sunbench.report.choice import default_distance, equal_work, is_candidate
 from sunbench.report.data import CellTime, printed_name, reference_time, speed_up
 from sunbench.report.formats import Table
@@ -80,7 +80,7 @@ def best_lines(rows: Sequence[ResultRow], model: str) -> dict[str, set[tuple[str
     mine = [r for r in rows if r.model == model and is_candidate(r) and r.value is not None]
     for metric in dict.fromkeys(r.metric for r in mine):
         own = [r for r in mine if r.metric == metric]
-        choose = min if find(metric).metric.better == "lower" else max
+        choose = min if find_metric(metric).metric.better == "lower" else max
         best = choose(r.value for r in own if r.value is not None)
         out[metric] = {(r.method, r.steps) for r in own if r.value == best}
     return out

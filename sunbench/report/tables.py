@@ -7,10 +7,10 @@ from dataclasses import asdict, fields
 
 import pandas as pd
 
-from sunbench.metrics.registry import find
+from sunbench.metrics.registry import find_metric
 from sunbench.registry import caveats
 from sunbench.report.choice import default_distance, equal_work
-from sunbench.report.data import ROLE_NAMES, CellTime, RunData, models, printed_name, read_run
+from sunbench.report.data import ROLE_NAMES, CellTime, RunData, model_names, printed_name, read_run
 from sunbench.report.formats import Table, csv_text, latex_table, markdown_table, plain
 from sunbench.report.headline import cells_of, headline
 from sunbench.report.ranks import ORDER, finite_n_table, rank_texts, set_pair_table, unordered
@@ -78,7 +78,7 @@ def summary(
     spent |= {(t.model, t.role, "", t.steps): t for t in times if t.role != "candidate"}
     required = {(n.model, n.method): n for n in needs}
     table = []
-    for model in models(rows):
+    for model in model_names(rows):
         for (role, method, steps), own in cells_of([r for r in rows if r.model == model]).items():
             t = spent.get((model, role, method if role == "candidate" else "", steps))
             values = [own.get(m) for m in metrics]
@@ -109,7 +109,7 @@ def _requirement_cells(need: TrainingRequirements | None) -> list[str]:
 
 def _floor_line(rows: Sequence[ResultRow], model: str) -> str:
     own = [r for r in rows if r.model == model and r.role == "floor" and r.value is not None]
-    sets = [r for r in own if find(r.metric).metric.compares == "sets"]
+    sets = [r for r in own if find_metric(r.metric).metric.compares == "sets"]
     if not sets:
         return "No floor was measured."
     values = ", ".join(f"{r.metric} {cell_text(r)}" for r in sets)
@@ -119,10 +119,10 @@ def _floor_line(rows: Sequence[ResultRow], model: str) -> str:
     )
 
 
-def markdown(data: RunData) -> str:
+def tables_markdown(data: RunData) -> str:
     """All tables of a run that equal runs share, as one Markdown page."""
     parts = []
-    for model in models(data.rows):
+    for model in model_names(data.rows):
         mine = [r for r in data.rows if r.model == model]
         n, task, prompts = mine[0].n, mine[0].task, mine[0].prompts
         parts += [
@@ -188,7 +188,7 @@ def _set_parts(own: RunData) -> list[str]:
 def latency_markdown(data: RunData) -> str:
     """Latency per image of every model, with the reasons for flagged speed-ups."""
     parts = []
-    for model in models(data.rows):
+    for model in model_names(data.rows):
         own = [t for t in data.times if t.model == model]
         parts += [f"## {plain(model)}: latency per image", markdown_table(*time_table(own))]
         parts += ["\n".join(f"- †{plain(f)}" for f in flags(own))] if flags(own) else []
@@ -198,9 +198,9 @@ def latency_markdown(data: RunData) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def latex(rows: Sequence[ResultRow]) -> str:
+def tables_latex(rows: Sequence[ResultRow]) -> str:
     """One booktabs tabular per model."""
-    return "\n\n".join(latex_table(headline(rows, m), m) for m in models(rows)) + "\n"
+    return "\n\n".join(latex_table(headline(rows, m), m) for m in model_names(rows)) + "\n"
 
 
 def _frame(records: Sequence[object], without: str = "") -> pd.DataFrame:
@@ -217,9 +217,9 @@ def write_tables(run: RunFolder) -> None:
     data = read_run(run)
     head, lines = summary(data.rows, data.times, data.requirements)
     files = {
-        "results.md": markdown(data),
+        "results.md": tables_markdown(data),
         "results.csv": csv_text(results_frame(data.rows)),
-        "results.tex": latex(data.rows),
+        "results.tex": tables_latex(data.rows),
         "times.md": latency_markdown(data),
         "times.csv": csv_text(timing_frame(data.timing)),
         "pairs.csv": csv_text(_frame(data.win_rates)),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 
-from sunbench.metrics.registry import find
+from sunbench.metrics.registry import find_metric
 from sunbench.registry import turns
 from sunbench.store import ResultRow
 
@@ -68,7 +68,7 @@ def reasons(rows: Iterable[ResultRow]) -> list[str]:
 
 def with_arrow(metric: str) -> str:
     """A column's head: the metric and which way is better."""
-    return f"{metric} {ARROWS[find(metric).metric.better]}"
+    return f"{metric} {ARROWS[find_metric(metric).metric.better]}"
 
 
 def yes_no(known: bool | None) -> str:

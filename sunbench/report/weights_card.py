@@ -11,18 +11,17 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from huggingface_hub import EvalResult, ModelCardData
 
 from sunbench import registry
 from sunbench.errors import UserError
 from sunbench.models import cards
-from sunbench.report.data import models, read_run
+from sunbench.report.data import model_names, read_run
 from sunbench.report.formats import markdown_table, plain
 from sunbench.report.headline import headline
 from sunbench.store import ResultRow, RunFolder, TrainingRequirements, key, write_atomic
-from sunbench.store.files import make_folder
+from sunbench.store.files import JsonObject, make_folder
 from sunbench.store.names import file_stems
 from sunbench.training.record import check_training, read_training
 
@@ -48,7 +47,7 @@ NEGATIVE = {
 }
 
 
-def front_matter(document: dict[str, Any], rows: Iterable[ResultRow] = ()) -> str:
+def front_matter(document: JsonObject, rows: Iterable[ResultRow] = ()) -> str:
     """The YAML that a hub reads: license, base model, and a model-index of measured rows."""
     base = cards().get(document["base"])
     results = [_eval_result(r) for r in rows if r.value is not None]
@@ -71,9 +70,7 @@ def hub_license(words: str) -> str:
     "other" for what does not begin with a license that the hub knows.
     """
     first = re.split(r"[;,(]", words)[0].strip().lower().replace(" ", "-")
-    return (
-        first if first in ("apache-2.0", "mit", "creativeml-openrail-m", "openrail++") else "other"
-    )
+    return first if first in HUB_LICENSES else "other"
 
 
 def _eval_result(row: ResultRow) -> EvalResult:
@@ -87,7 +84,7 @@ def _eval_result(row: ResultRow) -> EvalResult:
     )
 
 
-def _guidance(document: dict[str, Any]) -> str:
+def _guidance(document: JsonObject) -> str:
     low, high = document.get("learned_guidance") or [document.get("guidance_scale")] * 2
     if low is None:
         return "Which guidance scale it learned is not written down."
@@ -96,7 +93,7 @@ def _guidance(document: dict[str, Any]) -> str:
     return f"It learned guidance scales from {low:g} to {high:g}, and takes one as an input."
 
 
-def _training(document: dict[str, Any]) -> list[str]:
+def _training(document: JsonObject) -> list[str]:
     cost = document.get("cost", {})
     names = {"images": "images seen", "seconds": "seconds in its updates", "steps": "updates"}
     lines = [["parameters trained", f"{cost['parameters']:,}"]] if "parameters" in cost else []
@@ -116,7 +113,7 @@ def measured(rows: Iterable[ResultRow], used: Sequence[tuple[str, str]]) -> list
     """Lines of a run's headline tables, of (model, method) pairs and these models' references."""
     mine = [r for r in rows if (r.model, r.method) in used or _is_yardstick(r, used)]
     parts = []
-    for model in models(mine):
+    for model in model_names(mine):
         own = [r for r in mine if r.model == model]
         head, lines = headline(own, model)
         about = f"`{plain(model)}`, {own[0].n} images per row, prompts {plain(own[0].prompts)}:"
@@ -130,7 +127,7 @@ def _is_yardstick(row: ResultRow, used: Sequence[tuple[str, str]]) -> bool:
 
 
 def weights_card(
-    document: dict[str, Any],
+    document: JsonObject,
     rows: Sequence[ResultRow] = (),
     used: Sequence[tuple[str, str]] = (),
 ) -> str:
@@ -202,7 +199,7 @@ def write_cards(run: RunFolder) -> list[Path]:
     return written
 
 
-def _names(documents: Mapping[str, dict[str, Any]]) -> dict[str, str]:
+def _names(documents: Mapping[str, JsonObject]) -> dict[str, str]:
     """A name of its own per document: the method, with its base and a key where that is needed."""
     names = {text: str(d.get("method")) for text, d in documents.items()}
     methods = Counter(names.values())

@@ -15,7 +15,7 @@ from sunbench.sampling.method import Method, Sampler, SampleSettings
 from sunbench.sampling.pipeline import (
     PipelineMethod,
     PipelineSampler,
-    decode,
+    decode_latents,
     latent_shape,
     too_many,
 )
@@ -39,7 +39,7 @@ __all__ = [
     "SolverSpec",
     "TaskInputs",
     "TextCache",
-    "decode",
+    "decode_latents",
     "edges",
     "generate",
     "image_generator",

@@ -8,7 +8,7 @@ from typing import Any
 
 import diffusers
 
-from sunbench.store.layout import Layout
+from sunbench.store.layout import CellLayout
 
 #: Prompts of a shard. It divides the round numbers that people ask for, so that a run over more
 #: prompts finds whole shards of a smaller one.
@@ -43,9 +43,9 @@ class Cell:
     batch: int = 0  # kept out of the key: batches do not change an image beyond tolerance
 
     @property
-    def layout(self) -> Layout:
+    def layout(self) -> CellLayout:
         """Which images lie in which shard."""
-        return Layout(self.n_prompts, len(self.seeds), SHARD_SIZE)
+        return CellLayout(self.n_prompts, len(self.seeds), SHARD_SIZE)
 
     @property
     def images(self) -> int:
@@ -66,7 +66,7 @@ class Cell:
         """Share of the noise schedule that is run: 1 starts from pure noise."""
         return float(dict(self.task_content).get("strength", 1.0))
 
-    def content(self) -> dict[str, Any]:
+    def content(self) -> dict[str, object]:
         """All that shapes the cell's images, JSON-able; its hash is the cell's key."""
         more = {"task_settings": dict(self.task_content)} if self.task_content else {}
         return {

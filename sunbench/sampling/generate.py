@@ -14,7 +14,7 @@ from sunbench.models.protocols import Pipeline
 from sunbench.sampling.batch import ImageId, SampleBatch, TaskInputs, make_batch, noise_hash
 from sunbench.sampling.cell import Cell
 from sunbench.sampling.method import Method, Sampler, SampleSettings
-from sunbench.sampling.pipeline import decode, latent_shape
+from sunbench.sampling.pipeline import decode_latents, latent_shape
 from sunbench.sampling.stopwatch import Stopwatch
 
 
@@ -59,7 +59,7 @@ def generate(
     latents = sampler.sample(batch)
     sampled = stopwatch.mark()
     try:
-        images = decode(pipeline, latents)
+        images = decode_latents(pipeline, latents)
     except NotFinite as error:
         raise NotFinite(f"{cell.label}: {error}") from error
     decoded = stopwatch.mark()
@@ -76,6 +76,6 @@ def sample_images(
     For what is no cell: previews of a training, and a method on somebody's own pipeline.
     """
     try:
-        return decode(pipeline, method.prepare(pipeline, settings).sample(batch))
+        return decode_latents(pipeline, method.prepare(pipeline, settings).sample(batch))
     finally:
         method.release(pipeline)

@@ -22,7 +22,7 @@ NAMED = {
 }
 
 
-def check(spec: str) -> None:
+def check_mask(spec: str) -> None:
     """Raise UserError unless ``spec`` is a mask's name or an image's path."""
     if spec in NAMED:
         return
@@ -36,7 +36,7 @@ def mask(spec: str, side: int) -> Tensor:
 
     An image is resized without smoothing; what is brighter than half is painted.
     """
-    check(spec)
+    check_mask(spec)
     painted = _box(spec, side) if spec in NAMED else _image(Path(spec), side)
     if not 0 < float(painted.mean()) < 1:
         raise UserError(f"given mask {spec!r}, which paints all or nothing, expected a part")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 from torch import Tensor
 
@@ -53,7 +53,7 @@ class Method(Protocol):
         """The name in the registry."""
         ...
 
-    def content(self, pipeline: Pipeline, settings: SampleSettings) -> dict[str, Any]:
+    def content(self, pipeline: Pipeline, settings: SampleSettings) -> dict[str, object]:
         """Everything of the method that shapes these images, JSON-able, for the cell's key.
 
         Trained weights by their hash, those that sampling this pipeline uses and no others.

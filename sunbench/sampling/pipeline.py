@@ -34,7 +34,7 @@ def latent_shape(pipeline: Pipeline, resolution: int | None = None) -> tuple[int
 
 
 @torch.no_grad()
-def decode(pipeline: Pipeline, latents: Tensor) -> Tensor:
+def decode_latents(pipeline: Pipeline, latents: Tensor) -> Tensor:
     """Scaled latents (B, C, h, w) -> images (B, 3, H, W) uint8, on the latents' device.
 
     At most DECODED_PIXELS at once, fewer where memory runs out. An image that overflows in half
@@ -182,7 +182,7 @@ class PipelineMethod:
         """What was trained, and the name of its training; UserError where it is missing."""
         return None
 
-    def content(self, pipeline: Pipeline, settings: SampleSettings) -> dict[str, Any]:
+    def content(self, pipeline: Pipeline, settings: SampleSettings) -> dict[str, object]:
         """All that shapes the method's images, for the cell's key."""
         fixed = self.fixed_guidance_scale
         own = {} if fixed is None else {"fixed_guidance_scale": fixed}

@@ -50,6 +50,6 @@ class SolverSpec:
             kind = self.own or getattr(diffusers, self.scheduler)
             return kind(**shared, **dict(self.settings))
 
-    def content(self) -> dict[str, Any]:
+    def content(self) -> dict[str, object]:
         """All that shapes the method's images, for the cell's key."""
         return {"scheduler": self.scheduler, **dict(self.settings)}

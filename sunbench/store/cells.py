@@ -22,6 +22,7 @@ from safetensors.numpy import save
 from sunbench.errors import MissingFile, UnreadableFile, UserError
 from sunbench.store import rows as parquet
 from sunbench.store.files import (
+    JsonObject,
     beside,
     key,
     link_or_copy,
@@ -37,9 +38,11 @@ from sunbench.store.files import (
 )
 from sunbench.store.manifest import (
     SCHEMA_VERSION,
+    FileEntry,
+    ShardFiles,
     differences,
-    entries,
     feature_file,
+    manifest_files,
     seal,
     stem,
     unseal,
@@ -58,10 +61,10 @@ class CellStore:
     the folder is written, moved or removed, and a missing or broken cell.json is a UserError.
     """
 
-    def __init__(self, folder: Path, content: Mapping[str, Any], *, repair: bool = True) -> None:
+    def __init__(self, folder: Path, content: Mapping[str, object], *, repair: bool = True) -> None:
         self.repair = repair
         self.folder = folder
-        self.content = dict(content)
+        self.content: JsonObject = dict(content)
         self.key = key(self.content)
         self._lock = threading.RLock()
         self._checked: dict[int, tuple[tuple[int, int], ...]] = {}
@@ -107,7 +110,7 @@ class CellStore:
             return True
         return False
 
-    def _compare(self, held: dict[str, Any]) -> None:
+    def _compare(self, held: Mapping[str, object]) -> None:
         file, version = self.folder / "cell.json", held.get("schema_version")
         if version != SCHEMA_VERSION:
             raise UserError(f"{file}: given schema_version {version!r}, expected {SCHEMA_VERSION}")
@@ -142,8 +145,15 @@ class CellStore:
                 f"{stem(index)}.parquet", lambda f: parquet.write_rows(f, table), table.nbytes
             )
             held = {n: self._put_feature(index, n, d) for n, d in data.items()}
-            body = {"rows": len(rows), "first": first, "images": images, "features": held}
-            self._commit(index, body if shard is None else body | {"shard": shard})
+            body: ShardFiles = {
+                "rows": len(rows),
+                "first": first,
+                "images": images,
+                "features": held,
+            }
+            if shard is not None:
+                body["shard"] = shard
+            self._commit(index, body)
 
     def adopt(self, index: int, other: CellStore, there: int, numbers: range) -> None:
         """Take a whole shard of another cell over as shard ``index``, by links where they can be.
@@ -160,10 +170,15 @@ class CellStore:
                 name: self._link(feature_file(index, name), other.folder / entry["file"])
                 for name, entry in manifest["features"].items()
             }
-            body = {"first": numbers.start, "images": images, "features": features}
-            self._commit(index, manifest | body)
+            own: ShardFiles = {
+                **manifest,
+                "first": numbers.start,
+                "images": images,
+                "features": features,
+            }
+            self._commit(index, own)
 
-    def _adopt_rows(self, index: int, source: Path, numbers: range) -> dict[str, Any]:
+    def _adopt_rows(self, index: int, source: Path, numbers: range) -> FileEntry:
         name = f"{stem(index)}.parquet"
         with open_file(source) as data:
             table = parquet.renumbered(data, numbers)
@@ -171,10 +186,10 @@ class CellStore:
             return self._link(name, source)
         return self._put(name, lambda f: parquet.write_rows(f, table), table.nbytes)
 
-    def _link(self, name: str, source: Path) -> dict[str, Any]:
+    def _link(self, name: str, source: Path) -> FileEntry:
         file = self.folder / name
         link_or_copy(source, file)
-        return {"file": name, "sha256": sha256_file(file), "bytes": file.stat().st_size}
+        return _entry(file)
 
     def add_features(self, index: int, name: str, array: NDArray[Any]) -> None:
         """Store an array (rows, ...) beside a shard's images, replacing one of the same name."""
@@ -183,20 +198,20 @@ class CellStore:
             data = _pack(name, array, manifest["rows"])
             held = dict(manifest["features"])
             if held.pop(name, None) is not None:
-                self._commit(index, manifest | {"features": held})
+                self._commit(index, {**manifest, "features": held})
             held[name] = self._put_feature(index, name, data)
-            self._commit(index, manifest | {"features": held})
+            self._commit(index, {**manifest, "features": held})
 
-    def _put(self, name: str, write: Callable[[BinaryIO], None], size: int) -> dict[str, Any]:
+    def _put(self, name: str, write: Callable[[BinaryIO], None], size: int) -> FileEntry:
         file = self.folder / name
         with beside(file, size) as out:
             write(out)
-        return {"file": name, "sha256": sha256_file(file), "bytes": file.stat().st_size}
+        return _entry(file)
 
-    def _put_feature(self, index: int, name: str, data: bytes) -> dict[str, Any]:
+    def _put_feature(self, index: int, name: str, data: bytes) -> FileEntry:
         return self._put(feature_file(index, name), lambda f: _write(f, data), len(data))
 
-    def _commit(self, index: int, body: Mapping[str, Any]) -> None:
+    def _commit(self, index: int, body: ShardFiles) -> None:
         """Write the manifest: from here on the shard is there."""
         write_atomic(self._manifest_file(index), seal(body, self.key, index))
         self._checked[index] = self._stamp(body)
@@ -228,7 +243,7 @@ class CellStore:
         with self._lock:
             return self._verified(index) is not None
 
-    def manifest(self, index: int) -> dict[str, Any]:
+    def manifest(self, index: int) -> ShardFiles:
         """What a whole shard consists of; UserError when it is missing or broken."""
         with self._lock:
             manifest = self._verified(index)
@@ -239,7 +254,7 @@ class CellStore:
             )
         return manifest
 
-    def _verified(self, index: int) -> dict[str, Any] | None:
+    def _verified(self, index: int) -> ShardFiles | None:
         file = self._manifest_file(index)
         try:
             manifest = unseal(read_file(file), str(file), self.key, index)
@@ -251,24 +266,24 @@ class CellStore:
             self._move_aside(file, str(error))
             return None
         if not self._unchanged(index, manifest):
-            if any([self._bad(e) for e in entries(manifest)]):
+            if any([self._bad(e) for e in manifest_files(manifest)]):
                 self._drop(index)
                 return None
             self._checked[index] = self._stamp(manifest)
         return manifest
 
-    def _stamp(self, manifest: Mapping[str, Any]) -> tuple[tuple[int, int], ...]:
+    def _stamp(self, manifest: ShardFiles) -> tuple[tuple[int, int], ...]:
         """Size and time of change of each file."""
-        stats = [(self.folder / e["file"]).stat() for e in entries(manifest)]
+        stats = [(self.folder / e["file"]).stat() for e in manifest_files(manifest)]
         return tuple((s.st_size, s.st_mtime_ns) for s in stats)
 
-    def _unchanged(self, index: int, manifest: Mapping[str, Any]) -> bool:
+    def _unchanged(self, index: int, manifest: ShardFiles) -> bool:
         """Whether this object has already checked these very files."""
         with suppress(FileNotFoundError):
             return self._checked.get(index) == self._stamp(manifest)
         return False
 
-    def _bad(self, entry: Mapping[str, Any]) -> bool:
+    def _bad(self, entry: FileEntry) -> bool:
         """Whether a file is not what its manifest says; then it is named and moved aside."""
         file = self.folder / entry["file"]
         if not file.exists():
@@ -305,11 +320,15 @@ class CellStore:
         return sorted(self.manifest(index)["features"])
 
 
-def _read(file: Path) -> dict[str, Any]:
+def _entry(file: Path) -> FileEntry:
+    return {"file": file.name, "sha256": sha256_file(file), "bytes": file.stat().st_size}
+
+
+def _read(file: Path) -> JsonObject:
     return parse_json(read_file(file), str(file))
 
 
-def _key(content: Any) -> str | None:
+def _key(content: object) -> str | None:
     try:
         return key(content)
     except ValueError:

@@ -18,8 +18,8 @@ from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 
-from sunbench.store.files import make_folder
-from sunbench.store.locks import Holder, clear_stale, create, parse_holder, read_lock
+from sunbench.store.files import write_atomic
+from sunbench.store.locks import Holder, parse_holder, read_lock, taking
 
 log = logging.getLogger(__name__)
 
@@ -48,15 +48,15 @@ class Claims:
         """Claim a name that nobody alive holds; False while somebody else does."""
         if name in self._mine:
             return self.holds(name)
-        make_folder(self.folder)
         record = {**asdict(Holder.me()), "token": uuid.uuid4().hex}
         mine = json.dumps(record).encode()
-        while not create(self.file(name), mine):
+        with taking(self.file(name)):
             held = read_lock(self.file(name))
-            if not self._is_free(name, held):
+            if held and not self._is_free(name, held):
                 return False
-            log.warning("%s: taking over the shard of a worker that is gone", name)
-            clear_stale(self.file(name), held)
+            if held:
+                log.warning("%s: taking over the shard of a worker that is gone", name)
+            write_atomic(self.file(name), mine)
         self._mine[name] = mine
         self._beat()
         return True
@@ -82,8 +82,6 @@ class Claims:
 
     def _is_free(self, name: str, held: bytes) -> bool:
         """Whether a claim's holder is gone, as far as this process can tell by now."""
-        if not held:
-            return False  # released meanwhile: the next try will get it
         by = parse_holder(held)
         if by is not None and not by.alive():
             return True

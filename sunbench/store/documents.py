@@ -9,7 +9,7 @@ from typing import Any
 
 from sunbench.errors import UserError
 from sunbench.store.decode import decode
-from sunbench.store.layout import Layout
+from sunbench.store.layout import CellLayout
 from sunbench.store.results import ResultRow, Role, check_distinct
 from sunbench.store.timings import TimingRow
 
@@ -187,7 +187,7 @@ class TrainingRequirements:
     document: dict[str, Any] | None = None
     license: str | None = None
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """The record as a JSON-able object."""
         return asdict(self)
 
@@ -212,12 +212,12 @@ class Results:
     def __post_init__(self) -> None:
         check_distinct(self.rows)
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """The document as a JSON-able object, its version first."""
         return _versioned(self)
 
     @classmethod
-    def from_json(cls, document: Mapping[str, Any], where: str) -> Results:
+    def from_json(cls, document: Mapping[str, object], where: str) -> Results:
         """The document; UserError naming ``where`` and the field for anything else."""
         return decode(cls, document, where)
 
@@ -287,9 +287,9 @@ class CellContent:
         return self.layout.shards
 
     @property
-    def layout(self) -> Layout:
+    def layout(self) -> CellLayout:
         """Which images lie in which shard."""
-        return Layout(self.prompts.n, len(self.seeds), self.shard_size)
+        return CellLayout(self.prompts.n, len(self.seeds), self.shard_size)
 
 
 @dataclass(frozen=True)
@@ -373,7 +373,7 @@ class EnvironmentRecord:
     memory_bytes: int
     gpus: tuple[str, ...]
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """The record as a JSON-able object."""
         return asdict(self)
 
@@ -404,15 +404,15 @@ class RunDocument:
         """Budgets of evaluations that the request names; none where it names steps."""
         return tuple(self.request.get("nfe") or ())
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """The document as a JSON-able object, its version first."""
         return _versioned(self)
 
     @classmethod
-    def from_json(cls, document: Mapping[str, Any], where: str) -> RunDocument:
+    def from_json(cls, document: Mapping[str, object], where: str) -> RunDocument:
         """The document; UserError naming ``where`` and the field for anything else."""
         return decode(cls, document, where)
 
 
-def _versioned(document: Results | RunDocument) -> dict[str, Any]:
+def _versioned(document: Results | RunDocument) -> dict[str, object]:
     return {"schema_version": document.schema_version, **asdict(document)}

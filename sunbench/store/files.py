@@ -29,14 +29,17 @@ _REFUSED = {
 _CHUNK = 1 << 20
 _PART_SECONDS = 86_400
 
+#: What a JSON document or a TOML table holds, before anybody has checked it.
+JsonObject = dict[str, Any]
 
-def canonical(obj: Any) -> bytes:
+
+def canonical(obj: object) -> bytes:
     """One spelling per JSON value: sorted keys, no spaces, ASCII; NaN is refused (ValueError)."""
     text = json.dumps(obj, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return text.encode("ascii")
 
 
-def key(obj: Any) -> str:
+def key(obj: object) -> str:
     """Content key of a JSON-able object: 20 hex digits of the sha256 of its canonical form."""
     return hashlib.sha256(canonical(obj)).hexdigest()[:20]
 
@@ -237,12 +240,12 @@ def _refuse_constant(name: str) -> float:
     raise ValueError(f"{name} is not a number a result file may hold")
 
 
-def to_json(document: Any) -> bytes:
+def to_json(document: object) -> bytes:
     """Readable JSON with one trailing newline; NaN and infinities are refused (ValueError)."""
     return (json.dumps(document, indent=1, allow_nan=False) + "\n").encode("ascii")
 
 
-def parse_json(data: bytes, name: str) -> dict[str, Any]:
+def parse_json(data: bytes, name: str) -> JsonObject:
     """A JSON object from bytes; UserError naming the file when broken, truncated or no object."""
     try:
         document = json.loads(data, parse_constant=_refuse_constant)
@@ -253,7 +256,7 @@ def parse_json(data: bytes, name: str) -> dict[str, Any]:
     return document
 
 
-def read_toml(path: Path) -> dict[str, Any]:
+def read_toml(path: Path) -> JsonObject:
     """A TOML file as a table; UserError in one line where it is none."""
     data = read_file(path)
     try:
@@ -264,7 +267,7 @@ def read_toml(path: Path) -> dict[str, Any]:
         raise UserError(f"{path} is not TOML ({error!s:.200})") from error
 
 
-def read_versioned(path: Path, version: int, made_by: str) -> dict[str, Any]:
+def read_versioned(path: Path, version: int, made_by: str) -> JsonObject:
     """Read a JSON document and check its ``schema_version``; one clear line for each defect."""
     try:
         data = read_file(path)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
-class Layout:
+class CellLayout:
     """The images of a cell in its shards; size: prompts of a whole shard.
 
     Shard ``k`` is block ``k // seeds`` of prompts at seed number ``k % seeds``, so that more

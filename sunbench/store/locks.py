@@ -1,4 +1,8 @@
-"""Who is working in a run folder: a lock file with process and host."""
+"""Who is working in a run folder: a lock file with process and host.
+
+filelock keeps takers apart; the file itself is ours, since filelock names no holder, believes no
+other host and waits for a lock that was cut short.
+"""
 
 from __future__ import annotations
 
@@ -6,20 +10,21 @@ import json
 import logging
 import os
 import socket
-import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import psutil
+from filelock import FileLock
 
 from sunbench.errors import UserError
-from sunbench.store.files import make_folder, part_of, write_atomic
+from sunbench.store.files import make_folder, write_atomic
 
 log = logging.getLogger(__name__)
 
 _SAME_START = 2.0  # seconds: clocks are read with this much slack
+_PATIENCE = 60.0  # seconds for other takers, who are done within one
 
 
 @dataclass(frozen=True)
@@ -86,7 +91,7 @@ def parse_holder(data: bytes) -> Holder | None:
         return None
 
 
-def busy(lock: Path, by: Holder) -> UserError:
+def still_going(lock: Path, by: Holder) -> UserError:
     """The one line that says a run is still going."""
     return UserError(
         f"{lock.parent}: this run is still going (process {by.pid} on {by.host}); wait for it, or "
@@ -94,42 +99,34 @@ def busy(lock: Path, by: Holder) -> UserError:
     )
 
 
-def create(lock: Path, mine: bytes) -> bool:
-    """Create the lock with its content in one step; False when it is there already."""
-    beside = part_of(lock.with_name(f"{lock.name}.{uuid.uuid4().hex}"))
-    write_atomic(beside, mine)
+@contextmanager
+def taking(lock: Path) -> Iterator[None]:
+    """Look at a lock and write into it while no other process does; they wait meanwhile."""
+    make_folder(lock.parent)
+    guard = FileLock(lock.with_name(f".{lock.name}.taking"), poll_interval=0.01)
     try:
-        os.link(beside, lock)
-    except FileExistsError:
-        return False
+        guard.acquire(timeout=_PATIENCE)
+    except OSError as error:
+        raise UserError(f"cannot write {lock}: {error.strerror or error}") from error
+    try:
+        yield
     finally:
-        beside.unlink()
-    return True
-
-
-def clear_stale(lock: Path, stale: bytes) -> None:
-    """Take a dead process's lock away; if another taker was faster, give theirs back."""
-    aside = lock.with_name(f".{lock.name}.{uuid.uuid4().hex}.stale")
-    with suppress(FileNotFoundError):
-        os.rename(lock, aside)
-        if aside.read_bytes() != stale:
-            with suppress(FileExistsError):
-                os.link(aside, lock)
-        aside.unlink()
+        Path(guard.lock_file).unlink(missing_ok=True)
+        guard.release()
 
 
 @contextmanager
 def locked(lock: Path) -> Iterator[None]:
     """Hold a lock file; UserError when a living process has it, a dead one's is taken over."""
-    make_folder(lock.parent)
     mine = json.dumps(asdict(Holder.me())).encode()
-    while not create(lock, mine):
+    with taking(lock):
         held = read_lock(lock)
         by = parse_holder(held)
         if by is not None and by.alive():
-            raise busy(lock, by)
-        log.info("%s: taking over from a process that is gone", lock)
-        clear_stale(lock, held)
+            raise still_going(lock, by)
+        if held:
+            log.info("%s: taking over from a process that is gone", lock)
+        write_atomic(lock, mine)
     try:
         yield
     finally:

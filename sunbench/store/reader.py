@@ -21,8 +21,8 @@ from sunbench.store import rows as parquet
 from sunbench.store.cells import CellStore
 from sunbench.store.documents import CellContent, CellRecord, ModelRecord, Role
 from sunbench.store.files import open_file, read_file
-from sunbench.store.layout import Layout
-from sunbench.store.manifest import stem, unseal
+from sunbench.store.layout import CellLayout
+from sunbench.store.manifest import ShardFiles, stem, unseal
 from sunbench.store.rows import ShardRow
 
 _BROKEN = (OSError, KeyError, TypeError, UserError, SafetensorError, pa.ArrowException)
@@ -68,7 +68,7 @@ class CellReader:
         return f"{method} at {self.about.steps} steps"
 
     @property
-    def layout(self) -> Layout:
+    def layout(self) -> CellLayout:
         """Which images its shards hold."""
         return self.about.layout
 
@@ -163,7 +163,8 @@ class CellReader:
         return out
 
     def _scores(self, k: int, prefix: str) -> NDArray[Any] | None:
-        features = (self._manifest(k) or {"features": {}})["features"]
+        manifest = self._manifest(k)
+        features = {} if manifest is None else manifest["features"]
         entry = next((e for n, e in features.items() if n.startswith(prefix)), None)
         if entry is None:
             return None
@@ -176,7 +177,7 @@ class CellReader:
             return None
         return array if array.ndim == 1 else None
 
-    def _manifest(self, k: int) -> dict[str, Any] | None:
+    def _manifest(self, k: int) -> ShardFiles | None:
         """Shard k's list of files, or None when it is missing or broken."""
         file = self.folder / f"{stem(k)}.json"
         try:
@@ -198,7 +199,7 @@ class StoredFeature:
     of images.
     """
 
-    def __init__(self, store: CellStore, layout: Layout, name: str) -> None:
+    def __init__(self, store: CellStore, layout: CellLayout, name: str) -> None:
         self.store, self.layout, self.name = store, layout, name
         first = self._read(0)
         self._row_shape, self._itemsize = first.shape[1:], first.itemsize
@@ -236,7 +237,7 @@ class StoredFeature:
         return rows
 
 
-def whole_feature(store: CellStore, layout: Layout, name: str) -> NDArray[Any] | None:
+def whole_feature(store: CellStore, layout: CellLayout, name: str) -> NDArray[Any] | None:
     """A feature (images, ...) of a cell in the order of images; None where a shard lacks it.
 
     Errors: UserError for a missing or broken shard, and for another number of images.

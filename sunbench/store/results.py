@@ -83,7 +83,7 @@ class ResultRow:
         cell = (self.model, self.role, self.method, self.steps, self.task, self.prompts)
         return (*cell, self.metric, self.key)
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """The row as a JSON-able object."""
         return asdict(self)
 

@@ -58,7 +58,7 @@ def schema() -> pa.Schema:
     return pa.schema(fields, metadata={b"huggingface": _features()})
 
 
-def _image(row: ShardRow) -> dict[str, Any] | None:
+def _image(row: ShardRow) -> dict[str, object] | None:
     data = row.png
     if data is None and row.image is not None:
         data = encode_png(row.image)

@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any
 
 from sunbench.errors import UserError
 from sunbench.store.cells import CellStore
 from sunbench.store.documents import SCHEMA_VERSION, Results, RunDocument
 from sunbench.store.files import key, make_folder, read_versioned, to_json, write_atomic
-from sunbench.store.locks import Holder, busy, holder, locked
+from sunbench.store.locks import Holder, holder, locked, still_going
 from sunbench.store.results import ResultRow
 
 
@@ -45,7 +44,7 @@ class RunFolder:
         """UserError while another process is still making this run, or when none finished it."""
         by = self.holder()
         if by is not None and not by.is_me:
-            raise busy(self.path / "lock", by)
+            raise still_going(self.path / "lock", by)
         if not self.results_file.exists() and self.run_file.exists():
             raise UserError(f"{self.path}: this run was not finished; run it again to resume")
 
@@ -74,12 +73,12 @@ class RunFolder:
         document = read_versioned(self.results_file, SCHEMA_VERSION, "`sunbench run`")
         return Results.from_json(document, str(self.results_file))
 
-    def _write(self, file: Path, document: Mapping[str, Any]) -> None:
+    def _write(self, file: Path, document: Mapping[str, object]) -> None:
         make_folder(self.path)
         write_atomic(file, to_json(document))
 
     # -------------------------------------------------------------------------- cells
 
-    def cell(self, content: Mapping[str, Any]) -> CellStore:
+    def cell(self, content: Mapping[str, object]) -> CellStore:
         """The store of one cell of this run, at ``cells/<content key>``."""
         return CellStore(self.path / "cells" / key(dict(content)), content)

@@ -11,7 +11,6 @@ import logging
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 from sunbench.errors import UserError
 from sunbench.store.cells import CellStore
@@ -30,13 +29,13 @@ log = logging.getLogger(__name__)
 SCHEMA_VERSION = 1
 
 
-def settings_key(content: Mapping[str, Any]) -> str:
+def settings_key(content: Mapping[str, object]) -> str:
     """Key of a cell's content without prompts and seeds: of all that its shards share."""
     return key({n: v for n, v in content.items() if n not in ("prompts", "seeds")})
 
 
 def shard_key(
-    content: Mapping[str, Any], prompts: Iterable[tuple[str, str, str]], seed: int, images: bool
+    content: Mapping[str, object], prompts: Iterable[tuple[str, str, str]], seed: int, images: bool
 ) -> str:
     """Key of a shard: the cell's settings, its own prompts (id, text, negative prompt), its seed.
 

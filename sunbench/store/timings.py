@@ -99,7 +99,7 @@ class TimingRow:
         if min(min(self.seconds), self.batch, self.nfe) <= 0:
             raise UserError("given seconds, batch or NFE of 0 or less, expected more")
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """The row as a JSON-able object."""
         return asdict(self)
 

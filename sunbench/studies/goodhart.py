@@ -23,8 +23,8 @@ from sunbench.methods.boostdiff.method import TARGETS
 from sunbench.methods.common.lora import lora_layers
 from sunbench.methods.common.trainees import LoraStudent
 from sunbench.metrics import clip_extractor
-from sunbench.metrics.registry import find as find_metric
-from sunbench.models import find, load
+from sunbench.metrics.registry import find_metric
+from sunbench.models import find_model, load
 from sunbench.models.protocols import Pipeline
 from sunbench.prompts import Prompt
 from sunbench.report.formats import markdown_table
@@ -109,7 +109,7 @@ def train(study: Study, folder: Path) -> Path:
     """Go on with the zoo's LoRA on the distance itself; the weights, trained or found there."""
     target = folder / f"{METHOD}.safetensors"
     captions = _captions(study)
-    loaded = load(find(study.model), device=study.device)
+    loaded = load(find_model(study.model), device=study.device)
     pipeline = loaded.pipeline
     for part in (pipeline.unet, pipeline.vae, pipeline.text_encoder):
         part.eval().requires_grad_(False)
@@ -142,7 +142,7 @@ def _shipped(loaded: Any) -> Path:
 
 def _captions(study: Study) -> list[str]:
     """Captions that no image of the runs shows."""
-    rows = prompts.load(find(study.model).prompts).rows
+    rows = prompts.load(find_model(study.model).prompts).rows
     rest = [row.text for row in rows[study.images :]][: study.captions]
     if len(rest) < study.batch:
         raise UserError(
@@ -155,7 +155,7 @@ def _captions(study: Study) -> list[str]:
 def _update(study: Study, loss: FrechetLoss, unet: Any, captions: Sequence[str]) -> Any:
     """The loss of micro-batch k: few-step DDIM from fresh noise, decoded and embedded."""
     pipeline, schedule = loss.pipeline, schedule_of(loss.pipeline)
-    shape = latent_shape(pipeline, find(study.model).resolution)
+    shape = latent_shape(pipeline, find_model(study.model).resolution)
 
     def update(k: int) -> dict[str, Tensor]:
         g = torch.Generator().manual_seed(k)

@@ -17,7 +17,7 @@ from sunbench.errors import UserError
 from sunbench.models import ModelCard
 from sunbench.prompts import Prompt
 from sunbench.studies.zoo_quality import column, load_reader, read
-from sunbench.zoo.world.captions import Prompt as WorldPrompt
+from sunbench.zoo.world.captions import HeldOutPrompt as WorldPrompt
 from sunbench.zoo.world.captions import colors, held_out_prompts, things, with_article
 
 if TYPE_CHECKING:

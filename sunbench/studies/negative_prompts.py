@@ -26,7 +26,7 @@ from sunbench.bench.claim import claim
 from sunbench.bench.runner import Runner
 from sunbench.metrics import Estimate, clip_extractor, clip_score, mean_estimate
 from sunbench.metrics.estimate import resamples
-from sunbench.models import find, load
+from sunbench.models import find_model, load
 from sunbench.prompts import PromptSet
 from sunbench.reference_sets import recipe_for
 from sunbench.studies.negative_cases import Cases, Kind, cases_for
@@ -49,7 +49,7 @@ Scores = list[NDArray[Any]]
 def measure(request: NegativesRequest, folder: Path) -> Iterator[Negatives]:
     """Each model in turn; its cells are stored in the folder, which is checked first."""
     claim(folder)
-    cards = [find(name) for name in request.models]
+    cards = [find_model(name) for name in request.models]
     registry.check_weights_models(request.weights, [card.name for card in cards])
     for card in cards:
         cases = cases_for(

@@ -20,7 +20,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from sunbench.errors import UserError
-from sunbench.metrics.registry import find
+from sunbench.metrics.registry import find_metric
 from sunbench.report.figures import COLORS, MARKS, SHEET_WIDTH, STYLE
 from sunbench.report.formats import markdown_table, plain
 from sunbench.report.texts import number
@@ -88,7 +88,7 @@ def retentions(
     doses: by model. Errors: UserError for a metric of which more is better, for runs on other
     prompts or numbers of images, and for a dose of a model that the run does not have.
     """
-    if find(metric).metric.better != "lower":
+    if find_metric(metric).metric.better != "lower":
         raise UserError(f"given {metric}, expected a distance: retention is a ratio of distances")
     rows, own = _measured(plugged, metric), _measured(trained, metric)
     doses = dict(doses or {})

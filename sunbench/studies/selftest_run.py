@@ -14,7 +14,7 @@ from sunbench.bench.handles import read_shard
 from sunbench.bench.paired_scores import Side, open_side
 from sunbench.bench.planner import load_model, prompt_set
 from sunbench.bench.repair import recorded_request
-from sunbench.bench.request import cards
+from sunbench.bench.request import request_cards
 from sunbench.errors import UserError
 from sunbench.report.formats import plain
 from sunbench.store import CellReader, CellRecord, write_atomic
@@ -94,7 +94,7 @@ def _asked(path: Path, honest: CellRecord, prompts: list[str]) -> Asked:
     request, about = recorded_request(path), honest.about
     if about.task != "text2image":
         raise UserError(f"given task {about.task}, expected text2image (or --no-sampling)")
-    card = next((c for c in cards(request) if c.name == about.model), None)
+    card = next((c for c in request_cards(request) if c.name == about.model), None)
     if card is None:
         raise UserError(f"{path}: its request does not name {about.model}; give --no-sampling")
     rows = prompt_set(card, request)

@@ -10,13 +10,18 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from sunbench.models import find, load
+from sunbench.models import find_model, load
 from sunbench.store import make_folder
 from sunbench.studies.image_sheet import sheet
 from sunbench.studies.sampled import sampled_images
 from sunbench.studies.zoo_control import check_control, control_sheet
 from sunbench.studies.zoo_quality import STEPS, Check, as_row, check_model, models
-from sunbench.zoo.world.autoencoder import every_style, held_out_batch, psnr, reconstruct
+from sunbench.zoo.world.autoencoder import (
+    every_style,
+    held_out_batch,
+    reconstruct,
+    reconstruction_psnr,
+)
 from sunbench.zoo.world.captions import held_out_prompts, recipe
 from sunbench.zoo.world.images import Sprites
 
@@ -51,8 +56,8 @@ def check(out: Path, n: int, sprites_file: Path | None) -> list[Check]:
 def _autoencoder(sprites: Sprites) -> Check:
     """PSNR of real held-out images after the autoencoder."""
     images = held_out_batch(sprites, every_style(), 512).images
-    vae = load(find(models()[0])).pipeline.vae
-    value = float(psnr(reconstruct(vae, images), images).mean())
+    vae = load(find_model(models()[0])).pipeline.vae
+    value = float(reconstruction_psnr(reconstruct(vae, images), images).mean())
     return Check("PSNR, dB", value, recipe()["checks"]["autoencoder"], None, len(images))
 
 
@@ -70,7 +75,7 @@ def _solver_order(tables: Mapping[str, Sequence[Check]]) -> Check:
 
 def seed_sheet(name: str, n: int = 8) -> Image.Image:
     """Held-out captions, five seeds of each side by side."""
-    card, prompts = find(name), held_out_prompts()[:n]
+    card, prompts = find_model(name), held_out_prompts()[:n]
     rows = [as_row(p) for p in prompts]
     seeds = tuple(range(SHEET_SEEDS))
     images = sampled_images(load(card), rows, STEPS, card.guidance_scale, seeds=seeds)
@@ -83,7 +88,7 @@ def seed_sheet(name: str, n: int = 8) -> Image.Image:
 
 def step_sheet(name: str, n: int = 6) -> Image.Image:
     """Captions x (method, steps) of one model, the same noise along a row."""
-    card, prompts = find(name), held_out_prompts()[8 : 8 + n]
+    card, prompts = find_model(name), held_out_prompts()[8 : 8 + n]
     loaded, rows = load(card), [as_row(p) for p in prompts]
     columns: list[Tensor] = [
         sampled_images(loaded, rows, k, card.guidance_scale, m) for m, k in STEP_GRID

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from sunbench.models import find, load
+from sunbench.models import find_model, load
 from sunbench.prompts import Prompt
 from sunbench.sampling.edges import edges
 from sunbench.studies.image_sheet import sheet
@@ -54,7 +54,7 @@ class Followed:
 
 def follow(name: str, n: int) -> Followed:
     """Draw n held-out scenes: whole captions, then brief ones without and with their edges."""
-    card, scenes = find(name), [p.scene for p in held_out_prompts()[:n]]
+    card, scenes = find_model(name), [p.scene for p in held_out_prompts()[:n]]
     loaded, scale = load(card), card.guidance_scale
     whole = [Prompt(s.id, s.caption()) for s in scenes]
     brief = [Prompt(f"{s.id}-brief", s.caption(BRIEF)) for s in scenes]

@@ -19,7 +19,7 @@ from sunbench.errors import UserError
 from sunbench.metrics import clip_extractor, fd, load_network
 from sunbench.metrics.networks.network import LayerNetwork
 from sunbench.metrics.perceptual import layer_distance
-from sunbench.models import find, load
+from sunbench.models import find_model, load
 from sunbench.prompts import Prompt
 from sunbench.reference_sets import FLOOR_OFFSET
 from sunbench.studies.sampled import sampled_images
@@ -33,7 +33,7 @@ from sunbench.zoo.world.captions import (
     style_indices,
     style_words,
 )
-from sunbench.zoo.world.captions import Prompt as WorldPrompt
+from sunbench.zoo.world.captions import HeldOutPrompt as WorldPrompt
 from sunbench.zoo.world.reader import ATTRIBUTES, Reader
 from sunbench.zoo.world.real import RealFeatures
 
@@ -126,7 +126,7 @@ class ModelImages:
     @cached_property
     def loaded(self) -> LoadedModel:
         """The model."""
-        return load(find(self.name))
+        return load(find_model(self.name))
 
     @cached_property
     def prompts(self) -> Sequence[WorldPrompt]:
@@ -225,7 +225,7 @@ def check_spread(images: ModelImages) -> list[Check]:
             shown = images.sample(guidance=scale, prompts=rows, seeds=tuple(range(SPREAD_SEEDS)))
             values = column(read(images.reader, shown), attribute).split(SPREAD_SEEDS)
             g = torch.Generator().manual_seed(0)
-            mean = float(np.mean([checks.spread(v, count, g) for v in values]))
+            mean = float(np.mean([checks.evenness(v, count, g) for v in values]))
             name = f"spread of an open {attribute}, guidance {scale:g}"
             out.append(Check(name, mean, wanted if scale == 1 else None, None, len(shown)))
     return out

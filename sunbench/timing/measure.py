@@ -9,12 +9,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Literal
 
-import diffusers
 import psutil
 import torch
 
 from sunbench.errors import UserError, unknown
 from sunbench.models import LoadedModel
+from sunbench.models.loading import quiet
 from sunbench.sampling import Method, Sampler, SampleSettings, TaskInputs
 from sunbench.store.timings import TimingRow
 from sunbench.timing.inputs import TimingInputs, cycled
@@ -35,7 +35,7 @@ BATCH_ROUNDS = 4
 
 
 @dataclass(frozen=True)
-class Level:
+class PassLength:
     """How long a pass takes: untimed rounds, timed rounds at most, whether it has a budget."""
 
     warm_up: int
@@ -43,7 +43,7 @@ class Level:
     bounded: bool
 
 
-LEVELS = {"short": Level(1, 5, True), "full": Level(2, 11, False)}
+LEVELS = {"short": PassLength(1, 5, True), "full": PassLength(2, 11, False)}
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,7 @@ def timed_method(
     return TimedMethod(method.name, role, settings, reads, sampler)
 
 
-def measure(
+def measure_times(
     loaded: LoadedModel,
     methods: Sequence[TimedMethod],
     settings: TimingSettings,
@@ -109,24 +109,12 @@ def measure(
     device = loaded.pipeline.unet.device
     meter, before = LoadMeter.start(), clocks(device)
     load = psutil.getloadavg()[0]
-    with _quiet():
+    with quiet():  # without a note about each text that is cut, in every round again
         timing_pass.run()
     state = MachineState(
         load, psutil.getloadavg()[0], meter.other_cpus(), len(meter.cpus), before, clocks(device)
     )
     return timing_rows(loaded, timing_pass.batches, settings.resolution, level, state)
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Without diffusers' note about each text that is cut, in every round again."""
-    logger = diffusers.utils.logging
-    verbosity = logger.get_verbosity()
-    logger.set_verbosity_error()
-    try:
-        yield
-    finally:
-        logger.set_verbosity(verbosity)
 
 
 @dataclass
@@ -136,7 +124,7 @@ class _Pass:
     loaded: LoadedModel
     methods: list[TimedMethod]
     settings: TimingSettings
-    level: Level
+    level: PassLength
     batches: list[BatchTurns] = field(default_factory=list)
     began: float = field(default_factory=time.perf_counter)
 

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import torch
 
 from sunbench.models.protocols import Pipeline
-from sunbench.sampling import Sampler, SampleSettings, decode
+from sunbench.sampling import Sampler, SampleSettings, decode_latents
 from sunbench.sampling.stopwatch import ModuleTimer, Stopwatch
 from sunbench.timing.inputs import TimingInputs
 
@@ -79,7 +79,7 @@ def time_batch(method: TimedMethod, sampler: Sampler, inputs: TimingInputs) -> T
     with ModuleTimer(unet_of(sampler, pipeline), stopwatch) as unet:
         latents = sampler.sample(replace(batch, prompt_embeds=prompt, negative_embeds=negative))
     sampled = stopwatch.mark()
-    decode(pipeline, latents)
+    decode_latents(pipeline, latents)
     decoded = stopwatch.mark()
     stopwatch.synchronize()
     return Turn(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import version
-from typing import Any
+from typing import Any, TypedDict
 
 import torch
 
@@ -92,7 +92,15 @@ def _settings(method: TimedMethod) -> dict[str, Any]:
     }
 
 
-def _gains(base: list[Turn] | None, turns: list[Turn]) -> dict[str, Any]:
+class Gains(TypedDict):
+    """How many times as fast as the reference; None where there is none to compare with."""
+
+    speed_up: Spread | None
+    unet_speed_up: Spread | None
+    nfe_ratio: float | None
+
+
+def _gains(base: list[Turn] | None, turns: list[Turn]) -> Gains:
     if base is None:
         return {"speed_up": None, "unet_speed_up": None, "nfe_ratio": None}
     network = ([t.unet for t in base], [t.unet for t in turns])

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from sunbench.errors import NotAvailable, UserError
 from sunbench.prompts import hub
-from sunbench.prompts.files import read
+from sunbench.prompts.files import read_prompt_file
 from sunbench.prompts.records import prompt_column
 from sunbench.store.files import read_text
 from sunbench.store.lossless import UNREADABLE, open_image
@@ -140,7 +140,7 @@ def _is_inside(folder: Path, name: str) -> bool:
 
 def _from_table(path: Path) -> list[tuple[Path, str]]:
     """Images and captions of metadata.csv or metadata.jsonl (column ``file_name``)."""
-    table, column = read(path, None)
+    table, column = read_prompt_file(path, None)
     if "file_name" not in table.columns:
         raise UserError(f"{path}: given columns {', '.join(table.columns)}, expected file_name")
     if column == "file_name":
@@ -275,7 +275,7 @@ def _zoo_art(file: Path) -> Iterator[None]:
         ) from error
 
 
-def open_images(spec: str | None, model: str, size: int, *, zoo: bool) -> TrainingImages:
+def open_training_images(spec: str | None, model: str, size: int, *, zoo: bool) -> TrainingImages:
     """Training data by its spec; None is the zoo's own for a zoo model.
 
     spec: a folder, a .parquet file, ``owner/name[@revision][:split]``, or a build folder of the zoo

@@ -7,17 +7,17 @@ share the micro-batches of an update (``sunbench.training.workers``).
 
 from __future__ import annotations
 
-import csv
 import json
 import logging
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
@@ -165,6 +165,18 @@ def _expected(file: Path, what: str) -> Iterator[None]:
         ) from error
 
 
+def check_begun(
+    file: Path, begun: Mapping[str, object], asked: Mapping[str, object], free: Collection[str]
+) -> None:
+    """Raise UserError where a training was begun with other settings; free ones may change."""
+    for name in sorted((asked.keys() | begun.keys()) - set(free)):
+        if begun.get(name) != asked.get(name):
+            raise UserError(
+                f"{file} was begun with {name} = {begun.get(name)}, asked {asked.get(name)};"
+                " go on with that or start in another folder"
+            )
+
+
 def _keep_rows(file: Path, step: int) -> None:
     """Drop the rows that a killed run logged after its last checkpoint."""
     if not file.exists():
@@ -219,15 +231,10 @@ class TrainingLoop:
         log.info("resuming at step %d of %d", done, self.settings.steps)
         return done
 
-    def _check(self, begun: dict[str, Any]) -> None:
+    def _check(self, begun: Mapping[str, object]) -> None:
         """Only the length of a training may change while it goes on."""
         asked = json.loads(json.dumps(asdict(self.settings)))
-        for name in asked.keys() - FLEXIBLE:
-            if asked[name] != begun.get(name):
-                raise UserError(
-                    f"{self.file} was begun with {name} = {begun.get(name)}, asked {asked[name]};"
-                    " go on with that or start in another folder"
-                )
+        check_begun(self.file, {name: begun.get(name) for name in asked}, asked, FLEXIBLE)
 
     def save(self, done: int) -> None:
         """Write the checkpoint."""
@@ -318,12 +325,9 @@ class TrainingLoop:
         means = {k: f"{v:.6g}" for k, v in values.items()}
         images = (done - self.start) * s.batch * s.accumulate
         speed = images / (time.monotonic() - self.began)
+        row = {"step": done, "rate": f"{s.rate(done - 1):.4g}", "images_per_s": f"{speed:.1f}"}
         new = not self.log_file.exists()
-        with self.log_file.open("a", newline="") as f:
-            writer = csv.writer(f)
-            if new:
-                writer.writerow(["step", "rate", "images_per_s", *means])
-            writer.writerow([done, f"{s.rate(done - 1):.4g}", f"{speed:.1f}", *means.values()])
+        pd.DataFrame([row | means]).to_csv(self.log_file, mode="a", header=new, index=False)
         log.info("step %d/%d %s %.0f images/s", done, s.steps, means, speed)
         self.sums = {}
         return {**values, "learning_rate": s.rate(done - 1), "images_per_s": speed}

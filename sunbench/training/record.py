@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import io
 import json
 import math
@@ -12,15 +11,16 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 
 from sunbench.errors import UserError
 from sunbench.store import write_atomic
-from sunbench.store.files import make_folder, parse_json, read_file, to_json
+from sunbench.store.files import JsonObject, make_folder, parse_json, read_file, to_json
 from sunbench.store.tensors import read_header
-from sunbench.training.loop import LoopSettings
+from sunbench.training.loop import LoopSettings, check_begun
 
 #: Columns of loss.csv that are no losses.
 OTHERS = ("step", "rate", "images_per_s", "replaced")
@@ -54,7 +54,7 @@ _FIELDS: dict[str, tuple[type, ...]] = {
 }
 
 
-def read_training(path: Path) -> dict[str, Any]:
+def read_training(path: Path) -> JsonObject:
     """A training.json whose fields are of the kinds that reports expect; UserError otherwise."""
     document = parse_json(read_file(path), str(path))
     check_training(document, str(path))
@@ -83,20 +83,14 @@ def _expect(good: bool, where: str, name: str, value: object) -> None:
         raise UserError(f"{where}: given {name} = {json.dumps(value)[:60]}, expected another kind")
 
 
-def settle(folder: Path, asked: Mapping[str, Any]) -> None:
+def settle(folder: Path, asked: Mapping[str, object]) -> None:
     """Write down what a training is, or check that the one begun in this folder is the same."""
     make_folder(folder)
     path, wanted = folder / "training.json", json.loads(json.dumps(asked))
     if not path.is_file():
         write_atomic(path, to_json(wanted))
         return
-    begun = parse_json(read_file(path), str(path))
-    for name in sorted((wanted.keys() | begun.keys()) - set(CHANGING)):
-        if begun.get(name) != wanted.get(name):
-            raise UserError(
-                f"{path} was begun with {name} = {begun.get(name)}, asked {wanted.get(name)};"
-                " go on with that or start in another folder"
-            )
+    check_begun(path, parse_json(read_file(path), str(path)), wanted, CHANGING)
 
 
 @dataclass(frozen=True)
@@ -137,10 +131,9 @@ def record_cost(folder: Path, cost: Cost, loop: LoopSettings, part: str | None =
 
 def read_curves(path: Path) -> tuple[list[int], dict[str, list[float]]]:
     """Steps and the losses at them, of a loss.csv."""
-    with path.open(newline="") as file:
-        rows = list(csv.DictReader(file))
-    names = [name for name in (rows[0] if rows else {}) if name not in OTHERS]
-    return [int(r["step"]) for r in rows], {n: [float(r[n]) for r in rows] for n in names}
+    rows = pd.read_csv(path)
+    losses = rows.drop(columns=list(OTHERS), errors="ignore").astype(float)
+    return rows["step"].tolist(), losses.to_dict("list")
 
 
 def draw_curves(log_file: Path, path: Path, label: str = "mean squared error of the noise") -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from sunbench.errors import UserError, unknown
-from sunbench.store.files import read_toml
+from sunbench.store.files import JsonObject, read_toml
 from sunbench.training.loop import LoopSettings
 from sunbench.training.loop import within as within
 from sunbench.training.trackers import check_tracker
@@ -42,7 +42,7 @@ class TrainingSettings:
         if self.track:
             check_tracker(self.track)
 
-    def content(self) -> dict[str, Any]:
+    def content(self) -> dict[str, object]:
         """All that shapes the weights but the loop's settings, JSON-able."""
         left = ("loop", "sheet", "gradient_checkpointing", "track")
         return {k: v for k, v in asdict(self).items() if k not in left}
@@ -93,20 +93,20 @@ def from_table(cls: Any, table: Table, what: str) -> Any:
     return cls(**values, loop=_loop(default, table.get("loop", {})))
 
 
-def over(table: Table, upper: Table) -> dict[str, Any]:
+def over(table: Table, upper: Table) -> JsonObject:
     """One table over another; their ``[loop]`` tables are merged too."""
     loops = [t["loop"] for t in (table, upper) if isinstance(t.get("loop"), dict)]
     loop = {k: v for part in loops for k, v in part.items()}
     return {**table, **upper} | ({"loop": loop} if len(loops) == 2 else {})
 
 
-def recipe(method: str) -> dict[str, Any]:
+def zoo_recipe(method: str) -> JsonObject:
     """The zoo's settings of a method: what differs from its paper's."""
     place = files("sunbench.methods").joinpath("recipes", f"{method}.toml")
     return read_toml(Path(str(place)))
 
 
-def asked(method: str, config: Path | None, *, zoo: bool) -> dict[str, Any]:
+def asked(method: str, config: Path | None, *, zoo: bool) -> JsonObject:
     """A file's settings over the recipe for a model of the zoo, over the paper's for any other."""
-    table = recipe(method) if zoo else {}
+    table = zoo_recipe(method) if zoo else {}
     return table if config is None else over(table, read_toml(config))

@@ -21,7 +21,7 @@ from sunbench.errors import UserError
 
 
 @dataclass(frozen=True)
-class Workers:
+class ProcessGroup:
     """This process (rank) among all (count)."""
 
     rank: int = 0
@@ -69,9 +69,9 @@ def join(device: str) -> str:
     return str(state.device) if device == "cuda" else device
 
 
-def workers() -> Workers:
+def workers() -> ProcessGroup:
     """Those that were joined; alone otherwise."""
     if not PartialState._shared_state:
-        return Workers()
+        return ProcessGroup()
     state = PartialState()
-    return Workers(state.process_index, state.num_processes)
+    return ProcessGroup(state.process_index, state.num_processes)

@@ -15,11 +15,11 @@ import pytest
 from sunbench.bench.cells import PlannedCell
 from sunbench.bench.feature_extractors import FeatureExtractors
 from sunbench.bench.handles import CellHandle
-from sunbench.bench.reduce import Reducer, gather
+from sunbench.bench.reduce import Reducer, cell_features
 from sunbench.bench.verify import verify_run
 from sunbench.errors import NotAvailable, UserError
 from sunbench.methods.ddim import ddim
-from sunbench.metrics.registry import find
+from sunbench.metrics.registry import find_metric
 from sunbench.prompts import Prompt, PromptSet
 from sunbench.sampling import Cell
 from sunbench.store import CellStore, ShardRow
@@ -255,7 +255,7 @@ def made(folder: Path, like: Any, n: int) -> CellHandle:
 @pytest.mark.parametrize("metric", ["fd[zoo-clip]", "kid[zoo-clip]", "cos[zoo-clip]"])
 def test_different_n_are_refused(done: Any, tmp_path: Path, metric: str):
     six, eight = (made(tmp_path, done.cell(), n) for n in (6, 8))
-    choice = find(metric)
+    choice = find_metric(metric)
     network = SimpleNamespace(key="k" * 20, protocol="")
     reducer = Reducer(FeatureExtractors((choice,), {"zoo-clip": network}), six, ["a cat"] * 6)
     assert reducer.measured(six, choice).value.n == 6
@@ -267,6 +267,6 @@ def test_a_cell_with_too_few_images_is_refused(done: Any, tmp_path: Path):
     whole = made(tmp_path, done.cell(), 8)
     claims = replace(whole.planned, cell=replace(whole.cell, n_prompts=7))
     with pytest.raises(UserError, match="8 images, expected 7"):
-        gather(CellHandle(claims, whole.store), "embed-zoo-clip-kkkkkkkk")
+        cell_features(CellHandle(claims, whole.store), "embed-zoo-clip-kkkkkkkk")
     with pytest.raises(UserError, match="feature 'other' is missing"):
-        gather(whole, "other")
+        cell_features(whole, "other")

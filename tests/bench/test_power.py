@@ -13,7 +13,7 @@ from sunbench.bench.planner import plan
 from sunbench.bench.power import add_power, distance, planned_comparisons
 from sunbench.metrics.comparisons import minimum_detectable_effect
 from sunbench.store import CellContent, CellStore, RunFolder
-from sunbench.store.layout import Layout
+from sunbench.store.layout import CellLayout
 
 METRIC = "perceptual[zoo-clip]"
 
@@ -64,7 +64,7 @@ def test_without_a_pilot_the_cached_floor_bounds_it(done: Any):
     assert smallest(text) == pytest.approx(minimum_detectable_effect(deviation, 10), rel=0.06)
 
 
-def lab_layout(store: CellStore) -> Layout:
+def lab_layout(store: CellStore) -> CellLayout:
     return CellContent.of(store.content, "content").layout
 
 

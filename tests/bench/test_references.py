@@ -47,8 +47,8 @@ def test_build_list_and_verify(lab: Any, short: None):
     """A card's absolute path once became the folder of the run."""
     card, before = lab.world.card, lab.world.card.read_text()
     settings: dict[str, Any] = {"prompts": str(lab.world.prompts), "batch": 4}
-    assert references.build(str(card), **settings).new_shards == 2
-    assert references.build(str(card), **settings).new_shards == 0
+    assert references.build_reference(str(card), **settings).new_shards == 2
+    assert references.build_reference(str(card), **settings).new_shards == 0
     assert card.read_text() == before
     (row,) = references.listing()
     assert (row["model"], row["role"], row["steps"]) == ("tiny", "reference", 5)
@@ -60,7 +60,7 @@ def test_build_list_and_verify(lab: Any, short: None):
 
 def test_a_run_uses_the_set_that_was_built(lab: Any, short: None):
     settings: dict[str, Any] = {"prompts": str(lab.world.prompts), "batch": 4}
-    references.build(str(lab.world.card), **settings)
+    references.build_reference(str(lab.world.card), **settings)
     outcome = lab.run(images=8, seeds=(0,), methods=("ddim",), steps=(1,), floor=False)
     assert outcome.new_shards == 2
 

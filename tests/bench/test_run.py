@@ -334,14 +334,14 @@ def test_black_pictures_are_counted_and_break_no_metric(lab: Any):
 
 
 def test_one_black_picture_is_marked_in_its_row(lab: Any, monkeypatch: pytest.MonkeyPatch):
-    real = generate_module.decode
+    real = generate_module.decode_latents
 
     def first_is_black(pipeline: Any, latents: Any) -> Any:
         images = real(pipeline, latents)
         images[0] = 0
         return images
 
-    monkeypatch.setattr(generate_module, "decode", first_is_black)
+    monkeypatch.setattr(generate_module, "decode_latents", first_is_black)
     settings = {"steps": (1,), "methods": ("ddim",), "images": 8, "floor": False}
     assert lab.run(metrics=("ssim",), **settings).black == 4
     rows = [r for k in range(2) for r in lab.cell("ddim").read_rows(k)]

@@ -16,7 +16,7 @@ from sunbench.bench.cells import plan_cell
 from sunbench.bench.runner import Runner
 from sunbench.bench.writer import ShardWriter
 from sunbench.errors import NotFinite, UserError
-from sunbench.models import find, load
+from sunbench.models import find_model, load
 from sunbench.prompts import Prompt, PromptSet
 from sunbench.sampling import generate
 from sunbench.store import RunFolder
@@ -27,7 +27,7 @@ NEGATED = PromptSet("not", tuple(Prompt(p.id, p.text, "a boat") for p in PROMPTS
 
 @pytest.fixture
 def loaded(lab: Any) -> Any:
-    return load(find(str(lab.world.card)))
+    return load(find_model(str(lab.world.card)))
 
 
 def planned(loaded: Any, prompts: PromptSet = PROMPTS, steps: int = 1, **changes: Any) -> Any:

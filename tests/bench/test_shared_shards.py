@@ -14,7 +14,7 @@ from sunbench import registry
 from sunbench.bench.cells import plan_cell
 from sunbench.bench.runner import Runner
 from sunbench.bench.verify import verify_run
-from sunbench.models import find, load
+from sunbench.models import find_model, load
 from sunbench.prompts import Prompt, PromptSet
 from sunbench.store import CellStore, RunFolder
 
@@ -97,7 +97,7 @@ def test_a_broken_shard_is_mended_from_another_run(lab: Any):
 def test_two_runs_at_once_make_each_shard_once(lab: Any, tmp_path: Path):
     """Two runners on pipelines of their own, at the same cell in folders of their own."""
     prompts = PromptSet("some", tuple(Prompt(f"p{i}", f"a cat {i}") for i in range(24)), "", "")
-    runners = [Runner(load(find(str(lab.world.card))), tmp_path / n, batch=4) for n in "ab"]
+    runners = [Runner(load(find_model(str(lab.world.card))), tmp_path / n, batch=4) for n in "ab"]
     handles: dict[int, Any] = {}
 
     def go(i: int) -> None:

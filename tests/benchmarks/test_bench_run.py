@@ -40,7 +40,7 @@ from sunbench.bench import Request, cells
 from sunbench.bench.run import execute
 from sunbench.metrics.networks.zoo_clip import ZooClip
 from sunbench.metrics.perceptual import Perceptual
-from sunbench.models import find
+from sunbench.models import find_model
 from sunbench.reference_sets import recipe_for
 from sunbench.store import RunFolder
 
@@ -113,7 +113,7 @@ def spans(n: int, batch: int) -> Iterator[slice]:
 def sample(pipe: Any, texts: list[str], steps: int, batch: int, folder: Path) -> None:
     """A seeded generator per image, PNG files into a folder."""
     folder.mkdir()
-    guidance = find(MODEL).guidance_scale
+    guidance = find_model(MODEL).guidance_scale
     for span in spans(len(texts), batch):
         numbers = range(span.start, span.stop)
         made = pipe(

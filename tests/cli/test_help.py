@@ -190,7 +190,7 @@ def test_names_with_markup_are_printed_as_they_are(name: str, monkeypatch: Any):
     screen = Console(width=120, record=True, file=io.StringIO())
     monkeypatch.setattr(console, "out", screen)
     console.say(name)
-    screen.print(console.table(name, [name], [[name]]))
+    screen.print(console.rich_table(name, [name], [[name]]))
     assert screen.export_text().count(name) == 4
 
 

@@ -15,7 +15,7 @@ import pytest
 import typer
 
 from sunbench import cli, prompts
-from sunbench.models import find
+from sunbench.models import find_model
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -125,15 +125,15 @@ def test_command(
         fine = (0, 1) if name == "pick" else (0,)  # 1: nothing is that fast on this machine
         assert run(words, monkeypatch) in fine, capsys.readouterr().err
     elif name == "train":
-        find(params["base"])
+        find_model(params["base"])
     elif name == "reference build":
-        assert [find(model) for model in params["models"]]
+        assert [find_model(model) for model in params["models"]]
 
 
 def check_request(request: Any) -> None:
     """Models and prompts that can be found; the request has checked the other names itself."""
     for model in request.models:
-        find(model)
+        find_model(model)
     given = request.prompts
     if given is not None and given not in prompts.names():
         prompts.load(given, column=request.column, negatives=request.negatives)
@@ -200,7 +200,7 @@ def check_method(method: Any) -> None:
     from sunbench.sampling import ImageId, Method, SampleSettings, make_batch
 
     assert isinstance(method, Method)
-    pipeline, settings = load(find("./my-finetune")).pipeline, SampleSettings(2, 4.0)
+    pipeline, settings = load(find_model("./my-finetune")).pipeline, SampleSettings(2, 4.0)
     content = method.content(pipeline, settings)
     assert json.loads(json.dumps(content)) == content
     before = {k: v.clone() for k, v in pipeline.unet.state_dict().items()}

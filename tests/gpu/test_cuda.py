@@ -20,7 +20,7 @@ from sunbench.bench import Request
 from sunbench.bench.run import execute
 from sunbench.bench.verify import verify_run
 from sunbench.methods.sun import SunAdapter, write_adapter
-from sunbench.models import find, load
+from sunbench.models import find_model, load
 from sunbench.paper.timing import random_pipeline
 from sunbench.registry import trainer
 from sunbench.sampling import ImageId, SampleSettings, latent_shape, make_batch
@@ -41,7 +41,7 @@ needs_zoo = pytest.mark.skipif(not weights().is_dir(), reason="the zoo's weights
 
 def latents(name: str, device: str) -> torch.Tensor:
     """Two images of a method on the zoo's base, before the decoder."""
-    pipe = load(find("emoji"), device=device).pipeline
+    pipe = load(find_model("emoji"), device=device).pipeline
     with torch.no_grad():
         texts, negatives = (
             pipe.encode_prompt(words, device, 1, False)[0].float().cpu()

@@ -14,7 +14,7 @@ from trainings import LOOP
 
 from sunbench.methods.agd.train import AgdTraining, agd_stage
 from sunbench.methods.boostdiff.settings import BoostLoraTraining, BoostTraining
-from sunbench.methods.boostdiff.train import bitfit_stage, lora_stage
+from sunbench.methods.boostdiff.train import attention_lora_stage, bitfit_stage
 from sunbench.methods.common.training import TrainingJob
 from sunbench.methods.dmd2.train import DmdTraining, dmd2_stage
 from sunbench.methods.gits.fit import GitsFit
@@ -62,7 +62,7 @@ def trained(job: TrainingJob) -> Path:
     stages = {
         "lcm": lcm_stage,
         "lcm-lora": lcm_lora_stage,
-        "boostdiff-lora": lora_stage,
+        "boostdiff-lora": attention_lora_stage,
         "boostdiff-bitfit": bitfit_stage,
         "tcd-lora": tcd_stage,
         "pcm-lora": pcm_stage,

@@ -13,7 +13,14 @@ from numpy.typing import NDArray
 
 from sunbench.bench.feature_extractors import FeatureExtractors
 from sunbench.errors import UserError
-from sunbench.metrics import CellFeatures, ImagePairMetric, Metric, PairedMetric, Tolerance, find
+from sunbench.metrics import (
+    CellFeatures,
+    ImagePairMetric,
+    Metric,
+    PairedMetric,
+    Tolerance,
+    find_metric,
+)
 from sunbench.metrics import registry as table
 from sunbench.metrics.metric import PerImageMetric
 from sunbench.metrics.registry import METRICS, metric
@@ -65,7 +72,7 @@ def read(one: Metric, x: torch.Tensor, y: torch.Tensor, batch: int = 64) -> NDAr
         from sunbench.metrics.unmasked_psnr import unmasked_psnr
 
         return unmasked_psnr(x, y, torch.zeros(x.shape[-2:])).numpy()
-    choice = find(one.name)
+    choice = find_metric(one.name)
     networks = {} if choice.net is None else {choice.net: Tiny()}
     pairs = {"images": (x, y), "latents": (x.half(), y.half())}
     return next(iter(FeatureExtractors((choice,), networks).paired(pairs, "r", batch).values()))
@@ -141,7 +148,7 @@ def test_features_that_are_not_finite_are_refused():
         def embed(self, images: torch.Tensor) -> torch.Tensor:
             return super().embed(images).log()
 
-    extractors = FeatureExtractors((find("fd[zoo-clip]"),), {"zoo-clip": Broken()})
+    extractors = FeatureExtractors((find_metric("fd[zoo-clip]"),), {"zoo-clip": Broken()})
     with pytest.raises(UserError, match="given features that are not finite for"):
         extractors.embed(images(), 8)
 
@@ -170,11 +177,11 @@ def test_a_metric_of_another_package_joins_by_its_entry_point(monkeypatch: pytes
     monkeypatch.setattr(table, "entry_points", lambda group: [entry])
     module = type("outside_metric", (), {"MeanError": MeanError})
     monkeypatch.setitem(__import__("sys").modules, "outside_metric", module)
-    assert find("mean_error").label == "mean_error"
+    assert find_metric("mean_error").label == "mean_error"
     x, y = images(), noisy(images(), 30)
     e = metric("mean_error").estimate(features("mean_error", y, x))
     expected = (y.float() - x.float()).abs().mean()
     assert e.value == pytest.approx(float(expected), rel=1e-6)
     assert e.low < e.value < e.high
     with pytest.raises(UserError, match="did you mean 'mean_error'"):
-        find("mean_eror")
+        find_metric("mean_eror")

@@ -2,10 +2,11 @@
 
 import numpy as np
 import pytest
+from kid_reference import kid_independent
 
 from sunbench.errors import UserError
 from sunbench.metrics import kid, kid_estimate
-from sunbench.metrics.kid import _mmd2, kernel, kid_independent
+from sunbench.metrics.kid import _mmd2, kernel
 
 rng = np.random.default_rng
 

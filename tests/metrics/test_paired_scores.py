@@ -14,7 +14,7 @@ from sunbench.errors import UserError
 from sunbench.metrics.networks.lpips import LearnedLpips
 from sunbench.metrics.perceptual import layer_distance
 from sunbench.metrics.psnr import psnr
-from sunbench.metrics.registry import find
+from sunbench.metrics.registry import find_metric
 from sunbench.metrics.ssim import ssim
 
 
@@ -32,7 +32,7 @@ def paired(
     """Scores of pairs by metric, as a run computes them."""
     names = ("ssim", "psnr") if lpips is None else ("ssim", "psnr", "lpips[alex]")
     networks = {} if lpips is None else {"alex": lpips}
-    extractors = FeatureExtractors(tuple(find(n) for n in names), networks)
+    extractors = FeatureExtractors(tuple(find_metric(n) for n in names), networks)
     scores = extractors.paired({"images": (a, b)}, "reference", size)
     return {m: scores[name] for m, name in extractors.paired_names("reference").items()}
 

@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from sunbench.errors import UserError
-from sunbench.metrics import METRICS, find, metrics
+from sunbench.metrics import METRICS, find_metric, metrics
 
 
 @pytest.mark.parametrize(
@@ -23,7 +23,7 @@ from sunbench.metrics import METRICS, find, metrics
     ],
 )
 def test_labels(name, label):
-    assert find(name).label == label
+    assert find_metric(name).label == label
 
 
 @pytest.mark.parametrize(
@@ -40,7 +40,7 @@ def test_labels(name, label):
 )
 def test_errors(name, message):
     with pytest.raises(UserError, match=message.replace("[", r"\[")):
-        find(name)
+        find_metric(name)
 
 
 def test_every_metric_says_what_it_is():
@@ -49,7 +49,7 @@ def test_every_metric_says_what_it_is():
         assert metric.name == name
         assert metric.summary
         assert metric.protocol
-        assert find(name).metric is metric
+        assert find_metric(name).metric is metric
 
 
 def test_the_package_imports_no_torch():

@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from sunbench.errors import UserError
-from sunbench.models import ModelCard, cards, find, read_card, to_toml
+from sunbench.models import ModelCard, cards, find_model, read_card, to_toml
 from sunbench.models.card import ARCHITECTURES, PREDICTIONS, RULES, SOURCES
 from sunbench.models.catalogue import place
 
@@ -112,7 +112,7 @@ def test_shipped_cards_are_pinned_or_say_that_nobody_pins_them() -> None:
 
 def test_listing_and_finding_import_no_torch(tmp_path: Path) -> None:
     code = (
-        "import sys, sunbench.models as m; m.cards(); m.find('owner/name@v1'); "
+        "import sys, sunbench.models as m; m.cards(); m.find_model('owner/name@v1'); "
         "assert 'torch' not in sys.modules; assert 'huggingface_hub' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
@@ -124,7 +124,7 @@ def test_cards_survive_their_toml(tmp_path: Path, card: ModelCard) -> None:
     path = tmp_path / "card.toml"
     path.write_text(to_toml(card), encoding="utf-8", newline="")
     assert read_card(path) == card
-    assert find(str(path)) == card
+    assert find_model(str(path)) == card
 
 
 @pytest.mark.parametrize(("field", "value"), [(f, v) for f, values in BAD.items() for v in values])
@@ -168,20 +168,20 @@ def test_a_bad_card_file_is_one_line(tmp_path: Path, text: str, words: str) -> N
     path = tmp_path / "mine.toml"
     path.write_text(text)
     with pytest.raises(UserError, match=words) as error:
-        find(str(path))
+        find_model(str(path))
     one_line(error)
 
 
 def test_a_missing_or_binary_card_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="cannot be read"):
-        find(str(tmp_path / "none.toml"))
+        find_model(str(tmp_path / "none.toml"))
     os.mkfifo(tmp_path / "fifo.toml")
     for name in ("fifo.toml", ".toml"):
         with pytest.raises(UserError, match=r"given model card .*(expected a TOML|cannot be)"):
-            find(str(tmp_path / name))
+            find_model(str(tmp_path / name))
     (tmp_path / "noise.toml").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(UserError, match="not a TOML model card") as error:
-        find(str(tmp_path / "noise.toml"))
+        find_model(str(tmp_path / "noise.toml"))
     one_line(error)
 
 
@@ -190,7 +190,7 @@ def test_a_missing_or_binary_card_is_one_line(tmp_path: Path) -> None:
 )
 def test_unknown_names_get_their_neighbor(name: str, near: str) -> None:
     with pytest.raises(UserError, match=f"did you mean '{near}'"):
-        find(name)
+        find_model(name)
 
 
 @pytest.mark.parametrize(
@@ -198,7 +198,7 @@ def test_unknown_names_get_their_neighbor(name: str, near: str) -> None:
 )
 def test_odd_names_are_one_line(spec: str) -> None:
     with pytest.raises(UserError) as error:
-        find(spec)
+        find_model(spec)
     one_line(error)
 
 
@@ -210,7 +210,7 @@ def test_odd_names_are_one_line(spec: str) -> None:
 def test_any_text_is_a_card_or_one_line(spec: str) -> None:
     said = ""
     try:
-        card = find(spec)
+        card = find_model(spec)
     except UserError as error:
         said = str(error)
     else:
@@ -220,7 +220,7 @@ def test_any_text_is_a_card_or_one_line(spec: str) -> None:
 
 @given(owner=st.from_regex(r"[a-z0-9]{1,8}", fullmatch=True), revision=st.none() | WORD)
 def test_hub_ids_keep_their_revision(owner: str, revision: str | None) -> None:
-    card = find(f"{owner}/model" + (f"@{revision}" if revision else ""))
+    card = find_model(f"{owner}/model" + (f"@{revision}" if revision else ""))
     assert (card.source, card.id, card.revision) == ("hub", f"{owner}/model", revision)
 
 
@@ -228,7 +228,7 @@ def test_one_file_of_a_repository_can_be_named() -> None:
     found = place("owner/name@v2:folder/model.safetensors")
     assert (found.kind, found.id, found.revision) == ("hub", "owner/name", "v2")
     assert found.file == "folder/model.safetensors"
-    card = find("owner/name@v2:folder/model.safetensors")
+    card = find_model("owner/name@v2:folder/model.safetensors")
     assert (card.id, card.revision) == ("owner/name:folder/model.safetensors", "v2")
 
 
@@ -237,18 +237,18 @@ def test_pickles_are_refused_by_name(tmp_path: Path, suffix: str) -> None:
     (tmp_path / f"m.{suffix}").write_bytes(b"x")
     for spec in (str(tmp_path / f"m.{suffix}"), f"m.{suffix}", f"owner/name:m.{suffix}"):
         with pytest.raises(UserError, match="a pickle can run code") as error:
-            find(spec)
+            find_model(spec)
         one_line(error)
 
 
 def test_a_missing_file_is_one_line() -> None:
     with pytest.raises(UserError, match=r"expected an existing folder or .safetensors file"):
-        find("checkpoints/absent.safetensors")
+        find_model("checkpoints/absent.safetensors")
 
 
 def test_a_folder_that_is_no_model_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"expected a diffusers folder with a model_index.json"):
-        find(str(tmp_path))
+        find_model(str(tmp_path))
 
 
 def test_an_sdxl_folder_is_one_line(tmp_path: Path) -> None:
@@ -258,9 +258,9 @@ def test_an_sdxl_folder_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(
         UserError, match=r"given a StableDiffusionXLPipeline .*expected a StableDiff"
     ):
-        find(str(tmp_path))
+        find_model(str(tmp_path))
 
 
 def test_a_folder_gives_its_size(sd1_folder: Path) -> None:
-    card = find(str(sd1_folder))
+    card = find_model(str(sd1_folder))
     assert (card.source, card.architecture, card.resolution) == ("folder", "sd1", 16)

@@ -14,7 +14,7 @@ import pytest
 
 from sunbench.cli import main
 from sunbench.errors import NotAvailable, UserError
-from sunbench.models import ModelCard, find, load
+from sunbench.models import ModelCard, find_model, load
 from sunbench.models import fetch as module
 from sunbench.models.fetch import (
     Download,
@@ -68,7 +68,7 @@ def brought(found: Sequence[Download]) -> dict[str, int]:
 
 
 def test_all_that_a_model_needs_and_nothing_else(hub_with_model: Any) -> None:
-    model, vae = downloads(find(REPOSITORY))
+    model, vae = downloads(find_model(REPOSITORY))
     assert (model.need.what, vae.need.what) == ("model", "VAE")
     assert model.license == "creativeml-openrail-m"
     assert vae.license == "not stated"
@@ -86,7 +86,7 @@ def test_all_that_a_model_needs_and_nothing_else(hub_with_model: Any) -> None:
 def test_what_was_fetched_runs_offline(hub_with_model: Any, monkeypatch: Any) -> None:
     from huggingface_hub import constants
 
-    card = find(REPOSITORY)
+    card = find_model(REPOSITORY)
     brought(downloads(card))
     assert [d.missing for d in downloads(card)] == [(), ()]
     sent = len(hub_with_model.requests)
@@ -97,11 +97,11 @@ def test_what_was_fetched_runs_offline(hub_with_model: Any, monkeypatch: Any) ->
 
 def test_a_download_goes_on_where_it_broke_off(hub_with_model: Any) -> None:
     hub_with_model.down.add(UNET_FILE)
-    found = downloads(find(REPOSITORY))
+    found = downloads(find_model(REPOSITORY))
     with pytest.raises(UserError, match="broke off"):
         brought(found)
     hub_with_model.down.clear()
-    again = downloads(find(REPOSITORY))
+    again = downloads(find_model(REPOSITORY))
     assert again[0].missing[-1:] != ()
     assert set(again[0].missing) < set(found[0].missing)
     assert UNET_FILE in brought(again)
@@ -109,7 +109,10 @@ def test_a_download_goes_on_where_it_broke_off(hub_with_model: Any) -> None:
 
 def test_loras_and_a_base_for_a_unet(hub_with_model: Any) -> None:
     card = replace(
-        find(REPOSITORY), vae="own", loras=((f"{LORA}:style.safetensors", 1.0),), unet_into=VAE
+        find_model(REPOSITORY),
+        vae="own",
+        loras=((f"{LORA}:style.safetensors", 1.0),),
+        unet_into=VAE,
     )
     whats = [need.what for need in model_needs(card)]
     assert whats == ["model", "base model", "LoRA"]
@@ -122,7 +125,9 @@ def test_loras_and_a_base_for_a_unet(hub_with_model: Any) -> None:
 
 @pytest.mark.parametrize("source", ["zoo", "folder"])
 def test_local_models_need_nothing(source: str, sd1_folder: Path) -> None:
-    card = find("emoji") if source == "zoo" else replace(find(str(sd1_folder)), vae="own")
+    card = (
+        find_model("emoji") if source == "zoo" else replace(find_model(str(sd1_folder)), vae="own")
+    )
     assert list(model_needs(card)) == []
 
 
@@ -151,12 +156,12 @@ def test_a_full_disk_is_told_before_the_download(monkeypatch: pytest.MonkeyPatch
 
 def test_without_the_hub_it_is_one_line(hub: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(UserError, match="the hub has none"):
-        downloads(find("nobody/nothing"))
+        downloads(find_model("nobody/nothing"))
     from huggingface_hub import constants
 
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     with pytest.raises(NotAvailable, match=r"artist/style is not available offline") as caught:
-        downloads(find(REPOSITORY))
+        downloads(find_model(REPOSITORY))
     assert "\n" not in str(caught.value)
     with pytest.raises(NotAvailable, match="the hub cannot be reached for artist/lora"):
         look_up(Need("LoRA", LORA, None, list))
@@ -191,7 +196,7 @@ def test_the_command(
     with pytest.raises(SystemExit) as exit_:
         main()
     assert exit_.value.code in (0, None)
-    assert [d.missing for d in downloads(find(REPOSITORY))] == [(), ()]
+    assert [d.missing for d in downloads(find_model(REPOSITORY))] == [(), ()]
     assert {"inception", "alex"} <= set(loaded)
     text, notes = capsys.readouterr()
     assert "feature network inception: available" in text

@@ -18,7 +18,7 @@ from huggingface_hub import constants
 from safetensors.torch import load_file, save_file
 
 from sunbench.errors import UserError
-from sunbench.models import find, load
+from sunbench.models import find_model, load
 from sunbench.models.hub import NotAvailable
 from sunbench.models.vae import DEFAULT_VAE
 
@@ -51,12 +51,12 @@ def repository(hub: Any, sd1_folder: Path, other_folder: Path, tmp_path: Path) -
 
 def fails(spec: str, expected: str, kind: type[UserError] = UserError) -> None:
     with pytest.raises(kind, match=expected) as error:
-        load(replace(find(spec), vae="own"))
+        load(replace(find_model(spec), vae="own"))
     assert "\n" not in str(error.value)
 
 
 def test_only_what_is_needed_is_fetched(hub: Any, repository: Path, sd1_folder: Path) -> None:
-    loaded = load(find(REPOSITORY))
+    loaded = load(find_model(REPOSITORY))
     assert loaded.vae == VAE
     assert loaded.card.architecture == "sd1"
     assert loaded.revision == commit(REPOSITORY, "main")
@@ -73,8 +73,8 @@ def test_only_what_is_needed_is_fetched(hub: Any, repository: Path, sd1_folder: 
 
 
 def test_revisions_are_different_models(repository: Path) -> None:
-    main, tagged = load(find(REPOSITORY)), load(find(f"{REPOSITORY}@v1"))
-    pinned = load(find(f"{REPOSITORY}@{commit(REPOSITORY, 'v1')}"))
+    main, tagged = load(find_model(REPOSITORY)), load(find_model(f"{REPOSITORY}@v1"))
+    pinned = load(find_model(f"{REPOSITORY}@{commit(REPOSITORY, 'v1')}"))
     assert main.hashes["unet"] != tagged.hashes["unet"]
     assert main.hashes["vae"] == tagged.hashes["vae"]
     assert pinned.hashes == tagged.hashes
@@ -82,15 +82,15 @@ def test_revisions_are_different_models(repository: Path) -> None:
 
 
 def test_variant_is_fetched_alone(hub: Any, repository: Path) -> None:
-    load(replace(find(REPOSITORY), variant="fp16"))
+    load(replace(find_model(REPOSITORY), variant="fp16"))
     assert "unet/diffusion_pytorch_model.fp16.safetensors" in hub.downloads()
     assert UNET_FILE not in hub.downloads()
 
 
 def test_what_is_cached_is_not_fetched_again(hub: Any, repository: Path) -> None:
-    first = load(find(REPOSITORY))
+    first = load(find_model(REPOSITORY))
     sent = len(hub.downloads())
-    assert load(find(REPOSITORY)).hashes == first.hashes
+    assert load(find_model(REPOSITORY)).hashes == first.hashes
     assert len(hub.downloads()) == sent
 
 
@@ -98,13 +98,13 @@ def test_what_is_cached_is_not_fetched_again(hub: Any, repository: Path) -> None
 def test_offline_uses_the_cache(
     hub: Any, repository: Path, monkeypatch: pytest.MonkeyPatch, how: str
 ) -> None:
-    online = load(find(REPOSITORY))
+    online = load(find_model(REPOSITORY))
     asked = len(hub.requests)
     if how == "switch":
         monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     else:
         monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
-    offline = load(find(REPOSITORY))
+    offline = load(find_model(REPOSITORY))
     assert offline.hashes == online.hashes
     assert offline.revision == online.revision
     assert len(hub.requests) == asked
@@ -135,7 +135,7 @@ def test_an_unreachable_vae_says_how_to_do_without(
 ) -> None:
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     with pytest.raises(NotAvailable, match=r"VAE: .*sd-vae-ft-mse.*vae = \"own\" keeps"):
-        load(find(str(sd1_folder)))
+        load(find_model(str(sd1_folder)))
 
 
 def test_a_cut_download_goes_on_where_it_stopped(
@@ -145,7 +145,7 @@ def test_a_cut_download_goes_on_where_it_stopped(
     chunk = 2**16
     monkeypatch.setattr(constants, "DOWNLOAD_CHUNK_SIZE", chunk)
     hub.cut[UNET_FILE] = 1
-    loaded = load(find(REPOSITORY))
+    loaded = load(find_model(REPOSITORY))
     data = (repository / UNET_FILE).read_bytes()
     asked = [
         span for verb, path, span in hub.requests if verb == "GET" and path.endswith(UNET_FILE)
@@ -160,13 +160,13 @@ def test_a_failed_download_loses_nothing(hub: Any, repository: Path) -> None:
     hub.down.clear()
     before = set(hub.downloads()) - {UNET_FILE}
     hub.requests.clear()
-    loaded = load(replace(find(REPOSITORY), vae="own"))
+    loaded = load(replace(find_model(REPOSITORY), vae="own"))
     assert not before & set(hub.downloads())
     assert torch.isfinite(loaded.pipeline.unet.conv_in.weight).all()
 
 
 def test_a_damaged_cache_is_named(hub: Any, repository: Path, tmp_path: Path) -> None:
-    load(find(REPOSITORY))
+    load(find_model(REPOSITORY))
     cached = next((tmp_path / "hub").rglob(UNET_FILE)).resolve()
     cached.write_bytes(cached.read_bytes()[:-1])
     fails(REPOSITORY, "broken safetensors file")
@@ -221,8 +221,10 @@ def test_a_lora_comes_from_the_hub(hub: Any, repository: Path, tmp_path: Path) -
     }
     save_file(tensors, tmp_path / "loras" / "ink.safetensors")
     hub.add("artist/loras", tmp_path / "loras", "v2")
-    loaded = load(replace(find(REPOSITORY), loras=(("artist/loras@v2:ink.safetensors", 0.5),)))
-    plain = load(find(REPOSITORY)).pipeline.unet
+    loaded = load(
+        replace(find_model(REPOSITORY), loras=(("artist/loras@v2:ink.safetensors", 0.5),))
+    )
+    plain = load(find_model(REPOSITORY)).pipeline.unet
     name = layer.removeprefix("unet.")
     moved = loaded.pipeline.unet.get_submodule(name).weight - plain.get_submodule(name).weight
     torch.testing.assert_close(moved, torch.full((32, 32), 0.5))

@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from sunbench.errors import UserError
-from sunbench.models import ModelCard, find, load
+from sunbench.models import ModelCard, find_model, load
 from sunbench.models.hashes import file_hash
 
 UNET_FILE = "unet/diffusion_pytorch_model.safetensors"
@@ -23,7 +23,7 @@ LORA_LAYER = "down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_q"
 
 
 def own(folder: Path, **changes: Any) -> ModelCard:
-    return replace(find(str(folder)), vae="own", **changes)
+    return replace(find_model(str(folder)), vae="own", **changes)
 
 
 def fails(card: ModelCard, expected: str, **options: Any) -> None:
@@ -50,7 +50,7 @@ def test_loads_a_folder_as_it_is(sd1_folder: Path) -> None:
 
 
 def test_a_loaded_pipeline_makes_an_image(small_folder: Path) -> None:
-    loaded = load(find(str(small_folder)))
+    loaded = load(find_model(str(small_folder)))
     assert (loaded.card.architecture, loaded.vae) == ("zoo", "own")
     assert loaded.card.resolution == 16
     assert type(loaded.pipeline.vae).__name__ == "AutoencoderTiny"
@@ -145,7 +145,7 @@ def test_variant_files_are_chosen_and_a_missing_variant_is_refused(
 
 
 def test_another_vae_replaces_the_own_one(sd1_folder: Path, other_folder: Path) -> None:
-    loaded = load(replace(find(str(sd1_folder)), vae=str(other_folder / "vae")))
+    loaded = load(replace(find_model(str(sd1_folder)), vae=str(other_folder / "vae")))
     other = load(own(other_folder))
     assert loaded.vae == str(other_folder / "vae")
     assert loaded.hashes["vae"] == other.hashes["vae"]
@@ -155,9 +155,11 @@ def test_another_vae_replaces_the_own_one(sd1_folder: Path, other_folder: Path) 
 
 
 def test_tiny_vae_is_known_by_its_config(sd1_folder: Path, small_folder: Path) -> None:
-    loaded = load(replace(find(str(sd1_folder)), vae=str(small_folder)))
+    loaded = load(replace(find_model(str(sd1_folder)), vae=str(small_folder)))
     assert type(loaded.pipeline.vae).__name__ == "AutoencoderTiny"
-    fails(replace(find(str(sd1_folder)), vae=str(small_folder / "unet")), "UNet2DConditionModel")
+    fails(
+        replace(find_model(str(sd1_folder)), vae=str(small_folder / "unet")), "UNet2DConditionModel"
+    )
 
 
 def test_swap_moves_only_the_unet(sd1_folder: Path, other_folder: Path) -> None:
@@ -345,7 +347,7 @@ def test_zoo_cards_load_from_the_zoo(small_folder: Path, monkeypatch: pytest.Mon
         return small_folder
 
     monkeypatch.setattr(zoo, "folder", folder, raising=False)
-    loaded = load(find("emoji-flat"))
+    loaded = load(find_model("emoji-flat"))
     assert asked == ["emoji-flat"]
     assert (loaded.vae, loaded.card.architecture) == ("own", "zoo")
 
@@ -354,7 +356,7 @@ def test_loading_leaves_the_libraries_as_they_were(small_folder: Path) -> None:
     from diffusers.utils import logging
 
     before = (logging.get_verbosity(), logging.is_progress_bar_enabled())
-    load(find(str(small_folder)))
+    load(find_model(str(small_folder)))
     assert (logging.get_verbosity(), logging.is_progress_bar_enabled()) == before
 
 
@@ -363,4 +365,4 @@ def test_an_unwritable_cache_only_costs_time(
 ) -> None:
     (tmp_path / "file").write_text("in the way")
     monkeypatch.setenv("SUNBENCH_CACHE", str(tmp_path / "file"))
-    assert len(load(find(str(small_folder))).hashes["unet"]) == 64
+    assert len(load(find_model(str(small_folder))).hashes["unet"]) == 64

@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import save_file
 
 from sunbench.errors import UserError
-from sunbench.models import ModelCard, find, load, sources
+from sunbench.models import ModelCard, find_model, load, sources
 from sunbench.models.clip_tokenizer import clip_tokenizer
 from sunbench.models.hub import NotAvailable
 
@@ -45,7 +45,7 @@ def tiny_file(sd1_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 
 
 def card_of(path: Path, folder: Path, **changes: Any) -> ModelCard:
-    return replace(find(str(path)), vae="own", tokenizer=str(folder / "tokenizer"), **changes)
+    return replace(find_model(str(path)), vae="own", tokenizer=str(folder / "tokenizer"), **changes)
 
 
 def test_a_single_file_is_found_and_loaded(tiny_file: Path, sd1_folder: Path) -> None:
@@ -78,7 +78,7 @@ def test_every_tensor_of_a_single_file_lands_once(tiny_file: Path, sd1_folder: P
 
 
 def test_swap_takes_only_the_unet_of_a_single_file(tiny_file: Path, sd1_folder: Path) -> None:
-    base = load(replace(find(str(sd1_folder)), vae="own"))
+    base = load(replace(find_model(str(sd1_folder)), vae="own"))
     swapped = load(card_of(tiny_file, sd1_folder, unet_into=str(sd1_folder)))
     whole = load(card_of(tiny_file, sd1_folder))
     assert swapped.hashes["text_encoder"] == base.hashes["text_encoder"]
@@ -104,11 +104,11 @@ def test_a_lone_vae_file_is_a_vae(tiny_file: Path, sd1_folder: Path, tmp_path: P
     part = "first_stage_model."
     vae = {name: t for name, t in load_file(tiny_file).items() if name.startswith(part)}
     save_file(vae, tmp_path / "only.safetensors")
-    loaded = load(replace(find(str(sd1_folder)), vae=str(tmp_path / "only.safetensors")))
+    loaded = load(replace(find_model(str(sd1_folder)), vae=str(tmp_path / "only.safetensors")))
     stored = vae[f"{part}decoder.conv_in.weight"]
     assert torch.equal(loaded.pipeline.vae.decoder.conv_in.weight, stored)
     with pytest.raises(UserError, match="holds a VAE"):
-        find(str(tmp_path / "only.safetensors"))
+        find_model(str(tmp_path / "only.safetensors"))
 
 
 @pytest.mark.parametrize(
@@ -133,7 +133,7 @@ def test_a_file_with_a_missing_tensor_is_one_line(
 def test_a_truncated_download_is_one_line(tiny_file: Path) -> None:
     tiny_file.write_bytes(tiny_file.read_bytes()[:-100])
     with pytest.raises(UserError, match=r"style.safetensors: broken safetensors file"):
-        find(str(tiny_file))
+        find_model(str(tiny_file))
 
 
 def test_an_sdxl_file_is_one_line(tmp_path: Path) -> None:
@@ -146,7 +146,7 @@ def test_an_sdxl_file_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(
         UserError, match=r"checkpoint is SDXL-shaped \(cross_attention_dim 2048.*expected SD1.x"
     ):
-        find(str(tmp_path / "xl.safetensors"))
+        find_model(str(tmp_path / "xl.safetensors"))
 
 
 @pytest.mark.oracle
@@ -233,7 +233,7 @@ def test_full_shape_sd15_loads_from_one_file(tmp_path: Path) -> None:
     path = tmp_path / "v1-5-pruned-emaonly.safetensors"
     ldm_layout.write_zeros(path, ldm_layout.checkpoint_layout(sources.CONFIGS / "sd1"))
     try:
-        loaded = load(replace(find(str(path)), vae="own"), dtype=torch.float16)
+        loaded = load(replace(find_model(str(path)), vae="own"), dtype=torch.float16)
     finally:
         path.unlink()
     pipeline = loaded.pipeline

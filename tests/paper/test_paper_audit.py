@@ -15,9 +15,10 @@ import numpy as np
 import paper_counts as counts
 import pytest
 from diffusers import DDIMScheduler, DPMSolverMultistepScheduler
+from paper_lookup import lookup
 
 from sunbench.models.sources import CONFIGS
-from sunbench.paper.numbers import lookup, printed
+from sunbench.paper.numbers import printed
 
 REPORT = Path(__file__).parents[2] / "reports" / "paper_audit.md"
 #: What is computed -> (printed in the paper, computed, whether they agree).

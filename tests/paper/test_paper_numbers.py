@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import pytest
+from paper_lookup import lookup, shipped
 
 from sunbench.errors import UserError
-from sunbench.paper.catalogue import entries, find
+from sunbench.paper.catalogue import entries, find_entry
 from sunbench.paper.cells import places
-from sunbench.paper.numbers import lookup, printed, shipped
+from sunbench.paper.numbers import printed
 from sunbench.registry import METHODS
 
 #: Rows and columns of each table, as printed.
@@ -37,7 +38,7 @@ def test_the_timing_table_is_whole():
 
 @pytest.mark.parametrize("name", SHAPES)
 def test_the_catalogue_has_the_rows_and_models_of_the_numbers(name: str):
-    entry = find(name)
+    entry = find_entry(name)
     assert [r.name for r in entry.rows] == list(dict.fromkeys(p["row"] for p in printed(name)))
     assert [m.name for m in entry.models] == list(dict.fromkeys(p["model"] for p in printed(name)))
     parts = {p.name for p in entry.parts}
@@ -51,7 +52,7 @@ def test_every_method_of_the_catalogue_is_registered():
 
 @pytest.mark.parametrize("name", ["a-sdm-1", "a-sdm-2", "a-sdm-3", "a-sdm-4"])
 def test_rows_of_a_sdm_are_the_papers_and_stand_at_every_step(name: str):
-    entry, places_ = find(name), places(find(name))
+    entry, places_ = find_entry(name), places(find_entry(name))
     rows = {p["row"] for p in printed(name)}
     assert {r.name for r in entry.rows} <= rows
     assert (name == "a-sdm-4") or {r.name for r in entry.rows} == rows
@@ -76,4 +77,4 @@ def test_lookup_wants_exactly_one():
 
 def test_an_unknown_table_is_named_with_its_nearest():
     with pytest.raises(UserError, match="unknown paper table 'sun5'; did you mean 'sun-4'"):
-        find("sun5")
+        find_entry("sun5")

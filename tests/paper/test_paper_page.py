@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from sunbench.paper.page import Marks, Page, csv_text, escape, latex, markdown
+from sunbench.paper.page import Marks, Page, escape, latex, markdown, records_csv
 
 HOSTILE = r"a|b <i>x</i> 50% & $1 #2 _c_ {d} ~e ^f \g [h] “i” "
 
@@ -59,8 +59,8 @@ def test_markdown_keeps_data_text():
 
 
 def test_csv_is_flat_and_may_be_empty():
-    assert csv_text(page().records).splitlines()[0] == "row,value"
-    assert csv_text([]) == ""
+    assert records_csv(page().records).splitlines()[0] == "row,value"
+    assert records_csv([]) == ""
 
 
 def test_marks_are_one_a_text():

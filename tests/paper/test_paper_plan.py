@@ -7,14 +7,14 @@ from pathlib import Path
 import pytest
 
 from sunbench.errors import UserError
-from sunbench.paper.catalogue import entries, find
+from sunbench.paper.catalogue import entries, find_entry
 from sunbench.paper.plan import Options, adapter_of, default_models, jobs, map_models, steps_of
 
 ZOO = ("emoji-3d", "emoji-flat", "emoji-line")
 
 
 def plan(name: str, *models: str, **options):
-    entry, asked = find(name), Options(models=models, **options)
+    entry, asked = find_entry(name), Options(models=models, **options)
     return {j.part.name: j for j in jobs(entry, map_models(entry, models), asked, Path("run"))}
 
 
@@ -59,7 +59,7 @@ def test_every_part_is_a_valid_request(name: str):
     for models in (("zoo",), ("paper",)):
         for job in plan(name, *models).values():
             assert job.request.methods
-            assert job.request.steps == steps_of(find(name))
+            assert job.request.steps == steps_of(find_entry(name))
 
 
 def test_options_win():
@@ -72,7 +72,7 @@ def test_options_win():
 def test_known_models_play_their_own_role_and_others_the_free_ones(tmp_path: Path):
     mine = tmp_path / "mine.toml"
     mine.write_text('name = "mine"\nsource = "folder"\nid = "x"\narchitecture = "zoo"\n')
-    models = map_models(find("sun-2"), (str(mine), "emoji-3d"))
+    models = map_models(find_entry("sun-2"), (str(mine), "emoji-3d"))
     assert [(r.name, c.name) for r, c in zip(models.paper_models, models.cards, strict=True)] == [
         ("Realistic Vision v5.1", "emoji-3d"),
         ("Rev Animated", "mine"),
@@ -82,23 +82,23 @@ def test_known_models_play_their_own_role_and_others_the_free_ones(tmp_path: Pat
 
 def test_wrong_casts_are_one_line():
     with pytest.raises(UserError, match="given 2 models, expected at most 1 for sun-1"):
-        map_models(find("sun-1"), ("emoji", "emoji-3d"))
+        map_models(find_entry("sun-1"), ("emoji", "emoji-3d"))
     with pytest.raises(UserError, match="given zoo and other models for sun-2"):
-        map_models(find("sun-2"), ("emoji-3d", "rev_animated"))
+        map_models(find_entry("sun-2"), ("emoji-3d", "rev_animated"))
     with pytest.raises(UserError, match="did you mean 'emoji-3d'"):
-        map_models(find("sun-2"), ("emoji3d",))
+        map_models(find_entry("sun-2"), ("emoji3d",))
 
 
 def test_the_zoo_is_the_default_without_a_gpu_or_without_the_weights(monkeypatch, tmp_path):
-    assert default_models(find("sun-2"), "cpu") == ZOO
+    assert default_models(find_entry("sun-2"), "cpu") == ZOO
     monkeypatch.setattr("sunbench.paper.plan._in_cache", lambda card: card.name != "anything_v5")
-    assert default_models(find("sun-2"), "cuda") == ZOO
+    assert default_models(find_entry("sun-2"), "cuda") == ZOO
     monkeypatch.setattr("sunbench.paper.plan._in_cache", lambda card: True)
-    assert default_models(find("sun-2"), "cuda")[0] == "realistic_v5.1"
+    assert default_models(find_entry("sun-2"), "cuda")[0] == "realistic_v5.1"
 
 
 def test_ablations_name_what_must_be_trained(tmp_path: Path):
-    none, first, _ = find("sun-4").part("p-0.1"), find("sun-4").part("p-0.0"), None
+    none, first, _ = find_entry("sun-4").part("p-0.1"), find_entry("sun-4").part("p-0.0"), None
     assert adapter_of(none, tmp_path) == (None, None)
     file, why = adapter_of(first, tmp_path)
     assert file is None
@@ -118,7 +118,7 @@ def test_every_ablation_has_a_recipe_that_trains_what_it_says():
     folder = Path(__file__).parents[2] / "methods/recipes/ablations"
     default = read_settings(folder / "sun.toml", zoo=True)
     for name in ("sun-4", "sun-fig-7", "sun-fig-8", "sun-fig-9"):
-        for part in find(name).parts:
+        for part in find_entry(name).parts:
             if not part.adapter:
                 continue
             made = read_settings(folder / f"{part.adapter}.toml", zoo=True)

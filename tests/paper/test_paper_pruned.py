@@ -15,8 +15,7 @@ from diffusers import UNet2DConditionModel
 
 from sunbench.bench import Request
 from sunbench.metrics import fd
-from sunbench.models import ModelCard
-from sunbench.models import find as find_card
+from sunbench.models import ModelCard, find_model
 from sunbench.paper import catalogue, real
 from sunbench.paper.plan import Job, with_ablation
 
@@ -65,7 +64,7 @@ def test_a_table_runs_with_the_weights_that_there_are(name: str, four_stages: An
 
 
 def test_a_method_without_its_ablation_is_left_out(tmp_path: Path):
-    entry = catalogue.find("a-sdm-1")
+    entry = catalogue.find_entry("a-sdm-1")
     part, methods = entry.part("condconv"), entry.methods("condconv")
     named = {"bk-sdm-base@emoji": "mine.safetensors", "bk-sdm-tiny": "other.safetensors"}
     job = Job(part, tmp_path, Request(("emoji",), methods, (25,), weights=named))
@@ -83,7 +82,7 @@ def test_a_method_without_its_ablation_is_left_out(tmp_path: Path):
 
 
 def test_real_images_are_those_of_the_same_prompts():
-    entry, card = catalogue.find("a-sdm-2"), find_card("emoji")
+    entry, card = catalogue.find_entry("a-sdm-2"), find_model("emoji")
     request = Request(("emoji",), ("ddim",), (25,), images=6, seeds=(0, 1))
     found = real.real_features(entry, card, request)
     assert found is not None
@@ -94,7 +93,7 @@ def test_real_images_are_those_of_the_same_prompts():
     assert np.array_equal(whole[:6], found)
     assert real.real_features(entry, card, replace(request, prompts="general")) is None
     assert real.real_features(entry, ModelCard("emoji", "folder", "x"), request) is None
-    assert real.real_features(catalogue.find("sun-1"), card, request) is None
+    assert real.real_features(catalogue.find_entry("sun-1"), card, request) is None
 
 
 def test_the_distance_to_real_images_is_frechets():

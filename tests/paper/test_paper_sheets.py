@@ -13,10 +13,10 @@ from PIL import Image
 from sunbench.bench import request
 from sunbench.methods.sun import SunAdapter
 from sunbench.methods.sun.files import write_adapter
-from sunbench.paper.catalogue import find
+from sunbench.paper.catalogue import find_entry
 from sunbench.paper.make import make_figure
 from sunbench.paper.plan import Options
-from sunbench.paper.sheets import ImageSheet, Strip, draw, write
+from sunbench.paper.sheets import ImageSheet, Strip, draw, write_sheets
 from sunbench.store import CellStore
 
 SMALL = ["--device", "cpu", "--batch", "4"]
@@ -28,7 +28,7 @@ def options(lab: Any, *cards: str, **more: Any) -> Options:
 
 def test_figure_4_has_methods_down_and_steps_beside_the_truth(done):
     run = done.root / "runs/paper/sun-2"
-    made = make_figure(find("sun-fig-4"), options(done), run, None, reuse=True)
+    made = make_figure(find_entry("sun-fig-4"), options(done), run, None, reuse=True)
     assert [s.name for s in made] == [f"sun-fig-4-{n}" for n in ("one", "two", "three")]
     sheet = made[0]
     assert [s.name for s in sheet.strips] == ["DPM-Solver++", "LCM-LoRA", "Guided-Distill", "SUN"]
@@ -77,7 +77,7 @@ def test_figure_5_changes_the_negative_prompt_and_nothing_else(lab, sun):
     from sunbench.bench.progress import NoProgress
 
     asked = options(lab, lab.cards[0], images=4, weights=sun)
-    (sheet,) = make_figure(find("sun-fig-5"), asked, lab.root / "run", NoProgress())
+    (sheet,) = make_figure(find_entry("sun-fig-5"), asked, lab.root / "run", NoProgress())
     assert len(sheet.strips) == 4
     assert sheet.strips[0].name == "no negative"
     assert sheet.strips[1].name.startswith("not: ")
@@ -115,7 +115,7 @@ def test_figure_7_compares_two_adapters(lab, sun, pipeline):
     from sunbench.bench.progress import NoProgress
 
     asked = options(lab, lab.cards[0], images=2, ablations=folder, weights=sun)
-    (sheet,) = make_figure(find("sun-fig-7"), asked, lab.root / "run", NoProgress())
+    (sheet,) = make_figure(find_entry("sun-fig-7"), asked, lab.root / "run", NoProgress())
     assert [s.name for s in sheet.strips] == ["without MSC (p = 0)", "with MSC (p = 0.1)"]
     assert len(sheet.columns) == 2 * (3 + 1)
     a, b = (s.images for s in sheet.strips)
@@ -126,7 +126,7 @@ def test_figure_7_compares_two_adapters(lab, sun, pipeline):
 def test_sheets_of_one_file_name_do_not_overwrite_each_other(tmp_path: Path):
     strip = Strip("SUN", (None,), "no adapter")
     sheets = [ImageSheet(f"fig-{m}", f"of {m}", ("a",), (strip,)) for m in ("a b", "a-b", "a/b")]
-    write(sheets, tmp_path)
+    write_sheets(sheets, tmp_path)
     pages = {p.stem: p.read_text() for p in tmp_path.glob("*.md")}
     assert {text.splitlines()[2] for text in pages.values()} == {"of a b", "of a-b", "of a/b"}
     assert all(f"]({stem}.png)" in text for stem, text in pages.items())

@@ -11,7 +11,7 @@ import torch
 
 from sunbench.errors import UserError
 from sunbench.paper import timing
-from sunbench.paper.catalogue import find
+from sunbench.paper.catalogue import find_entry
 from sunbench.paper.numbers import printed
 from sunbench.paper.timing import SHAPES, random_pipeline, timing_request
 from sunbench.paper.variants import VARIANTS
@@ -135,7 +135,7 @@ def test_the_table_as_typed_and_not_measured_again(lab, monkeypatch):
 
 def test_shapes_are_known_without_weights():
     assert timing_request("sd1.5-shape", "cuda", "float16", 10, 2).resolution == 512
-    assert find("sun-3").models[0].zoo == "emoji"
+    assert find_entry("sun-3").models[0].zoo == "emoji"
     pipeline = random_pipeline(SHAPES["sd1.5-shape"], "meta", torch.float16)
     assert sum(p.numel() for p in pipeline.unet.parameters()) == 859_520_964
     assert pipeline.unet.dtype == torch.float16

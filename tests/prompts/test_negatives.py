@@ -8,7 +8,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sunbench.prompts import load, phrases
-from sunbench.prompts.negatives import content_words, real_vocabulary, sample, zoo_vocabulary
+from sunbench.prompts.negatives import (
+    content_words,
+    real_vocabulary,
+    sample_negative,
+    zoo_vocabulary,
+)
 from sunbench.prompts.rows import text_id
 from sunbench.zoo.world.captions import (
     PATTERNS,
@@ -66,13 +71,13 @@ def test_negatives_are_the_same_in_any_subset() -> None:
 
 def test_golden_negative() -> None:
     """The stream may not change between versions: keys and stored images depend on it."""
-    assert sample("0", "a dog", real_vocabulary()) == GOLDEN
+    assert sample_negative("0", "a dog", real_vocabulary()) == GOLDEN
 
 
 @settings(deadline=None)
 @given(st.text(max_size=40))
 def test_real_negatives_share_no_word_with_the_prompt(text: str) -> None:
-    negative = sample(text_id(text), text, real_vocabulary())
+    negative = sample_negative(text_id(text), text, real_vocabulary())
     chosen = negative.split(", ")
     assert 1 <= len(chosen) <= 25
     assert set(chosen) <= set(phrases())
@@ -80,4 +85,4 @@ def test_real_negatives_share_no_word_with_the_prompt(text: str) -> None:
 
 
 def test_a_prompt_that_names_everything_gets_fewer_phrases() -> None:
-    assert sample("0", " ".join(phrases()), real_vocabulary()) == ""
+    assert sample_negative("0", " ".join(phrases()), real_vocabulary()) == ""

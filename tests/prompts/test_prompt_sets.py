@@ -18,9 +18,9 @@ from huggingface_hub import constants
 
 import sunbench
 from sunbench.errors import NotAvailable, UserError
-from sunbench.models import ModelCard, cards, find
+from sunbench.models import ModelCard, cards, find_model
 from sunbench.prompts import Prompt, PromptSet, hub, load, names
-from sunbench.prompts.load import table
+from sunbench.prompts.load import named_sets
 from sunbench.zoo.world.captions import held_out_prompts
 
 ROWS = (Prompt("a", "a dog"), Prompt("b", "a cat", "ugly"), Prompt("c", "an ant"))
@@ -29,7 +29,7 @@ SET = PromptSet("three", ROWS, "here", "none")
 
 def test_zoo_is_the_ten_thousand_held_out_prompts() -> None:
     zoo = load("zoo")
-    assert len(zoo) == 10_000 == len({r.id for r in zoo.rows}) == table()["zoo"]["rows"]
+    assert len(zoo) == 10_000 == len({r.id for r in zoo.rows}) == named_sets()["zoo"]["rows"]
     assert {r.negative for r in zoo.rows} == {""}
     assert [(r.id, r.text) for r in zoo.rows] == [(p.id, p.text) for p in held_out_prompts()]
     assert len({r.text for r in zoo.rows}) == len(zoo)
@@ -41,7 +41,9 @@ def test_zoo_is_the_ten_thousand_held_out_prompts() -> None:
 
 def test_general_is_the_projects_own_set_for_models_without_prompts() -> None:
     general = load("general")
-    assert len(general) == 1000 == len({r.id for r in general.rows}) == table()["general"]["rows"]
+    assert (
+        len(general) == 1000 == len({r.id for r in general.rows}) == named_sets()["general"]["rows"]
+    )
     assert [r.id for r in general.rows[:2]] == ["general-0001", "general-0002"]
     assert len({r.text.lower() for r in general.rows}) == 1000
     words = [len(r.text.split()) for r in general.rows]
@@ -49,7 +51,7 @@ def test_general_is_the_projects_own_set_for_models_without_prompts() -> None:
     assert max(words) <= 48  # with punctuation under CLIP's 75 tokens
     assert sum(n <= 7 for n in words) > 200
     assert sum(n >= 20 for n in words) > 150
-    assert find("owner/name").prompts == "general"
+    assert find_model("owner/name").prompts == "general"
     assert ModelCard("a", "hub", "owner/name").prompts == "general"
     assert {card.prompts for card in cards().values() if card.source == "zoo"} == {"zoo"}
 
@@ -113,9 +115,9 @@ def test_named_sets_say_where_they_are_from() -> None:
         "geneval",
         "coco2017-val",
     ]
-    for name, entry in table().items():
+    for name, entry in named_sets().items():
         assert {"summary", "rows", "source", "license"} <= entry.keys()
-        assert name in ("zoo", "general") or hub.from_table(entry).split
+        assert name in ("zoo", "general") or hub.set_of_table(entry).split
 
 
 def test_listing_names_imports_no_torch() -> None:
@@ -149,17 +151,17 @@ def test_data_sets_are_read_through_datasets(
     rows = [{"captions": ["a dog", "one dog"], "id": 1}, {"captions": ["a cat"], "id": 1}]
     file.write_text("".join(json.dumps(r) + "\n" for r in rows))
     there = hub.HubSet("json", data_files=str(file), streaming=streaming)
-    found, column = hub.read(there, "captions", None)
+    found, column = hub.read_hub_set(there, "captions", None)
     assert column == "captions"
     assert [r.values["captions"][0] for r in found.records] == ["a dog", "a cat"]
-    assert len(hub.read(there, "captions", 1)[0].records) == 1
+    assert len(hub.read_hub_set(there, "captions", 1)[0].records) == 1
 
 
 def test_named_set_reads_its_column(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
     file = tmp_path / "evaluation.jsonl"
     file.write_text('{"prompt": "a photo of a bench", "tag": "single_object"}\n')
-    monkeypatch.setitem(table()["geneval"], "url", str(file))
+    monkeypatch.setitem(named_sets()["geneval"], "url", str(file))
     found = load("geneval", negatives="sampled")
     assert [r.text for r in found.rows] == ["a photo of a bench"]
     assert found.license == "MIT"
@@ -215,7 +217,7 @@ def test_of_hub_sets_only_texts_are_read_and_kept_for_offline(
         return real(*args, **options)
 
     monkeypatch.setattr(datasets, "load_dataset", spy)
-    found, column = hub.read(there, None, None)
+    found, column = hub.read_hub_set(there, None, None)
     assert column == "caption"
     assert [dict(r.values) for r in found.records] == [
         {"caption": c, "negative": n}
@@ -225,7 +227,7 @@ def test_of_hub_sets_only_texts_are_read_and_kept_for_offline(
     shutil.rmtree(folder)
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-    again, _ = hub.read(there, None, 2)
+    again, _ = hub.read_hub_set(there, None, 2)
     assert [r.values for r in again.records] == [r.values for r in found.records[:2]]
     with pytest.raises(NotAvailable):
-        hub.read(hub.HubSet("nobody/nothing", streaming=True), None, None)
+        hub.read_hub_set(hub.HubSet("nobody/nothing", streaming=True), None, None)

@@ -17,8 +17,8 @@ from run_documents import model_record, run_document
 from sunbench.cli import main
 from sunbench.errors import NotAvailable, UserError
 from sunbench.metrics import clip_score, cosine, mean_estimate
-from sunbench.regression.compare import Comparison, compare, save_baseline
-from sunbench.regression.compare_page import markdown, write_page
+from sunbench.regression.compare import RunComparison, compare, save_baseline
+from sunbench.regression.compare_page import comparison_markdown, write_comparison
 from sunbench.regression.tolerances import Tolerance, load_tolerances, tolerance_of
 from sunbench.store import (
     CellContent,
@@ -184,7 +184,7 @@ def base(tmp_path: Path) -> Path:
     return write_run(tmp_path / "base")
 
 
-def judge(base: Path, run: Path) -> Comparison:
+def judge(base: Path, run: Path) -> RunComparison:
     return compare(base, run, TOLERANCES)
 
 
@@ -192,11 +192,11 @@ def name_of(row: ResultRow) -> str:
     return row.method if row.role == "candidate" else row.role
 
 
-def found(comparison: Comparison) -> dict[tuple[str, str], str]:
+def found(comparison: RunComparison) -> dict[tuple[str, str], str]:
     return {(name_of(v.row), v.row.metric): v.verdict for v in comparison.verdicts}
 
 
-def only(comparison: Comparison, method: str = "ddim") -> dict[str, str]:
+def only(comparison: RunComparison, method: str = "ddim") -> dict[str, str]:
     """Verdicts of what is not the same."""
     return {m: v for (who, m), v in found(comparison).items() if v != "same" and who == method}
 
@@ -464,12 +464,12 @@ def test_the_page_and_githubs_summary(
     summary = tmp_path / "summary.md"
     summary.write_text("before\n")
     monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(summary))
-    page = write_page(got, run).read_text()
+    page = write_comparison(got, run).read_text()
     monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(tmp_path / "nowhere/summary.md"))
-    assert write_page(got, run).read_text() == page
+    assert write_comparison(got, run).read_text() == page
     assert "cannot write GITHUB_STEP_SUMMARY" in caplog.text
     assert summary.read_text() == "before\n" + page
-    assert page == markdown(got)
+    assert page == comparison_markdown(got)
     lines = page.splitlines()
     assert lines[2].startswith("Worse: 1 of 13 rows, first ssim of ddim at 4 steps on tiny (-0.02")
     table = [x for x in lines if x.startswith("| ")]

@@ -19,8 +19,8 @@ from sunbench.bench import Request
 from sunbench.bench.run import execute
 from sunbench.bench.runner import Runner
 from sunbench.errors import UserError
-from sunbench.regression.compare import Comparison, compare, save_baseline
-from sunbench.regression.compare_page import markdown
+from sunbench.regression.compare import RunComparison, compare, save_baseline
+from sunbench.regression.compare_page import comparison_markdown
 
 batch_module = importlib.import_module("sunbench.sampling.batch")
 ddim_module = importlib.import_module("sunbench.methods.ddim")
@@ -66,13 +66,13 @@ def quick(lab: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
     return lab
 
 
-def gate(lab: Any, saved: Saved, **changes: Any) -> Comparison:
+def gate(lab: Any, saved: Saved, **changes: Any) -> RunComparison:
     """Run the request again in another cache and compare it with the light baseline."""
     lab.run(**{**SETTINGS, **changes})
     return compare(saved.light, lab.out / "run")
 
 
-def worse(found: Comparison, method: str) -> set[str]:
+def worse(found: RunComparison, method: str) -> set[str]:
     rows = [v.row for v in found.of("worse")]
     return {r.metric for r in rows if method == (r.method if r.role == "candidate" else r.role)}
 
@@ -98,7 +98,7 @@ def test_honest_run_passes(
 
         monkeypatch.setattr(Runner, "_sample", last_first)
     found = gate(lab, saved, batch=batch)
-    assert {v.verdict for v in found.verdicts} == {"same"}, markdown(found)
+    assert {v.verdict for v in found.verdicts} == {"same"}, comparison_markdown(found)
     assert found.problems == ()
     assert found.exit_code() == 0
     by_pairs = [v for v in found.verdicts if "by pairs" in v.why]

@@ -11,7 +11,7 @@ from result_rows import result_row
 from sunbench.report.data import RunData
 from sunbench.report.headline import RANK, RANK_NFE, headline
 from sunbench.report.ranks import finite_n_table, rank_texts, set_pair_table, unordered
-from sunbench.report.tables import markdown, notes
+from sunbench.report.tables import notes, tables_markdown
 from sunbench.report.texts import short_text
 from sunbench.store import FiniteNRow, PairRow, ResultRow, SetPairRow
 
@@ -68,9 +68,9 @@ def test_ranks_at_equal_nfe_are_of_cells():
     head, lines = headline([replace(ROWS[0], nfe=8)], "tiny", pairs=pairs)
     assert lines[0][head.index(RANK_NFE)] == "2"
     data = RunData(ROWS, win_rates=tuple(pairs), set_pairs=(replace(SET, nfe=8),))
-    assert "Ranks are by lpips[alex] among methods at equal NFE" in markdown(data)
-    assert "Differences between methods at equal NFE" in markdown(data)
-    assert "| 4 / 8 |" in markdown(data)
+    assert "Ranks are by lpips[alex] among methods at equal NFE" in tables_markdown(data)
+    assert "Differences between methods at equal NFE" in tables_markdown(data)
+    assert "| 4 / 8 |" in tables_markdown(data)
 
 
 def test_an_equivalent_method_is_not_better():
@@ -111,7 +111,7 @@ def test_pairs_of_sets_say_whether_their_order_holds():
 
 def test_a_page_of_results_has_both_tables_and_explains_the_marks():
     data = RunData(ROWS, win_rates=PAIRS, set_pairs=(SET,), finite_n=tuple(FINITE))
-    page = markdown(data)
+    page = tables_markdown(data)
     for text in (
         RANK,
         "### Distances of sets and the number of images",

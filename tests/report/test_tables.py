@@ -16,17 +16,17 @@ from result_rows import result_row
 from timing_rows import timing_row
 
 from sunbench.errors import UserError
-from sunbench.report.data import CellTime, RunData, models, read_run
+from sunbench.report.data import CellTime, RunData, model_names, read_run
 from sunbench.report.formats import csv_text, markdown_table, plain
 from sunbench.report.headline import best_lines, headline
 from sunbench.report.tables import (
     FLOOR,
     latency_markdown,
-    latex,
-    markdown,
     requirements_table,
     results_frame,
     summary,
+    tables_latex,
+    tables_markdown,
     win_rate_table,
     write_tables,
 )
@@ -123,7 +123,7 @@ def test_candidates_come_first_and_references_last():
 
 def test_methods_and_models_keep_the_order_of_the_run():
     rows = [replace(ROW, model=m, method=x) for m in ("z", "a") for x in ("unipc", "ddim")]
-    assert models(rows) == ["z", "a"]
+    assert model_names(rows) == ["z", "a"]
     assert [line[0] for line in headline(rows, "a")[1]] == ["unipc", "ddim"]
 
 
@@ -135,8 +135,8 @@ def test_columns_say_which_way_is_better():
 
 
 def test_floor_line_prints_the_floor_of_set_distances():
-    assert "same N): fd[zoo-clip] 3.000 [2.500, 3.500]." in markdown(RunData(ROWS))
-    assert "No floor was measured." in markdown(RunData([ROW]))
+    assert "same N): fd[zoo-clip] 3.000 [2.500, 3.500]." in tables_markdown(RunData(ROWS))
+    assert "No floor was measured." in tables_markdown(RunData([ROW]))
 
 
 def test_training_requirements_are_a_table_of_their_own():
@@ -144,15 +144,15 @@ def test_training_requirements_are_a_table_of_their_own():
     assert lines[0] == ["lcm", "once per model", "no", "emoji", "2,200,000", "96,000", "2,346"]
     assert lines[1] == ["mine", *["–"] * (len(head) - 1)]
     needs = (NEEDS, replace(NEEDS, model="other", method="sun"))
-    text = markdown(RunData(ROWS, requirements=needs))
+    text = tables_markdown(RunData(ROWS, requirements=needs))
     assert "| lcm | once per model | no | emoji | 2,200,000 | 96,000 | 2,346 |" in text
     assert "| sun |" not in text
     assert "### Training requirements" in text
-    assert "requirements" not in markdown(RunData(ROWS))
+    assert "requirements" not in tables_markdown(RunData(ROWS))
 
 
 def test_reasons_stand_in_their_cells():
-    text = markdown(RunData(ROWS))
+    text = tables_markdown(RunData(ROWS))
     assert "| dpm++ | 4 | – |" in text
     assert text.count("no CFG") == 1
 
@@ -173,7 +173,7 @@ def test_markdown_cells_cannot_break_the_table():
 
 def test_a_hostile_model_name_stays_in_its_heading():
     rows = [replace(r, model=HOSTILE, prompts="p`\n# q") for r in ROWS]
-    lines = markdown(RunData(rows)).splitlines()
+    lines = tables_markdown(RunData(rows)).splitlines()
     assert [line for line in lines if line.startswith("#")] == [lines[0]]
     assert lines[0].startswith("## a")
     assert "&lt;b" in lines[0]
@@ -192,7 +192,7 @@ def test_names_are_neither_images_nor_links_nor_tags(name: str):
 
 
 def test_latex_escapes_every_special_character():
-    text = latex([replace(ROW, method="a_b & 50% $ # { } \\ ~ ^", metric="cos[zoo-clip]")])
+    text = tables_latex([replace(ROW, method="a_b & 50% $ # { } \\ ~ ^", metric="cos[zoo-clip]")])
     (line,) = [x for x in text.splitlines() if x.startswith("a")]
     assert line == (
         r"a\_b \& 50\% \$ \# \{ \} \textbackslash{} \textasciitilde{} \textasciicircum{}"
@@ -203,18 +203,18 @@ def test_latex_escapes_every_special_character():
 
 def test_latex_of_a_hostile_model_is_a_comment():
     """A line break in the name once ended the comment."""
-    text = latex([replace(ROW, model="a\n\\input{b}\r\\c")])
+    text = tables_latex([replace(ROW, model="a\n\\input{b}\r\\c")])
     outside = [x for x in text.splitlines() if not x.startswith("%")]
     assert not any("input" in x or "\\c" in x for x in outside)
 
 
 def test_latex_cells_hold_no_line_break():
-    text = latex([replace(REASON, reason="one\n\ntwo")])
+    text = tables_latex([replace(REASON, reason="one\n\ntwo")])
     assert "one  two" in text
 
 
 def test_latex_has_a_tabular_a_model():
-    text = latex([*ROWS, replace(ROW, model="other")])
+    text = tables_latex([*ROWS, replace(ROW, model="other")])
     assert text.count(r"\begin{tabular}") == text.count(r"\end{tabular}") == 2
     body = [x for x in text.splitlines() if x.endswith(r"\\")]
     assert {x.count(" & ") for x in body[:5]} == {4}
@@ -260,8 +260,8 @@ def test_times_without_a_reference_have_no_gain():
 
 def test_what_no_paper_specifies_says_so():
     rows = [*ROWS, replace(ROW, method="int8:gri-attention")]
-    assert "\nint8:gri-attention: unspecified in the paper" in markdown(RunData(rows))
-    assert "unspecified" not in markdown(RunData(ROWS))
+    assert "\nint8:gri-attention: unspecified in the paper" in tables_markdown(RunData(rows))
+    assert "unspecified" not in tables_markdown(RunData(ROWS))
 
 
 def test_networks_in_turns_are_counted_each():

@@ -19,7 +19,7 @@ from sunbench.sampling import (
     ImageId,
     SampleSettings,
     TextCache,
-    decode,
+    decode_latents,
     generate,
     image_generator,
     latent_shape,
@@ -99,21 +99,21 @@ def test_pictures_are_those_of_the_plain_pipeline(pipeline: Any, texts: Any):
 
 def test_decoding_undoes_scale_and_shift(pipeline: Any):
     latents = torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(0))
-    plain = decode(pipeline, latents)
+    plain = decode_latents(pipeline, latents)
     config = dict(pipeline.vae.config) | {"scaling_factor": 0.5, "shift_factor": 0.25}
     pipeline.vae.register_to_config(**config)
     try:
-        assert torch.equal(decode(pipeline, (latents - 0.25) * 0.5), plain)
+        assert torch.equal(decode_latents(pipeline, (latents - 0.25) * 0.5), plain)
     finally:
         pipeline.vae.register_to_config(scaling_factor=1.0, shift_factor=None)
 
 
 def test_parts_of_a_batch_decode_to_the_same_images(pipeline: Any, monkeypatch: pytest.MonkeyPatch):
     latents = torch.randn(5, 4, 8, 8, generator=torch.Generator().manual_seed(0))
-    whole = decode(pipeline, latents)
+    whole = decode_latents(pipeline, latents)
     monkeypatch.setattr("sunbench.sampling.pipeline.DECODED_PIXELS", 2 * whole[0, 0].numel())
     sizes = decoded_sizes(pipeline.vae, monkeypatch)
-    gap = (decode(pipeline, latents).int() - whole.int()).abs()
+    gap = (decode_latents(pipeline, latents).int() - whole.int()).abs()
     assert sizes == [2, 2, 1]
     assert int(gap.max()) <= 1
 
@@ -136,13 +136,13 @@ def test_a_decoder_without_memory_takes_fewer_at_once(
     pipeline: Any, monkeypatch: pytest.MonkeyPatch
 ):
     latents = torch.randn(8, 4, 8, 8, generator=torch.Generator().manual_seed(0))
-    whole = decode(pipeline, latents)
+    whole = decode_latents(pipeline, latents)
     sizes = decoded_sizes(pipeline.vae, monkeypatch, most=2)
-    assert int((decode(pipeline, latents).int() - whole.int()).abs().max()) <= 1
+    assert int((decode_latents(pipeline, latents).int() - whole.int()).abs().max()) <= 1
     assert sizes == [8, 4, 2, 2, 2, 2]
     decoded_sizes(pipeline.vae, monkeypatch, most=0)
     with pytest.raises(torch.OutOfMemoryError):
-        decode(pipeline, latents)
+        decode_latents(pipeline, latents)
 
 
 def test_what_overflows_in_float16_is_decoded_in_float32(monkeypatch: pytest.MonkeyPatch):
@@ -153,18 +153,18 @@ def test_what_overflows_in_float16_is_decoded_in_float32(monkeypatch: pytest.Mon
     latents = 100 * torch.randn(3, 4, 8, 8)
     latents[1] /= 1e4  # small enough for float16
     plain = SimpleNamespace(vae=vae, vae_scale_factor=1)
-    expected = decode(plain, latents)
+    expected = decode_latents(plain, latents)
     vae.half()
     before = {k: v.clone() for k, v in vae.state_dict().items()}
     sizes = decoded_sizes(vae, monkeypatch)
-    got = decode(plain, latents)
+    got = decode_latents(plain, latents)
     assert sizes == [3, 2]
     assert vae.dtype == torch.float16
     assert all(torch.equal(v, before[k]) for k, v in vae.state_dict().items())
     assert int((got[[0, 2]].int() - expected[[0, 2]].int()).abs().max()) <= 2
     latents[0] = float("nan")
     with pytest.raises(NotFinite, match="decoded images are not finite"):
-        decode(plain, latents)
+        decode_latents(plain, latents)
 
 
 def test_latent_shape_follows_the_resolution(pipeline: Any):

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from sunbench.errors import UserError
-from sunbench.models import find, load
+from sunbench.models import find_model, load
 from sunbench.prompts import Prompt
 from sunbench.studies.sampled import sampled_images
 
@@ -16,7 +16,7 @@ CAPTIONS = [Prompt(text, text) for text in ("a red boat", "a teal cat", "a drum"
 
 
 def test_images_are_kept_and_belong_to_their_captions(lab: Any):
-    loaded = load(find(str(lab.world.card)))
+    loaded = load(find_model(str(lab.world.card)))
     images = sampled_images(loaded, CAPTIONS, 2, 3.0, "ddim")
     assert images.shape == (3, 3, 16, 16)
     assert images.dtype == torch.uint8
@@ -30,7 +30,7 @@ def test_images_are_kept_and_belong_to_their_captions(lab: Any):
 
 
 def test_the_seeds_of_a_caption_stand_together(lab: Any):
-    loaded = load(find(str(lab.world.card)))
+    loaded = load(find_model(str(lab.world.card)))
     images = sampled_images(loaded, CAPTIONS, 2, 3.0, "ddim", seeds=(0, 7))
     for at, seed in enumerate((0, 7)):
         alone = sampled_images(loaded, CAPTIONS, 2, 3.0, "ddim", seeds=(seed,))
@@ -39,6 +39,6 @@ def test_the_seeds_of_a_caption_stand_together(lab: Any):
 
 
 def test_a_method_that_cannot_run_says_why(lab: Any):
-    loaded = load(find(str(lab.world.card)))
+    loaded = load(find_model(str(lab.world.card)))
     with pytest.raises(UserError, match="1001 steps"):
         sampled_images(loaded, CAPTIONS, 1001, 3.0, "ddim")

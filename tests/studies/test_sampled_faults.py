@@ -10,14 +10,14 @@ import torch
 
 from sunbench import registry
 from sunbench.bench.planner import load_model, prompt_set
-from sunbench.bench.request import cards
+from sunbench.bench.request import request_cards
 from sunbench.studies.sampled_faults import FAULTS, Asked, sampled_faults
 
 
 @pytest.fixture
 def asked(lab: Any) -> Asked:
     request = lab.request(images=10, seeds=(0, 1))
-    (card,) = cards(request)
+    (card,) = request_cards(request)
     loaded = load_model(card, request)
     method = registry.method("ddim", model=loaded.context)
     return Asked(loaded, prompt_set(card, request), method, 4, 3.0, (0, 1))

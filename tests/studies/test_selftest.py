@@ -10,7 +10,7 @@ import torch
 
 from sunbench.bench.feature_extractors import FeatureExtractors
 from sunbench.errors import UserError
-from sunbench.metrics import find
+from sunbench.metrics import find_metric
 from sunbench.studies.faults import FAULTS, Material, _one_ground, honest_rerun
 from sunbench.studies.selftest import SelfTest, selftest
 from sunbench.zoo.world.captions import colors
@@ -57,7 +57,7 @@ def material() -> Material:
 @pytest.fixture(scope="module")
 def result(material: Material) -> SelfTest:
     names = ("ssim", "psnr", "perceptual[zoo-clip]", "fd[zoo-clip]", "kid[zoo-clip]")
-    choices = tuple(find(n) for n in (*names, "cos[zoo-clip]", "clip_score[zoo-clip]"))
+    choices = tuple(find_metric(n) for n in (*names, "cos[zoo-clip]", "clip_score[zoo-clip]"))
     extractors = FeatureExtractors(choices, {"zoo-clip": Pixels(material.reference)})
     return selftest(material, [str(i) for i in range(N)], extractors, reruns=5)
 

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator, Sequence
 from functools import cache
 from itertools import product
 from typing import Any
 
 import torch
 from diffusers import UNet2DConditionModel
+from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from sunbench.errors import UserError
 from sunbench.methods.boostdiff.method import RANK as BOOSTDIFF_RANK
 from sunbench.methods.boostdiff.method import TARGETS as BOOSTDIFF_TARGETS
-from sunbench.methods.common.lora import bias_parameters, lora_parameters
 from sunbench.methods.lcm.lora import RANK, TARGETS
 from sunbench.methods.sun import SunAdapter
 from sunbench.methods.sun.adapter import shapes_of
@@ -55,6 +57,29 @@ def unet(family: str, **changes: Any) -> UNet2DConditionModel:
 def parameters(module: torch.nn.Module) -> int:
     """How many it has."""
     return sum(p.numel() for p in module.parameters())
+
+
+def targeted(net: nn.Module, targets: Sequence[str]) -> Iterator[tuple[str, nn.Module]]:
+    """Modules whose names are or end in one of the targets, as PEFT matches them."""
+    for name, module in net.named_modules():
+        if any(name == target or name.endswith(f".{target}") for target in targets):
+            yield name, module
+
+
+def lora_parameters(net: nn.Module, targets: Sequence[str], rank: int) -> int:
+    """Parameters of a LoRA on the targets: rank (in + out), times the kernel on the way in."""
+    return sum(_low_rank(module, rank) for _, module in targeted(net, targets))
+
+
+def _low_rank(module: nn.Module, rank: int) -> int:
+    if not isinstance(module, nn.Linear | nn.Conv2d):
+        raise UserError(f"given a LoRA target {type(module).__name__}, expected Linear or Conv2d")
+    return rank * (module.weight[0].numel() + len(module.weight))
+
+
+def bias_parameters(net: nn.Module) -> int:
+    """Parameters that are biases: of linear maps, convolutions and norms."""
+    return sum(p.numel() for name, p in net.named_parameters() if name.endswith(".bias"))
 
 
 @cache

@@ -8,14 +8,15 @@ from typing import Any
 
 import torch
 from diffusers import UNet2DConditionModel
+from paper_counts import targeted
 from safetensors.torch import save_file
 
 from sunbench.methods.agd.adapter import AgdAdapter, write_agd
 from sunbench.methods.bk_sdm.student import Layout, PrunedStudent
 from sunbench.methods.boostdiff.method import TARGETS as ATTENTION
 from sunbench.methods.boostdiff.method import write_biases
-from sunbench.methods.common.fitted import write_tables
-from sunbench.methods.common.lora import sharing_copy, targeted, write_lora
+from sunbench.methods.common.fitted import write_step_tables
+from sunbench.methods.common.lora import sharing_copy, write_lora
 from sunbench.methods.common.students import student_config
 from sunbench.methods.lcm.lora import TARGETS
 
@@ -83,7 +84,7 @@ def tables(folder: Path) -> dict[str, Path]:
         "linear-ag": {n: torch.randn(n, 2, n, generator=g) / 4 for n in (1, 4)},
     }
     for name, held in fitted.items():
-        write_tables(folder / f"{name}.safetensors", held, {})
+        write_step_tables(folder / f"{name}.safetensors", held, {})
     return {name: folder / f"{name}.safetensors" for name in fitted}
 
 

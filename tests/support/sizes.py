@@ -22,7 +22,7 @@ from sunbench.methods.lcm.train import lcm_lora_stage
 from sunbench.methods.sun.settings import SunTraining
 from sunbench.methods.sun.train import train_adapter
 from sunbench.models import LoadedModel, ModelCard
-from sunbench.sampling import ImageId, SampleSettings, decode, latent_shape, make_batch
+from sunbench.sampling import ImageId, SampleSettings, decode_latents, latent_shape, make_batch
 from sunbench.training import LoopSettings
 from sunbench.training.data import Listed
 from sunbench.training.encode import encode_texts
@@ -71,7 +71,7 @@ def sampled(method: str, pipeline: Any, weights: Path) -> tuple[torch.Tensor, to
         latents = loaded.prepare(pipeline, settings).sample(batch)
     finally:
         loaded.release(pipeline)
-    return latents, decode(pipeline, latents)
+    return latents, decode_latents(pipeline, latents)
 
 
 def check_update_and_samples(method: str, pipeline: Any, out: Path, dtype: str) -> None:

@@ -184,4 +184,4 @@ def settle(world: World, patch: Callable[[Any, str, Any], None]) -> None:
     patch(sunbench.zoo, "weights", lambda: world.weights)
     patch(sunbench.bench.cells, "recipe_for", lambda model: Recipe(model=model, steps=5))
     patch(sunbench.sampling.cell, "SHARD_SIZE", 4)
-    patch(timing, "LEVELS", {**timing.LEVELS, "short": timing.Level(1, 1, True)})
+    patch(timing, "LEVELS", {**timing.LEVELS, "short": timing.PassLength(1, 1, True)})

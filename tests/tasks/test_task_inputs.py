@@ -15,7 +15,7 @@ from sunbench.errors import UserError
 from sunbench.metrics.psnr import psnr
 from sunbench.metrics.unmasked_psnr import unmasked_psnr
 from sunbench.sampling import edges
-from sunbench.sampling.masks import NAMED, check, mask
+from sunbench.sampling.masks import NAMED, check_mask, mask
 
 
 def test_an_edge_lies_on_both_sides_of_a_step():
@@ -71,7 +71,7 @@ def test_wrong_masks_are_told_in_one_line(tmp_path: Path):
     with pytest.raises(UserError, match="paints all or nothing"):
         mask(str(tmp_path / "all.png"), 4)
     (tmp_path / "text.png").write_text("no")
-    for read in (check, lambda spec: mask(spec, 4)):  # before a run, and in it
+    for read in (check_mask, lambda spec: mask(spec, 4)):  # before a run, and in it
         with pytest.raises(UserError, match="which is not an image"):
             read(str(tmp_path / "text.png"))
     (tmp_path / "bomb.png").write_bytes(png_bomb(60_000))

@@ -19,7 +19,7 @@ from sunbench.sampling import (
     SampleBatch,
     SampleSettings,
     TaskInputs,
-    decode,
+    decode_latents,
     edges,
     image_generator,
     make_batch,
@@ -277,7 +277,7 @@ def test_encoding_undoes_decoding_of_scale_and_shift_and_takes_the_mode():
     assert torch.equal(encode(pipe, x), z)
     mean = vae.encode(x).latent_dist.mean
     torch.testing.assert_close(z / 0.5 + 0.25, mean)
-    assert decode(pipe, z).shape == x.shape
+    assert decode_latents(pipe, z).shape == x.shape
 
 
 def test_text_pipeline_shares_the_networks(pipe_for: PipeFor):

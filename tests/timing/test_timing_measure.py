@@ -15,7 +15,7 @@ from sunbench import registry
 from sunbench.errors import UserError
 from sunbench.models import LoadedModel, ModelCard
 from sunbench.sampling import Sampler, SampleSettings
-from sunbench.timing import TimedMethod, TimingSettings, measure, timed_method
+from sunbench.timing import TimedMethod, TimingSettings, measure_times, timed_method
 from sunbench.timing.rounds import turn_order
 
 SETTINGS = TimingSettings(16, batch=3, prompts=(("ab", "ba"), ("cd", "")), rounds=3, warm_up=1)
@@ -38,7 +38,7 @@ def methods(loaded: LoadedModel) -> list[TimedMethod]:
 
 @pytest.fixture(scope="module")
 def rows(loaded: LoadedModel) -> list[Any]:
-    return measure(loaded, methods(loaded), SETTINGS, "full")
+    return measure_times(loaded, methods(loaded), SETTINGS, "full")
 
 
 def test_every_method_has_a_row_at_batch_1_and_at_the_runs_batch(rows):
@@ -116,7 +116,7 @@ class Recorder:
 def test_methods_take_turns_after_a_warm_up(loaded):
     calls: list[tuple[str, int]] = []
     two = [Recorder("a", calls).method("reference"), Recorder("b", calls).method()]
-    measure(loaded, two, TimingSettings(16, batch=2, rounds=3, warm_up=2), "full")
+    measure_times(loaded, two, TimingSettings(16, batch=2, rounds=3, warm_up=2), "full")
     names = "".join(name for name, _ in calls)
     assert names == 2 * ("aabb" + "ab" + "ba" + "ab")
     assert [batch for _, batch in calls] == [1] * 10 + [2] * 10
@@ -124,7 +124,7 @@ def test_methods_take_turns_after_a_warm_up(loaded):
 
 def test_a_method_with_a_network_of_its_own_has_no_speed_up_in_the_u_net(loaded):
     two = [methods(loaded)[0], Recorder("b", []).method()]
-    _, row = measure(loaded, two, TimingSettings(16, rounds=3), "full")
+    _, row = measure_times(loaded, two, TimingSettings(16, rounds=3), "full")
     assert row.unet_speed_up is None
     assert row.speed_up.median > 1
 
@@ -133,16 +133,16 @@ def test_a_method_that_fails_has_no_row_and_the_log_says_why(loaded, caplog):
     calls: list[tuple[str, int]] = []
     two = [Recorder("a", calls).method("reference"), Recorder("b", calls, True).method()]
     with caplog.at_level(logging.WARNING):
-        rows = measure(loaded, two, TimingSettings(16, rounds=3), "full")
+        rows = measure_times(loaded, two, TimingSettings(16, rounds=3), "full")
     assert {r.method for r in rows} == {"a"}
     assert "b at 1 steps is not timed at batch 1: latents are not finite" in caplog.text
 
 
 def test_a_short_pass_without_time_has_one_round_at_batch_1(loaded, monkeypatch):
-    module = importlib.import_module("sunbench.timing.measure")  # the package has a function of it
+    module = importlib.import_module("sunbench.timing.measure")
     monkeypatch.setattr(module, "SINGLE_SECONDS", 0.0)
     settings = TimingSettings(16, batch=8, budget_seconds=0.0)
-    rows = measure(loaded, methods(loaded), settings, "short")
+    rows = measure_times(loaded, methods(loaded), settings, "short")
     assert {(r.batch, r.rounds, r.warm_up) for r in rows} == {(1, 1, 1)}
     assert all("1 timed round, too few for quartiles" in r.flags for r in rows)
 
@@ -150,24 +150,24 @@ def test_a_short_pass_without_time_has_one_round_at_batch_1(loaded, monkeypatch)
 def test_a_short_pass_has_five_rounds_at_batch_1_whatever_the_runs_share(loaded):
     """A twentieth of a short run once left two rounds, and every speed-up was flagged."""
     settings = TimingSettings(16, batch=8, budget_seconds=0.0)
-    rows = measure(loaded, methods(loaded), settings, "short")
+    rows = measure_times(loaded, methods(loaded), settings, "short")
     assert {(r.batch, r.rounds, r.warm_up) for r in rows} == {(1, 5, 1)}
     assert not any("too few" in flag for r in rows for flag in r.flags)
 
 
 def test_a_short_pass_with_time_takes_the_runs_batch_too(loaded):
     settings = TimingSettings(16, batch=2, budget_seconds=60.0)
-    rows = measure(loaded, methods(loaded)[:1], settings, "short")
+    rows = measure_times(loaded, methods(loaded)[:1], settings, "short")
     assert [(r.batch, r.rounds) for r in rows] == [(1, 5), (2, 5)]
 
 
 def test_no_pass_and_no_methods_have_no_rows(loaded):
-    assert measure(loaded, methods(loaded), SETTINGS, "none") == []
-    assert measure(loaded, [], SETTINGS, "full") == []
+    assert measure_times(loaded, methods(loaded), SETTINGS, "none") == []
+    assert measure_times(loaded, [], SETTINGS, "full") == []
 
 
 def test_mistakes_are_one_line(loaded):
     with pytest.raises(UserError, match="unknown timing level 'shrt'; did you mean 'short'"):
-        measure(loaded, methods(loaded), SETTINGS, "shrt")
+        measure_times(loaded, methods(loaded), SETTINGS, "shrt")
     with pytest.raises(UserError, match="given rounds 0 of a timing pass, expected 1 or more"):
         TimingSettings(16, rounds=0)

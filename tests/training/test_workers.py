@@ -14,7 +14,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from sunbench.errors import UserError
-from sunbench.training.workers import Workers, join, workers
+from sunbench.training.workers import ProcessGroup, join, workers
 
 RECIPE = """
 sheet = 0
@@ -78,17 +78,17 @@ def test_micro_batches_that_cannot_be_dealt_are_one_line(tmp_path: Path):
 
 
 def test_micro_batches_are_dealt_each_once():
-    shares = [list(Workers(rank, 3).share(6)) for rank in range(3)]
+    shares = [list(ProcessGroup(rank, 3).share(6)) for rank in range(3)]
     assert sorted(k for share in shares for k in share) == list(range(6))
     assert {len(share) for share in shares} == {2}
     with pytest.raises(UserError, match="expected a multiple of the 4 processes"):
-        Workers(0, 4).share(6)
+        ProcessGroup(0, 4).share(6)
 
 
 def test_without_a_launcher_nothing_changes(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.delenv("WORLD_SIZE", raising=False)
     assert join("cuda:1") == "cuda:1"
-    assert workers() == Workers(0, 1)
+    assert workers() == ProcessGroup(0, 1)
 
 
 @pytest.mark.parametrize("count", ["abc", "", "-1", "0", "1.5", "²", "1_0", "9" * 5000])

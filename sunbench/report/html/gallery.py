@@ -7,13 +7,12 @@ import io
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from sunbench.metrics.registry import find
+from sunbench.metrics.registry import find_metric
 from sunbench.store import CellReader, ModelRecord, ShardRow, mispaired, readers
 from sunbench.store.shared import settings_key
 
@@ -134,7 +133,7 @@ def wanted(path: Path, model: ModelRecord, number: int, metric: str | None) -> W
 
 def _score_prefix(reference: CellReader, metric: str | None) -> str | None:
     """The stored feature that holds a paired distance of images."""
-    choice = None if metric is None else find(metric)
+    choice = None if metric is None else find_metric(metric)
     if choice is None or choice.metric.reads != "images":
         return None
     return choice.feature_name("", settings_key(reference.record.content))
@@ -143,7 +142,7 @@ def _score_prefix(reference: CellReader, metric: str | None) -> str | None:
 # ------------------------------------------------------------------------------ gathering
 
 
-def gather(wants: Sequence[Wanted]) -> tuple[Album, list[dict[str, Any]]]:
+def gather(wants: Sequence[Wanted]) -> tuple[Album, list[dict[str, object]]]:
     """The images of all models, and per model what stands where (JSON-able)."""
     count = sum(w.count for w in wants)
     album = Album(_side(wants, count))
@@ -161,7 +160,7 @@ def _side(wants: Sequence[Wanted], count: int) -> int:
     return SIDES[-1]
 
 
-def _model(want: Wanted, album: Album) -> dict[str, Any]:
+def _model(want: Wanted, album: Album) -> dict[str, object]:
     rows = {r.index: r for r in want.reference.some(want.indices(None))}
     notes = _absence(want.reference, rows.values(), len(want.indices(None)), album)
     shown = {i: _put(album, want, "r", r) for i, r in rows.items()}
@@ -207,7 +206,7 @@ def _absence(cell: CellReader, rows: Iterable[ShardRow], asked: int, album: Albu
     return []
 
 
-def _words(row: ShardRow) -> dict[str, Any]:
+def _words(row: ShardRow) -> dict[str, object]:
     return {
         "prompt": row.prompt,
         "negative": row.negative,
@@ -224,7 +223,7 @@ def _score(want: Wanted, c: int, index: int) -> float | None:
 
 def _item(
     want: Wanted, row: ShardRow, shown: dict[int, str | None], placed: list[dict[int, str | None]]
-) -> dict[str, Any]:
+) -> dict[str, object]:
     i = row.index
     images = [shown.get(i), *(p.get(i) for p in placed)]
     scores = [_score(want, c, i) for c in range(len(placed))]
@@ -238,6 +237,6 @@ def _extreme(
     placed: list[dict[int, str | None]],
     c: int,
     i: int,
-) -> dict[str, Any]:
+) -> dict[str, object]:
     images = [shown.get(i), placed[c].get(i)]
     return {**_words(rows[i]), "images": images, "score": _score(want, c, i)}

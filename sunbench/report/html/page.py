@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -17,11 +17,11 @@ from typing import Any
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
-from sunbench.metrics.registry import find
+from sunbench.metrics.registry import find_metric
 from sunbench.report.choice import (
     Point,
     default_distance,
-    distances,
+    distance_metrics,
     front,
     is_image_distance,
     logarithmic,
@@ -29,7 +29,7 @@ from sunbench.report.choice import (
     recommend,
     signed,
 )
-from sunbench.report.data import RunData, floor_value, models, read_run, reference_time
+from sunbench.report.data import RunData, floor_value, model_names, read_run, reference_time
 from sunbench.report.html.gallery import Album, gather, wanted
 from sunbench.report.html.provenance import environment_lines, machine, model_provenance
 from sunbench.report.html.sections import section
@@ -53,14 +53,14 @@ def write_page(run: RunFolder) -> Path:
         for m, w in zip(asked.models, wants, strict=True)
     }
     path = run.path / "report.html"
-    write_atomic(path, render(data, asked, galleries, album).encode())
+    write_atomic(path, render_page(data, asked, galleries, album).encode())
     return path
 
 
 def _shown_distance(rows: Sequence[ResultRow], model: str) -> str | None:
     """The paired distance of images that sorts a gallery: LPIPS or its like."""
     mine = [r for r in rows if r.model == model and r.value is not None]
-    return next((n for n in distances(mine) if is_image_distance(n)), None)
+    return next((n for n in distance_metrics(mine) if is_image_distance(n)), None)
 
 
 # ------------------------------------------------------------------------------ the file
@@ -84,9 +84,11 @@ def _digest(text: str) -> str:
     return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
 
 
-def render(data: RunData, asked: RunDocument, galleries: dict[str, Any], album: Album) -> str:
+def render_page(
+    data: RunData, asked: RunDocument, galleries: Mapping[str, object], album: Album
+) -> str:
     """The page as text."""
-    names = models(data.rows)
+    names = model_names(data.rows)
     style, script = _asset("page.css"), _asset("page.js")
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True)
     template = environment.from_string(_asset("page.html"))
@@ -115,7 +117,7 @@ def _protocols(rows: Sequence[ResultRow]) -> list[tuple[str, str, str, str]]:
     """(metric, direction, what it says, how it was measured), each once."""
     pairs = dict.fromkeys((r.metric, r.protocol) for r in rows if r.protocol)
     return [
-        (m, ARROWS[find(m).metric.better], find(m).metric.summary, protocol)
+        (m, ARROWS[find_metric(m).metric.better], find_metric(m).metric.summary, protocol)
         for m, protocol in pairs
     ]
 
@@ -123,7 +125,7 @@ def _protocols(rows: Sequence[ResultRow]) -> list[tuple[str, str, str, str]]:
 # ------------------------------------------------------------------------------ chart data
 
 
-def _model_data(data: RunData, model: str, gallery: Any) -> dict[str, Any]:
+def _model_data(data: RunData, model: str, gallery: object) -> dict[str, object]:
     mine = [r for r in data.rows if r.model == model]
     reference, metric = reference_time(data.times, model), default_distance(mine)
     best = recommend(points(mine, data.times, model, metric)) if metric else None
@@ -133,19 +135,19 @@ def _model_data(data: RunData, model: str, gallery: Any) -> dict[str, Any]:
         "metric": metric,
         "paired": _shown_distance(data.rows, model),
         "recommended": None if best is None else [best.point.row.method, best.point.row.steps],
-        "metrics": [_metric_data(data, model, n) for n in distances(mine)],
+        "metrics": [_metric_data(data, model, n) for n in distance_metrics(mine)],
         "gallery": gallery,
     }
 
 
-def _metric_data(data: RunData, model: str, metric: str) -> dict[str, Any]:
+def _metric_data(data: RunData, model: str, metric: str) -> dict[str, object]:
     candidates = points(data.rows, data.times, model, metric)
     best, floor = front(candidates), floor_value(data.rows, model, metric)
     chosen = recommend(candidates)
     return {
         "name": metric,
-        "better": find(metric).metric.better,
-        "summary": find(metric).metric.summary,
+        "better": find_metric(metric).metric.better,
+        "summary": find_metric(metric).metric.summary,
         "limit": None if chosen is None else _limit(chosen.point),
         "floor": floor,
         "logarithmic": logarithmic(candidates, floor),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import Any
 
 from sunbench.store import CellRecord, ModelRecord, RunDocument
 
@@ -18,17 +17,16 @@ def machine(asked: RunDocument) -> str:
 
 def environment_lines(asked: RunDocument) -> list[tuple[str, str]]:
     """The environment and what the run took, in lines."""
-    environment = asked.environment.to_json()
-    packages = environment.pop("packages")
-    lines = [(k.replace("_", " "), words(v)) for k, v in environment.items()]
-    lines += [(k, str(v)) for k, v in packages.items()]
+    facts = {k: v for k, v in asked.environment.to_json().items() if k != "packages"}
+    lines = [(k.replace("_", " "), words(v)) for k, v in facts.items()]
+    lines += [(k, str(v)) for k, v in asked.environment.packages.items()]
     lines.append(("seconds in all", f"{asked.seconds:.1f}"))
     lines += [(f"seconds: {k}", f"{v:.1f}") for k, v in asked.phases.items()]
     lines.append(("all-black images", str(asked.black_images)))
     return lines
 
 
-def words(value: Any) -> str:
+def words(value: object) -> str:
     """A JSON value on one line."""
     if isinstance(value, list | tuple):
         return ", ".join(words(v) for v in value) or "none"
@@ -37,7 +35,7 @@ def words(value: Any) -> str:
     return "–" if value is None else str(value)
 
 
-def model_provenance(model: ModelRecord) -> dict[str, Any]:
+def model_provenance(model: ModelRecord) -> dict[str, object]:
     """Where one model's numbers come from: its card, weights, prompts and cells."""
     card = {k: words(v) for k, v in model.card.items() if v not in (None, "", [])}
     return {

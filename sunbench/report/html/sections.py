@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby
-from typing import Any
 
 from sunbench.report.answer import model_answer
 from sunbench.report.choice import Point, Recommendation, default_distance, points, recommend
@@ -21,7 +20,7 @@ from sunbench.store import PairRow
 SHADES = 10
 
 
-def section(data: RunData, model: str) -> dict[str, Any]:
+def section(data: RunData, model: str) -> dict[str, object]:
     """What the template prints of one model."""
     mine = [r for r in data.rows if r.model == model]
     times = [t for t in data.times if t.model == model]
@@ -65,7 +64,7 @@ def _sentence(model: str, best: Recommendation | None) -> str:
     return f"{p.row.method} at {p.row.steps} steps makes {model} images{gain}{moved}."
 
 
-def _tiles(data: RunData, model: str, best: Recommendation) -> dict[str, Any]:
+def _tiles(data: RunData, model: str, best: Recommendation) -> dict[str, object]:
     p, reference = best.point, reference_time(data.times, model)
     return {
         "method": p.row.method,

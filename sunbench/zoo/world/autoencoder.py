@@ -29,13 +29,13 @@ def held_out_batch(sprites: Sprites, styles: list[int], n: int, seed: int = 0) -
     return sample_batch(sprites, styles, scenes()[1], n, seed)
 
 
-def psnr(a: Tensor, b: Tensor) -> Tensor:
+def reconstruction_psnr(a: Tensor, b: Tensor) -> Tensor:
     """Peak signal-to-noise ratio of each image (N,), dB; images (N, 3, H, W) in -1..1."""
     mse = ((a.clamp(-1, 1) - b) / 2).square().flatten(1).mean(1)
     return -10 * mse.log10()
 
 
-def edges(x: Tensor) -> tuple[Tensor, Tensor]:
+def neighbor_differences(x: Tensor) -> tuple[Tensor, Tensor]:
     """Differences between neighboring pixels, down and right."""
     return x.diff(dim=-2), x.diff(dim=-1)
 
@@ -43,7 +43,10 @@ def edges(x: Tensor) -> tuple[Tensor, Tensor]:
 def reconstruction_losses(y: Tensor, x: Tensor) -> dict[str, Tensor]:
     """mse, l1 and edges of reconstructions y of images x, both in -1..1."""
     d = (y - x) / 2
-    by_axis = [(a - b).abs().mean() for a, b in zip(edges(y / 2), edges(x / 2), strict=True)]
+    by_axis = [
+        (a - b).abs().mean()
+        for a, b in zip(*map(neighbor_differences, (y / 2, x / 2)), strict=True)
+    ]
     return {"mse": d.square().mean(), "l1": d.abs().mean(), "edges": sum(by_axis, d.new_zeros(()))}
 
 
@@ -78,7 +81,7 @@ def _trained(
         net = AutoencoderTiny(**table["config"])
         net.load_state_dict(ema)
         y = reconstruct(net, held_out)
-        log.info("step %d: held-out PSNR %.2f dB", step, psnr(y, held_out).mean())
+        log.info("step %d: held-out PSNR %.2f dB", step, reconstruction_psnr(y, held_out).mean())
         rows = torch.stack([held_out[:32], y[:32]], 1).flatten(0, 1).clamp(-1, 1)
         save_image(rows / 2 + 0.5, folder / "sheet.png", nrow=16)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from torch import Tensor
 from transformers import CLIPModel, CLIPTextModel
 
 from sunbench.errors import UserError, unknown
+from sunbench.store.files import JsonObject
 from sunbench.zoo import CONTROLNET
 from sunbench.zoo.world import sprites as art
 from sunbench.zoo.world.autoencoder import train_autoencoder, train_decoder
@@ -167,7 +168,7 @@ class Builder:
         if "base" not in model:
             net.encoder.save_pretrained(out / "text_encoder")
 
-    def _start(self, model: dict[str, Any]) -> tuple[UNet2DConditionModel | None, CLIPTextModel]:
+    def _start(self, model: JsonObject) -> tuple[UNet2DConditionModel | None, CLIPTextModel]:
         if "base" not in model and self._updates(model["name"]) == 0:
             return None, text_tower(self.finished("encoder"))
         if "base" in model:
@@ -185,11 +186,11 @@ class Builder:
             return 0
         return int(json.loads(file.read_text("utf-8"))["updates"])
 
-    def _rest(self, model: dict[str, Any]) -> dict[str, Any]:
+    def _rest(self, model: JsonObject) -> JsonObject:
         """The model's table with the updates that are left."""
         return {**model, "steps": unet_settings(model).steps - self._updates(model["name"])}
 
-    def _pool(self, place: Path, model: dict[str, Any]) -> LatentPool:
+    def _pool(self, place: Path, model: JsonObject) -> LatentPool:
         """Encoded once and kept: a resumed training begins at once."""
         file = place / "pool.safetensors"
         if not file.exists():
@@ -259,7 +260,7 @@ def text_tower(folder: Path) -> CLIPTextModel:
 # ------------------------------------------------------------------------------ recipes
 
 
-def _settings(stage: str) -> dict[str, Any]:
+def _settings(stage: str) -> JsonObject:
     """What of the recipe shapes a stage, without what may change while it goes on."""
     table = recipe()
     shared = {k: table[k] for k in ("data", "mentions", "colors", "styles")}
@@ -285,7 +286,7 @@ def _without(names: tuple[str, ...], value: Any) -> Any:
     return [_without(names, v) for v in value] if isinstance(value, list) else value
 
 
-def _claim(place: Path, settings: dict[str, Any]) -> None:
+def _claim(place: Path, settings: Mapping[str, object]) -> None:
     """Note what shapes a stage; refuse a folder that other settings began."""
     place.mkdir(parents=True, exist_ok=True)
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()

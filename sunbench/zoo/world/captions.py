@@ -185,7 +185,7 @@ def sample_mention(scene: Scene, generator: torch.Generator) -> Mention:
 
 
 @dataclass(frozen=True)
-class Prompt:
+class HeldOutPrompt:
     """A held-out prompt: its scene, what it names, and its words."""
 
     scene: Scene
@@ -204,22 +204,22 @@ class Prompt:
 
 
 @cache
-def held_out_prompts() -> tuple[Prompt, ...]:
+def held_out_prompts() -> tuple[HeldOutPrompt, ...]:
     """One prompt per held-out scene, of all levels, no text twice."""
     return tuple(_distinct_prompts())
 
 
-def _distinct_prompts() -> Iterator[Prompt]:
+def _distinct_prompts() -> Iterator[HeldOutPrompt]:
     texts: set[str] = set()
     for k, scene in enumerate(scenes()[1]):
         g = torch.Generator().manual_seed(1_000_003 * k + 7)
-        prompt = Prompt(scene, sample_mention(scene, g))
+        prompt = HeldOutPrompt(scene, sample_mention(scene, g))
         for _ in range(30):
             if prompt.text not in texts:
                 break
-            prompt = Prompt(scene, sample_mention(scene, g))
+            prompt = HeldOutPrompt(scene, sample_mention(scene, g))
         else:
-            prompt = Prompt(scene, Mention())
+            prompt = HeldOutPrompt(scene, Mention())
         texts.add(prompt.text)
         yield prompt
 

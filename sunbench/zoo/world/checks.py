@@ -12,7 +12,7 @@ from dataclasses import fields
 import torch
 from torch import Tensor
 
-from sunbench.zoo.world.captions import Mention, Prompt
+from sunbench.zoo.world.captions import HeldOutPrompt, Mention
 from sunbench.zoo.world.images import LUMA
 from sunbench.zoo.world.reader import ATTRIBUTES
 
@@ -20,7 +20,7 @@ from sunbench.zoo.world.reader import ATTRIBUTES
 NAMEABLE = tuple(f.name for f in fields(Mention))
 
 
-def named_right(readings: Tensor, prompts: Sequence[Prompt]) -> dict[str, float]:
+def named_right(readings: Tensor, prompts: Sequence[HeldOutPrompt]) -> dict[str, float]:
     """Share of images that show what their prompt names, by attribute; absent if none names it.
 
     readings: (N, 6), a row per prompt.
@@ -49,7 +49,7 @@ def entropy(values: Tensor, classes: int) -> float:
     return float(-(p[p > 0] * p[p > 0].log()).sum())
 
 
-def spread(values: Tensor, classes: int, g: torch.Generator) -> float:
+def evenness(values: Tensor, classes: int, g: torch.Generator) -> float:
     """Entropy of values (N,) over that of N uniform draws, which is what training data shows.
 
     The same N on both sides: a count of few images has less entropy than the law behind it.

@@ -15,11 +15,11 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from sunbench.zoo.world.captions import Prompt
+from sunbench.zoo.world.captions import HeldOutPrompt
 from sunbench.zoo.world.images import Sprites, Variation
 
 
-def real_images(sprites: Sprites, styles: list[int], prompts: Sequence[Prompt]) -> Tensor:
+def real_images(sprites: Sprites, styles: list[int], prompts: Sequence[HeldOutPrompt]) -> Tensor:
     """One image of each prompt's scene in one of the styles: uint8 (N, 3, 64, 64).
 
     What the scene leaves open is drawn from the prompt's id alone.

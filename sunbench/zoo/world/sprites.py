@@ -23,6 +23,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from sunbench.errors import UserError
+from sunbench.store.files import JsonObject
 from sunbench.zoo.world.captions import drawings, recipe, things
 from sunbench.zoo.world.images import EXTENTS, RESOLUTION, ROTATIONS
 
@@ -34,7 +35,7 @@ DARK_INK, LIGHT_INK = "#161616", "#f6f6f6"
 Draw = Callable[[str], Image.Image | None]
 
 
-def fetch_packages(folder: Path, packages: list[dict[str, Any]]) -> None:
+def fetch_packages(folder: Path, packages: list[JsonObject]) -> None:
     """Fetch the packages of a recipe with the npm client and check each against its hash."""
     folder.mkdir(parents=True, exist_ok=True)
     for package in packages:
@@ -76,7 +77,7 @@ class _IconSet:
                 return f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="{view}">{body}</svg>'
         return None
 
-    def _resolve(self, name: str) -> dict[str, Any] | None:
+    def _resolve(self, name: str) -> JsonObject | None:
         """An icon with its box; what an alias or an icon does not say, its parent or set does."""
         said: dict[str, Any] = {}
         aliases = self.icons.get("aliases", {})
@@ -101,7 +102,7 @@ def _render_svg(svg: str) -> Image.Image:
     return Image.open(io.BytesIO(bytes(data))).convert("RGBA")
 
 
-def fit(image: Image.Image, extent: int) -> np.ndarray:
+def fit_drawing(image: Image.Image, extent: int) -> np.ndarray:
     """Crop to what is drawn, scale its longest side, center: (64, 64, 4) uint8, premultiplied."""
     box = image.getchannel("A").point(lambda a: 255 * (a > 8)).getbbox()
     a = np.asarray(image.crop(box), np.float32)
@@ -167,7 +168,7 @@ def old_names(files: dict[str, Path]) -> Callable[[str], list[str]]:
 def _drawing(image: Image.Image) -> np.ndarray:
     """One drawing at every size and rotation: (sizes, rotations, 64, 64, 4) uint8."""
     turned = [image.rotate(a, Image.Resampling.BICUBIC, expand=True) for a in ROTATIONS]
-    return np.stack([np.stack([fit(t, extent) for t in turned]) for extent in EXTENTS])
+    return np.stack([np.stack([fit_drawing(t, extent) for t in turned]) for extent in EXTENTS])
 
 
 def _render_style(style: str, draw: Draw) -> Tensor:

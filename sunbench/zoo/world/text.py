@@ -29,7 +29,7 @@ LETTERS = [chr(c) for c in range(33, 127) if not chr(c).isupper()]
 EXTRA = "blurry noisy ugly broken empty dark bright flat line 3d picture image icon of the no two"
 
 
-def vocabulary() -> list[str]:
+def caption_words() -> list[str]:
     """Every word that the zoo's captions use, in a fixed order."""
     words = {w for thing in things() for w in thing.name.split()}
     words |= {c for c, _ in colors()} | {*PATTERNS, *SIZES, *CLASS_WORDS, *style_words()} - {""}
@@ -66,7 +66,7 @@ def _merged(piece: list[str], pair: tuple[str, str]) -> list[str]:
 
 def build_tokenizer() -> CLIPTokenizer:
     """A CLIP tokenizer that knows every word of the captions as one token; 24 tokens long."""
-    return tokenizer_of(vocabulary(), recipe()["clip"]["text"]["max_position_embeddings"])
+    return tokenizer_of(caption_words(), recipe()["clip"]["text"]["max_position_embeddings"])
 
 
 def tokenizer_of(words: list[str], length: int) -> CLIPTokenizer:

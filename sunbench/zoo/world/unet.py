@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from diffusers import AutoencoderTiny, DDPMScheduler, UNet2DConditionModel
@@ -13,6 +13,7 @@ from diffusers.models.attention_processor import AttnProcessor
 from torch import Tensor, nn
 from transformers import CLIPTextModel
 
+from sunbench.store.files import JsonObject
 from sunbench.training import LoopSettings, fit
 from sunbench.training.prefetch import Prefetcher
 from sunbench.zoo.world.captions import recipe, sample_captions
@@ -66,7 +67,7 @@ def spread_timesteps(n: int, steps: int, generator: torch.Generator) -> Tensor:
     return (u * steps).long()
 
 
-def noise_weights(alpha_bar: Tensor, table: dict[str, Any]) -> Tensor:
+def noise_weights(alpha_bar: Tensor, table: JsonObject) -> Tensor:
     """Weight of the squared error of the noise at each timestep (T,).
 
     In x_0, errors weigh the SNR clamped to the recipe's ``snr_floor`` and ``snr_gamma``: min-SNR
@@ -93,7 +94,7 @@ class CaptionedUNet(nn.Module):
         return self.unet(x_t, t, context).sample.float()
 
 
-def unet_settings(model: dict[str, Any]) -> LoopSettings:
+def unet_settings(model: JsonObject) -> LoopSettings:
     """The recipe's loop with what the model overrides."""
     override = {k: model[k] for k in ("steps", "batch", "learning_rate") if k in model}
     return LoopSettings.from_table(recipe()["unet"]["loop"] | override)
@@ -146,7 +147,7 @@ def train_unet(
     pool: LatentPool,
     text_encoder: CLIPTextModel,
     folder: Path,
-    model: dict[str, Any],
+    model: JsonObject,
     *,
     start: UNet2DConditionModel | None = None,
     device: str = "cpu",

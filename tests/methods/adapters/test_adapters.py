@@ -18,13 +18,13 @@ from safetensors.torch import load_file, save_file
 
 from sunbench import registry
 from sunbench.bench.training_requirements import training_requirements
-from sunbench.cli.options import names
+from sunbench.cli.options import split_names
 from sunbench.errors import UserError
-from sunbench.methods.adapters.spec import SCHEDULERS, parse
+from sunbench.methods.adapters.spec import SCHEDULERS, parse_adapter
 from sunbench.methods.common.cards import published_cards
 from sunbench.methods.common.lora import lora_layers, with_lora
 from sunbench.methods.lcm.lora import TARGETS
-from sunbench.models.sources import shipped
+from sunbench.models.sources import shipped_configs
 from sunbench.sampling import ImageId, SampleSettings, make_batch
 
 SETTINGS = SampleSettings(4, 4.0)
@@ -42,7 +42,7 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
 
 
 def on_meta(architecture: str) -> Any:
-    place = shipped(architecture, Path(architecture)) / "unet" / "config.json"
+    place = shipped_configs(architecture, Path(architecture)) / "unet" / "config.json"
     with torch.device("meta"):
         return UNet2DConditionModel.from_config(json.loads(place.read_text()))
 
@@ -67,11 +67,11 @@ def sampled(
 
 
 def test_a_name_says_weights_scheduler_and_settings():
-    spec = parse("lora:owner/name@v2:dir/file.safetensors@tcd(eta=0.5, guidance=cfg)")
+    spec = parse_adapter("lora:owner/name@v2:dir/file.safetensors@tcd(eta=0.5, guidance=cfg)")
     assert (spec.where, spec.scheduler) == ("owner/name@v2:dir/file.safetensors", "tcd")
     assert spec.settings == {"eta": 0.5, "guidance": "cfg", "alpha": "file"}
     assert "eta" not in spec.scheduler_settings()
-    assert names("ddim,lora:a.safetensors@tcd(eta=0.5,guidance=cfg),sun")[1].endswith("cfg)")
+    assert split_names("ddim,lora:a.safetensors@tcd(eta=0.5,guidance=cfg),sun")[1].endswith("cfg)")
 
 
 @pytest.mark.parametrize(

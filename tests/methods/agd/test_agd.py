@@ -11,8 +11,9 @@ import pytest
 import torch
 
 from sunbench.errors import UserError
-from sunbench.methods.agd.adapter import AgdAdapter, AgdUNet, cross_attentions, load_agd, write_agd
+from sunbench.methods.agd.adapter import AgdAdapter, AgdUNet, load_agd, write_agd
 from sunbench.methods.agd.train import TrajectoryFeed
+from sunbench.methods.common.attentions import cross_attentions
 from sunbench.methods.common.training import TrainingJob
 from sunbench.training.diffusion import ddim_step
 

@@ -27,7 +27,7 @@ from sunbench.errors import UserError
 from sunbench.methods.agd.train import agd_stage
 from sunbench.methods.boostdiff import method as boostdiff
 from sunbench.methods.boostdiff.settings import BoostLoraTraining
-from sunbench.methods.boostdiff.train import bitfit_stage, lora_stage
+from sunbench.methods.boostdiff.train import attention_lora_stage, bitfit_stage
 from sunbench.methods.common.deltas import is_difference
 from sunbench.methods.common.lora import write_lora
 from sunbench.methods.common.losses import Feed
@@ -51,18 +51,18 @@ from sunbench.methods.lcm.train import lcm_lora_stage, lcm_stage
 from sunbench.methods.pcm.train import pcm_stage
 from sunbench.methods.tcd.train import tcd_stage
 from sunbench.models import cards
-from sunbench.models.sources import shipped
+from sunbench.models.sources import shipped_configs
 from sunbench.registry import trained_methods, trainer
 from sunbench.sampling import ImageId, PipelineSampler, SampleSettings, make_batch
 from sunbench.training.encode import encode_texts
-from sunbench.training.settings import recipe
+from sunbench.training.settings import zoo_recipe
 
 Make = Callable[..., TrainingJob]
 Train = Callable[[TrainingJob], Path]
 
 
 def on_meta(architecture: str) -> Any:
-    place = shipped(architecture, Path(architecture)) / "unet" / "config.json"
+    place = shipped_configs(architecture, Path(architecture)) / "unet" / "config.json"
     with torch.device("meta"):
         return UNet2DConditionModel.from_config(json.loads(place.read_text()))
 
@@ -87,7 +87,7 @@ def stages(job: TrainingJob) -> list[Stage]:
     single = {
         "lcm": lcm_stage,
         "lcm-lora": lcm_lora_stage,
-        "boostdiff-lora": lora_stage,
+        "boostdiff-lora": attention_lora_stage,
         "boostdiff-bitfit": bitfit_stage,
         "tcd-lora": tcd_stage,
         "pcm-lora": pcm_stage,
@@ -408,7 +408,7 @@ def test_students_loras_and_biases_go_on_from_a_file(make: Make, train: Train):
     for method, begin in (
         ("lcm", lcm_stage),
         ("lcm-lora", lcm_lora_stage),
-        ("boostdiff-lora", lora_stage),
+        ("boostdiff-lora", attention_lora_stage),
         ("boostdiff-bitfit", bitfit_stage),
     ):
         path = train(make(method, f"{method}-1", sheet=0))
@@ -435,20 +435,20 @@ def test_loras_that_do_not_fit(width: int, rank: int, line: str, make: Make, tmp
     path = tmp_path / "other.safetensors"
     write_lora(path, {Q: (torch.zeros(rank, width), torch.zeros(width, rank))}, 1.0)
     with pytest.raises(UserError, match=line) as caught:
-        lora_stage(make("boostdiff-lora", sheet=0), path)
+        attention_lora_stage(make("boostdiff-lora", sheet=0), path)
     assert "\n" not in str(caught.value)
 
 
 def test_a_lora_of_another_rank_or_without_alpha(make: Make, train: Train, tmp_path: Path):
     path = train(make("boostdiff-lora", sheet=0))
     with pytest.raises(UserError, match="LoRA of rank 2, expected 4"):
-        lora_stage(make("boostdiff-lora", "more", sheet=0, rank=4), path)
+        attention_lora_stage(make("boostdiff-lora", "more", sheet=0, rank=4), path)
     from safetensors.torch import save_file
 
     bare = tmp_path / "bare.safetensors"
     save_file({k: v for k, v in load_file(path).items() if not k.endswith("alpha")}, bare)
     with pytest.raises(UserError, match="no alpha for"):
-        lora_stage(make("boostdiff-lora", "bare", sheet=0), bare)
+        attention_lora_stage(make("boostdiff-lora", "bare", sheet=0), bare)
 
 
 def test_weights_to_begin_with_that_are_not_there(tmp_path: Path):
@@ -513,7 +513,7 @@ def test_recipes_of_the_zoo(method: str):
         assert g.low <= card.guidance_scale <= g.high
         assert g.single in (None, card.guidance_scale)
     assert made.loop.dtype == "float32"  # bfloat16's rounding is a third of these losses
-    assert set(recipe(method)) <= {f.name for f in fields(made)}
+    assert set(zoo_recipe(method)) <= {f.name for f in fields(made)}
 
 
 def test_a_file_stands_over_the_recipe(tmp_path: Path):

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 from diffusers import UNet2DConditionModel
+from paper_counts import bias_parameters, lora_parameters, targeted
 from safetensors.torch import load_file, save_file
 
 from sunbench import registry
@@ -18,16 +19,13 @@ from sunbench.errors import UserError
 from sunbench.methods.boostdiff import method as boostdiff
 from sunbench.methods.boostdiff.method import with_biases
 from sunbench.methods.common.lora import (
-    bias_parameters,
     lora_layers,
-    lora_parameters,
-    targeted,
     with_lora,
     write_lora,
 )
 from sunbench.methods.lcm import lora as lcm_lora
 from sunbench.models.lora import merge_lora
-from sunbench.models.sources import shipped
+from sunbench.models.sources import shipped_configs
 from sunbench.sampling import SampleSettings
 
 SETTINGS = SampleSettings(4, 4.0)
@@ -35,7 +33,7 @@ SETTINGS = SampleSettings(4, 4.0)
 
 def on_meta(architecture: str) -> Any:
     config = json.loads(
-        (shipped(architecture, Path(architecture)) / "unet" / "config.json").read_text()
+        (shipped_configs(architecture, Path(architecture)) / "unet" / "config.json").read_text()
     )
     with torch.device("meta"):
         return UNet2DConditionModel.from_config(config)

@@ -17,7 +17,7 @@ from sunbench.errors import UserError
 from sunbench.methods.common.fitting import fit_tables
 from sunbench.methods.common.settings import settings_for
 from sunbench.methods.common.training import TrainingJob
-from sunbench.methods.gits.fit import GitsFit, best_path, fit, step_costs
+from sunbench.methods.gits.fit import GitsFit, best_path, fit_timesteps, step_costs
 from sunbench.sampling import SampleSettings
 
 DATA = 0.5  # standard deviation s of the data
@@ -110,7 +110,7 @@ def job(make: Callable[..., TrainingJob]) -> TrainingJob:
 
 
 def test_a_fit_falls_from_the_first_timestep(job: TrainingJob):
-    tables = fit(job)
+    tables = fit_timesteps(job)
     assert sorted(tables) == [1, 3, 6]
     grid = set(job.schedule.index(1 - torch.arange(13) / 12).tolist())
     for n, times in tables.items():
@@ -121,13 +121,13 @@ def test_a_fit_falls_from_the_first_timestep(job: TrainingJob):
 
 
 def test_batches_of_the_warm_up_do_not_matter(make: Callable[..., TrainingJob]):
-    whole = fit(make("gits", steps=(3,), images=4, grid=10, loop={"batch": 4}))
-    again = fit(make("gits", "again", steps=(3,), images=4, grid=10, loop={"batch": 4}))
+    whole = fit_timesteps(make("gits", steps=(3,), images=4, grid=10, loop={"batch": 4}))
+    again = fit_timesteps(make("gits", "again", steps=(3,), images=4, grid=10, loop={"batch": 4}))
     assert torch.equal(whole[3], again[3])
 
 
 def test_a_fit_is_sampled_from_and_more_steps_are_refused(job: TrainingJob):
-    path = fit_tables(job, lambda: fit(job))
+    path = fit_tables(job, lambda: fit_timesteps(job))
     assert load_file(path)["3"].tolist()[0] == 999
     method = registry.method("gits", weights={"gits": str(path)})
     pipeline = job.pipeline
@@ -139,7 +139,7 @@ def test_a_fit_is_sampled_from_and_more_steps_are_refused(job: TrainingJob):
 
 
 def test_a_finished_fit_is_kept(job: TrainingJob):
-    path = fit_tables(job, lambda: fit(job))
+    path = fit_tables(job, lambda: fit_timesteps(job))
     before = path.stat().st_mtime_ns
     assert fit_tables(job, lambda: {}) == path
     assert path.stat().st_mtime_ns == before
@@ -156,9 +156,9 @@ def test_a_finished_fit_is_kept(job: TrainingJob):
     ],
 )
 def test_a_broken_table_is_one_line(table: torch.Tensor, words: str, tmp_path: Path, pipeline: Any):
-    from sunbench.methods.common.fitted import write_tables
+    from sunbench.methods.common.fitted import write_step_tables
 
-    write_tables(tmp_path / "gits.safetensors", {3: table}, {})
+    write_step_tables(tmp_path / "gits.safetensors", {3: table}, {})
     method = registry.method("gits", weights={"gits": str(tmp_path / "gits.safetensors")})
     reason = method.skip(pipeline, SampleSettings(3, 4.0))
     assert reason is not None

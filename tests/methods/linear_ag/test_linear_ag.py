@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from sunbench import registry
-from sunbench.methods.common.fitted import write_tables
+from sunbench.methods.common.fitted import write_step_tables
 from sunbench.methods.common.training import TrainingJob
-from sunbench.methods.linear_ag.fit import Moments, rule_for
+from sunbench.methods.linear_ag.fit import InnerProducts, rule_for
 from sunbench.methods.linear_ag.method import is_guided
 from sunbench.sampling import ImageId, SampleSettings, make_batch
 
@@ -20,7 +20,7 @@ from sunbench.sampling import ImageId, SampleSettings, make_batch
 def test_least_squares_find_a_known_rule():
     """e_n of each step is made of what came before, so nothing is left over."""
     g = torch.Generator().manual_seed(0)
-    moments = Moments(3)
+    moments = InnerProducts(3)
     for _ in range(2):
         conditional = torch.randn(3, 5, 4, 4, 4, generator=g, dtype=torch.float64)
         first = 0.7 * conditional[0]
@@ -45,7 +45,7 @@ def test_a_rule_that_is_right_gives_guidance_itself(pipeline: Any, tiny: ModuleT
     n = 6
     rule = torch.zeros(n, 2, n)
     rule[range(n), 0, range(n)] = 1
-    write_tables(tmp_path / "linear-ag.safetensors", {n: rule}, {})
+    write_step_tables(tmp_path / "linear-ag.safetensors", {n: rule}, {})
     text = torch.randn(2, 24, tiny.WIDTH, generator=torch.Generator().manual_seed(1))
     ids = [ImageId("p", 0), ImageId("q", 0)]
     settings = SampleSettings(n, 4.0)

@@ -18,7 +18,7 @@ from sunbench import registry
 from sunbench.bench.training_requirements import training_requirements
 from sunbench.methods.perflow.method import SOLVER, check_difference, with_difference
 from sunbench.methods.perflow.scheduler import window_end
-from sunbench.models.sources import shipped
+from sunbench.models.sources import shipped_configs
 from sunbench.sampling import ImageId, SampleSettings, make_batch
 
 CONFIG = {
@@ -158,7 +158,7 @@ def test_the_published_file_is_fetched_by_its_variant(
 
 def test_full_shapes_of_stable_diffusion_fit(tmp_path: Path):
     """Names and shapes of the whole U-Net, without its 1.7 GB."""
-    place = shipped("sd1", Path("sd1")) / "unet" / "config.json"
+    place = shipped_configs("sd1", Path("sd1")) / "unet" / "config.json"
     with torch.device("meta"):
         unet = UNet2DConditionModel.from_config(json.loads(place.read_text()))
     header, size = {}, 0

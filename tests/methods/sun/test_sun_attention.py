@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from sunbench.errors import UserError
+from sunbench.methods.common.attentions import cross_attentions
 from sunbench.methods.sun import NORMS, NegativeText, SunAdapter, bound
-from sunbench.methods.sun.adapter import cross_attentions
 from sunbench.methods.sun.attention import norm_ratio
 
 Randomly = Callable[..., SunAdapter]

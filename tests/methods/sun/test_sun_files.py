@@ -14,8 +14,9 @@ from diffusers import UNet2DConditionModel
 from safetensors.torch import load_file, save_file
 
 from sunbench.errors import UserError
+from sunbench.methods.common.attentions import cross_attentions
 from sunbench.methods.sun import SunAdapter, read_adapter, write_adapter
-from sunbench.methods.sun.adapter import cross_attentions, shapes_of
+from sunbench.methods.sun.adapter import shapes_of
 from sunbench.methods.sun.files import about_adapter, official_prefixes
 
 Randomly = Callable[..., SunAdapter]

@@ -16,8 +16,8 @@ from peft import LoraConfig
 from PIL import Image
 
 from sunbench.errors import UserError
+from sunbench.methods.common.attentions import cross_attentions
 from sunbench.methods.sun import SunAdapter, load_sun, unload_sun, write_adapter
-from sunbench.methods.sun.adapter import cross_attentions
 
 Randomly = Callable[..., SunAdapter]
 PIXELS = Image.effect_noise((16, 16), 90).convert("RGB")

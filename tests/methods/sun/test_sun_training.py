@@ -33,7 +33,7 @@ from sunbench.methods.sun.settings import LOOP, SunTraining, read_settings
 from sunbench.methods.sun.train import SunLoss, train_adapter
 from sunbench.models import LoadedModel, ModelCard
 from sunbench.prompts.negatives import Vocabulary
-from sunbench.training.data import Listed, ZooImages, from_folder, open_images, squared
+from sunbench.training.data import Listed, ZooImages, from_folder, open_training_images, squared
 from sunbench.training.encode import encode_images, encode_texts
 from sunbench.training.record import averaged
 
@@ -427,7 +427,7 @@ def test_images_of_a_table_are_decoded_once_and_named(folder: Path, tmp_path: Pa
     for data in cases.values():
         images = [{"bytes": data, "path": None}] * 2
         file = parquet(tmp_path / "x.parquet", image=images, text=["a cat", "a dog"])
-        made = open_images(str(file), "any", 16, zoo=False)
+        made = open_training_images(str(file), "any", 16, zoo=False)
         with pytest.raises(UserError, match=r"x\.parquet: image [12] cannot be read"):
             made.draw(4, torch.Generator().manual_seed(0))
 
@@ -448,12 +448,12 @@ def test_parquet_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     images = [{"bytes": encoded(c), "path": None} for c in COLORS]
     texts = [f"a {c} cat" for c in COLORS]
     file = parquet(tmp_path / "pets.parquet", image=images, text=texts)
-    made = open_images(str(file), "tiny", 16, zoo=False)
+    made = open_training_images(str(file), "tiny", 16, zoo=False)
     x, said = made.draw(6, torch.Generator().manual_seed(0))
     assert [f"a {list(COLORS)[int(p.argmax())]} cat" for p in x[:, :, 0, 0]] == said
     file = parquet(tmp_path / "bare.parquet", thing=texts, text=texts)
     with pytest.raises(UserError, match="given columns thing, text; expected one of image"):
-        open_images(str(file), "tiny", 16, zoo=False)
+        open_training_images(str(file), "tiny", 16, zoo=False)
 
 
 @pytest.fixture(scope="session")
@@ -483,14 +483,14 @@ def test_art_of_another_recipe_is_one_line(changes: dict[str, Any], tmp_path: Pa
     file = art(tmp_path / "sprites.safetensors", **changes)
     for given in (file, tmp_path):
         with pytest.raises(UserError, match="given art of another recipe") as caught:
-            open_images(str(given), "emoji", 64, zoo=True)
+            open_training_images(str(given), "emoji", 64, zoo=True)
         assert "\n" not in str(caught.value)
 
 
 def test_broken_art_is_one_line(tmp_path: Path):
     (tmp_path / "sprites.safetensors").write_bytes(b"no sprites")
     with pytest.raises(UserError, match="given art of another recipe"):
-        open_images(str(tmp_path), "emoji", 64, zoo=True)
+        open_training_images(str(tmp_path), "emoji", 64, zoo=True)
 
 
 @pytest.mark.parametrize("method", ["gits", "sun"])
@@ -537,7 +537,7 @@ def test_data_that_is_not_there(
 ):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UserError, match=line):
-        open_images(spec, "emoji", 64, zoo=zoo)
+        open_training_images(spec, "emoji", 64, zoo=zoo)
 
 
 # ------------------------------------------------------------------------------ negatives

@@ -5,12 +5,12 @@ import warnings
 import numpy as np
 import pytest
 import torch
+from kid_reference import kid_independent
 from PIL import Image
 from torch import Tensor
 from torchvision.models.inception import Inception3
 
 from sunbench.metrics import fd, inception_score
-from sunbench.metrics.kid import kid_independent
 from sunbench.metrics.networks.inception import Inception
 
 pytestmark = [pytest.mark.oracle, pytest.mark.slow]

@@ -13,7 +13,7 @@ from sunbench.zoo.world import build
 from sunbench.zoo.world.captions import recipe, style_words
 from sunbench.zoo.world.clip import contrastive_loss
 from sunbench.zoo.world.reader import ATTRIBUTES, Reader, class_counts
-from sunbench.zoo.world.text import build_tokenizer, vocabulary
+from sunbench.zoo.world.text import build_tokenizer, caption_words
 from sunbench.zoo.world.unet import noise_weights, spread_timesteps
 
 
@@ -48,9 +48,9 @@ def test_every_stage_has_settings() -> None:
 
 def test_every_word_is_one_token() -> None:
     tokenizer = build_tokenizer()
-    words = [word for word in vocabulary() if word != "3d"]  # letters and digits never merge
+    words = [word for word in caption_words() if word != "3d"]  # letters and digits never merge
     assert all(len(ids) == 3 for ids in tokenizer(words).input_ids)
-    assert set(style_words()) - {""} <= set(vocabulary())
+    assert set(style_words()) - {""} <= set(caption_words())
 
 
 def test_the_unet_has_stable_diffusions_layout() -> None:

@@ -8,10 +8,13 @@ import pytest
 import torch
 
 from sunbench.zoo.world import checks
-from sunbench.zoo.world.captions import Mention, Prompt, Scene
+from sunbench.zoo.world.captions import HeldOutPrompt, Mention, Scene
 
 OPEN = Mention(thing=True, size=False, place=False, color=True, pattern=False)
-PROMPTS = [Prompt(Scene(3, 1, 0, 5, 2), Mention()), Prompt(Scene(4, 1, 0, 6, 2), OPEN)]
+PROMPTS = [
+    HeldOutPrompt(Scene(3, 1, 0, 5, 2), Mention()),
+    HeldOutPrompt(Scene(4, 1, 0, 6, 2), OPEN),
+]
 
 
 def test_only_what_is_named_counts() -> None:
@@ -37,8 +40,8 @@ def test_entropy(values: list[int], wanted: float) -> None:
 def test_uniform_draws_spread_as_much_as_themselves() -> None:
     g = torch.Generator().manual_seed(0)
     uniform = torch.randint(12, (64,), generator=g)
-    assert checks.spread(uniform, 12, g) == pytest.approx(1, abs=0.08)
-    assert checks.spread(torch.zeros(64, dtype=torch.long), 12, g) == 0
+    assert checks.evenness(uniform, 12, g) == pytest.approx(1, abs=0.08)
+    assert checks.evenness(torch.zeros(64, dtype=torch.long), 12, g) == 0
 
 
 def test_gradient_magnitude_of_a_ramp_and_of_nothing() -> None:
