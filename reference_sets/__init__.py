@@ -1,6 +1,6 @@
 """Reference sets: the 25-step DPM-Solver++ images of each model, one TOML recipe per model.
 
-A reference set is the cell that a recipe describes; its images, embeddings and the Frechet factor
+A reference set is the cell that a recipe describes; its images, embeddings and the Fréchet factor
 live in the cache under the cell's content key.
 """
 

@@ -10,7 +10,7 @@ from sunbench import __version__
 from sunbench.bench.environment import environment
 from sunbench.models import cards
 from sunbench.paths import cache_root
-from sunbench.store.files import human
+from sunbench.store.files import counted, human
 
 
 def _inception() -> str:
@@ -33,11 +33,11 @@ def _model(name: str) -> str:
 def examine() -> list[list[str]]:
     """Rows (item, value)."""
     env = environment()
-    root = cache_root()
+    root, cores = cache_root(), counted(env.cores or 0, "core")
     free = shutil.disk_usage(next(p for p in (root, *root.parents) if p.exists())).free
     rows = [
         ["sunbench", f"{__version__}, Python {env.python} on {env.system}"],
-        ["processor", f"{env.processor}, {env.cores} cores, {env.threads} threads"],
+        ["processor", f"{env.processor}, {cores}, {counted(env.threads, 'thread')}"],
         ["memory", human(env.memory_bytes)],
         ["GPU", ", ".join(env.gpus) or "none"],
         ["cache", f"{_home(root)}, {human(free)} free"],

@@ -82,8 +82,10 @@ class ConsoleProgress:
     def print_plan(self, plans: list[ModelPlan], bytes_needed: int) -> None:
         """Print the cells, their images, NFE, expected time and disk."""
         table = Table(title="plan", title_justify="left", header_style="bold")
-        for column in ("model", "role", "method", "steps", "images", "NFE"):
+        for column in ("model", "role", "method"):
             table.add_column(column, overflow="fold")
+        for column in ("steps", "images", "NFE"):
+            table.add_column(column, justify="right")
         for model in plans:
             for p in model.cells:
                 c = p.cell
@@ -137,7 +139,9 @@ class ConsoleProgress:
         self.logged = time.monotonic()
         done = self.time_left.done / self.time_left.total if self.time_left.total else 0.0
         left = duration(self.time_left.seconds)
-        self.console.print(Text(f"{self.label}: {done:.0%} done, {left} left"), soft_wrap=True)
+        self.console.print(
+            Text(f"{self.label}: {100 * done:.0f} % done, {left} left"), soft_wrap=True
+        )
 
 
 def skipped_lines(plans: list[ModelPlan]) -> list[str]:

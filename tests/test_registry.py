@@ -35,8 +35,8 @@ def test_every_row_is_complete_and_leads_to_its_method(name: str):
 def test_other_packages_join_by_entry_points(monkeypatch: pytest.MonkeyPatch):
     mine = EntryPoint("mine", "sunbench.methods.ddim:ddim_leading", "sunbench.methods")
     taken = EntryPoint("ddim", "somewhere:else", "sunbench.methods")
-    found = EntryPoints([mine, taken])
-    monkeypatch.setattr(registry, "entry_points", lambda group: found.select(group=group))
+    entries = EntryPoints([mine, taken])
+    monkeypatch.setattr(registry, "entry_points", lambda group: entries.select(group=group))
     assert registry.method("mine").name == "ddim-leading"
     assert registry.methods()["ddim"] == registry.METHODS["ddim"]  # nobody replaces a built-in one
 

@@ -67,7 +67,7 @@ def _sentence(
             " after a first, smaller run into the same folder"
         )
     smallest = minimum_detectable_effect(spread.deviation, prompts, comparisons=comparisons)
-    share = f", {smallest / spread.new_seed:.1%} of a new seed's" if spread.new_seed else ""
+    share = f", {100 * smallest / spread.new_seed:.1f} % of a new seed's" if spread.new_seed else ""
     return (
         f"{model.card.name}: the smallest difference in {choice.label} that {prompts} prompts show"
         f" between two methods is about {smallest:.2g}{share} (power 0.8,"

@@ -83,7 +83,7 @@ def verify(
         o.option("Sample again what is broken or was edited, and nothing else.", "--repair"),
     ] = False,
 ) -> None:
-    """Check every checksum, key, pairing and number of a run; nothing is written.
+    """Check every checksum, key, pairing and number of a run, and write nothing unless --repair.
 
     Exit code 0: all is right, 1: something is wrong, 2: it cannot be checked or repaired.
     """

@@ -63,7 +63,7 @@ def config_text(context: typer.Context) -> str:
     lines = []
     for param in context.command.params:
         value = context.params.get(str(param.name))
-        if param.name in NO_KEY or value is None or value == "" or value == []:
+        if param.name in NO_KEY or value in (None, "", [], ()):
             continue
         lines.append(f"{key_of(param)} = {_toml(value)}")
     return "\n".join(lines) + "\n"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -26,12 +27,21 @@ def print_json(document: Any) -> None:
     typer.echo(json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False, default=str))
 
 
+#: How a cell of a column of numbers begins; a dash and n/a stand for a number that is not there.
+_NUMBER = re.compile(r"[+±-]?[0-9]|–|n/a|$")
+
+
 def rich_table(title: str, head: list[str], lines: list[list[str]], wrap: bool = True) -> Table:
-    """A Rich table of plain text: markup in names is printed as it stands."""
+    """A Rich table of plain text: markup in names is printed as it stands.
+
+    Columns of numbers are flush right; names, in the first column, are broken last.
+    """
     built = Table(title=escape(title), title_justify="left", header_style="bold")
     for i, column in enumerate(head):
-        side: JustifyMethod = "right" if i else "left"
-        built.add_column(escape(column), overflow="fold", justify=side, no_wrap=not wrap)
+        numbers = i > 0 and all(_NUMBER.match(line[i]) for line in lines)
+        side: JustifyMethod = "right" if numbers else "left"
+        whole = not wrap or i == 0
+        built.add_column(escape(column), overflow="fold", justify=side, no_wrap=whole)
     for line in lines:
         built.add_row(*(Text(c) for c in line))
     return built

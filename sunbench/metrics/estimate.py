@@ -146,7 +146,7 @@ def mean_estimate(
 def centered_interval(value: float, draws: Floats, level: float) -> tuple[float, float]:
     """Interval of a statistic that resampling biases: quantiles of the draws about their own mean.
 
-    The Frechet distance and the inception score of a resample, which holds duplicates, are
+    The Fréchet distance and the inception score of a resample, which holds duplicates, are
     shifted as a whole, so the draws' own quantiles may not even contain the value; their spread
     is right. What is covered is the expectation of the statistic at this N, which is what two
     cells of equal N are compared by. Under 40 draws the quantiles are Student's.

@@ -1,4 +1,4 @@
-"""What a Frechet distance owes to its number of images: bias of the mean, N/2, infinity."""
+"""What a Fréchet distance owes to its number of images: bias of the mean, N/2, infinity."""
 
 from __future__ import annotations
 

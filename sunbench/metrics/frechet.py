@@ -1,4 +1,4 @@
-"""Frechet distance between two feature sets: always real, float64, with a cached reference.
+"""Fréchet distance between two feature sets: always real, float64, with a cached reference.
 
 Notation: X reference and Y candidate features (n, d); Sigma = R R^T. Source: Heusel et al. 2017,
 eq. 6: |mu_r - mu_c|^2 + tr(Sigma_r + Sigma_c - 2 (Sigma_r Sigma_c)^(1/2)). The eigenvalues of
@@ -79,7 +79,7 @@ class Moments:
 
 @dataclass(frozen=True)
 class ReferenceFactor:
-    """What a Frechet distance needs of its reference: mean (d,), root R (d, r), trace, count."""
+    """What a Fréchet distance needs of its reference: mean (d,), root R (d, r), trace, count."""
 
     mean: Floats
     root: Floats
@@ -103,7 +103,7 @@ def _root_sum(eigenvalues: NDArray[Any], rank: int) -> float:
 
 
 def frechet(reference: ReferenceFactor, candidate: Moments) -> float:
-    """Frechet distance of a candidate from a factored reference of the same N."""
+    """Fréchet distance of a candidate from a factored reference of the same N."""
     if reference.n != candidate.n:
         raise UserError(
             f"given {reference.n:g} reference and {candidate.n:g} candidate images, "
@@ -133,7 +133,7 @@ def _root(sigma: Floats) -> Floats:
 
 
 def _by_covariance(x: Rows, y: Rows, weights: Floats) -> float:
-    """Frechet distance of weighted rows from their covariances (d, d)."""
+    """Fréchet distance of weighted rows from their covariances (d, d)."""
     a, b = Moments.of(x, weights), Moments.of(y, weights)
     sigma_x, sigma_y = a.covariance, b.covariance
     root = _root(sigma_x)
@@ -145,7 +145,7 @@ def _by_covariance(x: Rows, y: Rows, weights: Floats) -> float:
 
 
 class _Gram:
-    """Frechet distances of weighted rows from inner products alone.
+    """Fréchet distances of weighted rows from inner products alone.
 
     tr (Sigma_r Sigma_c)^(1/2) is the nuclear norm of B A^T, where A^T A and B^T B are the
     covariances; with G = Y X^T kept, a resample needs no feature but only an eigenproblem of as
@@ -159,7 +159,7 @@ class _Gram:
         self.norms = np.square(self.x).sum(1) + np.square(self.y).sum(1)
 
     def distance(self, weights: Floats, *, exact: bool = False) -> float:
-        """Frechet distance; exact: by singular values, without squaring the matrix."""
+        """Fréchet distance; exact: by singular values, without squaring the matrix."""
         total, drawn = weights.sum(), weights > 0
         mu_x, mu_y = weights @ self.x / total, weights @ self.y / total
         scale = total / (total - 1)
@@ -191,13 +191,13 @@ def default_samples(n: int, d: int) -> int:
 
 
 def fd(reference: Rows, candidate: Rows) -> float:
-    """Frechet distance between features (n, d) and (n, d), n below or above d.
+    """Fréchet distance between features (n, d) and (n, d), n below or above d.
 
     n <= d: tr (Sigma_r Sigma_c)^(1/2) is the nuclear norm of Y X^T / (n - 1), an n x n matrix.
     """
     n = same_length(reference=reference, candidate=candidate)
     if n < 2:
-        raise UserError("given 1 image, expected at least 2 for a Frechet distance")
+        raise UserError("given 1 image, expected at least 2 for a Fréchet distance")
     if n > reference.shape[1]:
         return frechet(ReferenceFactor.of(Moments.of(reference)), Moments.of(candidate))
     return _gram(reference, candidate).distance(np.ones(n), exact=True)
@@ -225,7 +225,7 @@ def resampled_fd(
     samples: int | None = None,
     seed: int = 0,
 ) -> Resampled:
-    """Frechet distance with a joint bootstrap: one draw of prompts for both sets.
+    """Fréchet distance with a joint bootstrap: one draw of prompts for both sets.
 
     reference, candidate: (n, d), row i of both being the same prompt; clusters: (n,), the prompt
     of row i. samples: `default_samples` of n and d. The draws are shifted by their duplicates, so
@@ -261,10 +261,10 @@ def fd_estimate(
 
 
 class Fd(SetMetric):
-    """Frechet distance to the reference set on a named network."""
+    """Fréchet distance to the reference set on a named network."""
 
     name = "fd"
-    summary = "Frechet distance to the reference set on a named network"
+    summary = "Fréchet distance to the reference set on a named network"
     protocol = "as fid, on the network in brackets with its own resize"
     tolerance = Tolerance(1e-3, 0.02)
     network: ClassVar[str | None] = "zoo-clip"
@@ -287,10 +287,10 @@ class Fd(SetMetric):
 
 
 class Fid(Fd):
-    """Frechet distance of Inception features with clean resize."""
+    """Fréchet distance of Inception features with clean resize."""
 
     name = "fid"
-    summary = "Frechet distance of Inception features to the reference set"
+    summary = "Fréchet distance of Inception features to the reference set"
     protocol = "Inception-2048 (2015-12-05), clean resize, float64 eigen form, equal N"
     tolerance = Tolerance(0.1, 0.02)
     network, capability = "inception", None

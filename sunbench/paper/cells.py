@@ -157,7 +157,7 @@ def _record(run: Path, row: ResultRow) -> CellRecord:
 
 
 def across(reference_run: Path, run: Path, row: ResultRow) -> Estimate:
-    """Frechet distance of a row's images to another run's reference, on the row's own network.
+    """Fréchet distance of a row's images to another run's reference, on the row's own network.
 
     The two runs show the same prompts at the same seeds, so they stay paired.
     """

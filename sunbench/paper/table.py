@@ -13,6 +13,7 @@ from sunbench.paper.page import Marks, Page
 from sunbench.paper.plan import ModelMap
 from sunbench.report.texts import number
 from sunbench.store import ResultRow
+from sunbench.store.files import counted
 
 METRIC_NAMES = {"fid": "FID ↓", "clip": "CLIP ↑", "inception_score": "IS ↑"}
 
@@ -162,12 +163,12 @@ def _protocol(entry: Entry, models: ModelMap) -> str:
         return (
             "The paper's protocol scaled down, on the built-in kind of model:"
             f" guidance of the card in place of {p.guidance:g}, the zoo's captions,"
-            f" {p.seeds} {'seed' if p.seeds == 1 else 'seeds'} unless set otherwise."
+            f" {counted(p.seeds, 'seed')} unless set otherwise."
         )
     return (
         f"The paper's protocol: guidance {p.guidance:g}, {p.resolution}x{p.resolution},"
-        f" {p.images:,} images from {p.images // p.seeds:,} prompts x {p.seeds}"
-        f" {'seed' if p.seeds == 1 else 'seeds'} unless set otherwise."
+        f" {p.images:,} images from {p.images // p.seeds:,} prompts x"
+        f" {counted(p.seeds, 'seed')} unless set otherwise."
         f" Prompts {p.prompts}: {p.prompts_why}."
     )
 

@@ -24,7 +24,7 @@ from sunbench.report.choice import (
     ties,
 )
 from sunbench.report.data import CellTime, model_names
-from sunbench.report.texts import cell_text, number
+from sunbench.report.texts import cell_text, number, percent
 from sunbench.store import PairRow, ResultRow
 
 #: Ties named one by one before the rest is only counted.
@@ -51,7 +51,7 @@ def relative_text(p: Point) -> str:
     """How far its images move relative to a new seed, in words, or nothing."""
     if p.row.relative is None:
         return ""
-    return f"moves images by {p.row.relative:.0%} of what a new seed does"
+    return f"moves images by {percent(p.row.relative)} of what a new seed does"
 
 
 def _front_sentence(candidates: list[Point], line: list[Point], metric: str) -> str:
@@ -76,7 +76,7 @@ def _same_work(line: list[Point]) -> list[str]:
     if not same:
         return []
     return [
-        f"Equal NFE: {_list(same)}; a difference in their latencies may be the machine's, "
+        f"Equal NFE: {'; '.join(same)}; a difference in their latencies may be the machine's, "
         "not the method's."
     ]
 

@@ -11,7 +11,7 @@ from typing import Literal
 from sunbench.errors import UserError
 from sunbench.metrics.registry import find_metric
 from sunbench.report.data import CellTime, SpeedUp, reference_time, speed_up
-from sunbench.report.texts import evaluations
+from sunbench.report.texts import evaluations, percent
 from sunbench.store import PairRow, ResultRow
 
 #: Latencies of one run that differ by less than this share count as equal.
@@ -194,9 +194,12 @@ def recommend(candidates: Sequence[Point], margin: float = MARGIN) -> Recommenda
         return None
     start, rule = knee(line), "the best balance of latency and distance on the front"
     if within:
-        start = line[0]
-        rule = f"the fastest that moves images by less than {margin:.0%} of what a new seed does"
-    return Recommendation(_nearest_as_fast(start, line), rule)
+        start, most = line[0], percent(margin)
+        rule = f"the fastest that moves images by less than {most} of what a new seed does"
+    chosen = _nearest_as_fast(start, line)
+    if chosen is not start:
+        rule += f" (closer than {start.name}, whose latency is not distinguishable)"
+    return Recommendation(chosen, rule)
 
 
 def _relative_end(row: ResultRow) -> float | None:
@@ -276,11 +279,19 @@ def tie(win_rates: Iterable[PairRow], a: Point, b: Point) -> str | None:
         if rate.distinguishable:
             return None
         numbers = [round(100 * x) for x in (rate.a_closer, rate.low, rate.high)]
-        return "{} is closer on {} % [{}, {}] of prompts".format(rate.a, *numbers)
+        text = "{} is closer on {} % [{}, {}] of prompts".format(rate.a, *numbers)
+        return text + _corrected(rate)
     if a.ends is None or b.ends is None:
         return "one has no interval"
     apart = a.ends[1] < b.ends[0] or b.ends[1] < a.ends[0]
     return None if apart else "their intervals overlap"
+
+
+def _corrected(rate: PairRow) -> str:
+    """Why a share of prompts that looks clear is not: the corrected p-value of the difference."""
+    return (
+        "" if rate.p_holm is None else f", mean difference p = {rate.p_holm:.2g} after correction"
+    )
 
 
 def equal_work(win_rates: Iterable[PairRow]) -> Literal["steps", "NFE"]:

@@ -47,6 +47,11 @@ def short_text(row: ResultRow | None) -> str:
     return f"{row.value:.{digits}f}\n±{half:.{digits}f}"
 
 
+def percent(share: float) -> str:
+    """A share in percent: "19 %"."""
+    return f"{100 * share:.0f} %"
+
+
 def percent_text(row: ResultRow | None) -> str:
     """A distance relative to the floor's: "38 [36, 40]", 100 being another seed of the prompt."""
     if row is None or row.relative is None:

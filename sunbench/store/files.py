@@ -62,6 +62,11 @@ def human(size_bytes: float) -> str:
     return f"{size_bytes:.4g} TB"
 
 
+def counted(number: int, noun: str) -> str:
+    """A number of things in words: "1 thread", "2 threads"."""
+    return f"{number} {noun}{'s' * (number != 1)}"
+
+
 # ------------------------------------------------------------------------------ reading
 
 

@@ -1,6 +1,6 @@
 """What becomes of a metric that is trained on: a student that lowers fd[zoo-clip] itself.
 
-The student is the zoo's BoostDiff LoRA. Its training goes on with the Frechet distance between the
+The student is the zoo's BoostDiff LoRA. Its training goes on with the Fréchet distance between the
 scorer's features of its own few-step images and of the reference's as the loss, through sampler,
 autoencoder and scorer. One run has the LoRA as it was, another as it became.
 """
@@ -74,7 +74,7 @@ class Study:
 
 
 class FrechetLoss:
-    """The Frechet distance of a batch of few-step images to a reference, differentiable.
+    """The Fréchet distance of a batch of few-step images to a reference, differentiable.
 
     reference: its features (N, d). Covariances are compared along the reference's principal axes,
     as if they commuted: then the distance is |m - m_r|^2 + sum_j (s_j - s_rj)^2.

@@ -38,9 +38,9 @@ HEAD = [
 ]
 EXPLANATION = """\
 Every image is drawn three times from one noise: without a negative prompt (*baseline*), with one
-that names a concept of the image (*negated*), and with one that names another of its sort which
-the image does not show. *Change* is the mean paired difference of the concept's score; under the
-absent concept's name it is what any negative prompt does. The first line is the reference,
+that names a concept of the image (*negated*), and with one that names another of its kind which
+the image does not show. *Change* is the mean paired difference of the concept's score; for the
+absent concept it is what any negative prompt does. The first line is the reference,
 25-step DPM-Solver++ under classifier-free guidance (CFG): 1 x its change is right, less leaves the
 concept, more overshoots, and *off by* is the distance from 1. Intervals: 95 %, bootstrap over
 prompts. CLIP score is 100 x cosine of the image and the concept's words.

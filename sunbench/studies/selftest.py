@@ -55,7 +55,7 @@ class SelfTest:
         for fault in dict.fromkeys(a.fault for a in self.alarms):
             own = {a.metric: a for a in self.alarms if a.fault == fault}
             lines.append(f"| {fault} | {' | '.join(_text(own[m]) for m in metrics)} |")
-        shares = " | ".join(f"{self.false_alarms[m]:.0%}" for m in metrics)
+        shares = " | ".join(f"{100 * self.false_alarms[m]:.0f} %" for m in metrics)
         lines.append(f"| *false alarms, {self.reruns} honest re-runs* | {shares} |")
         missed = self.uncaught()
         end = f"Caught by no metric: {', '.join(missed)}." if missed else "Every fault is caught."

@@ -25,9 +25,9 @@ def power(lab: Any, name: str = "run", **changes: Any) -> str:
 
 
 def smallest(text: str) -> float:
-    found = re.search(r"is about ([\d.e-]+)", text)
-    assert found, text
-    return float(found[1])
+    match = re.search(r"is about ([\d.e-]+)", text)
+    assert match, text
+    return float(match[1])
 
 
 def test_a_plan_of_the_pilots_own_size_repeats_its_detectable_difference(done: Any):

@@ -52,11 +52,11 @@ def stamps(folder: Path) -> dict[Path, int]:
 
 def test_rows_of_reference_floor_and_candidates(done: Any):
     rows = rows_of(done)
-    found: dict[str, list[str]] = {}
+    measured: dict[str, list[str]] = {}
     for r in rows:
         if r.steps != 1001:
-            found.setdefault((r.role, r.method), []).append(r.metric)
-    assert found == {
+            measured.setdefault((r.role, r.method), []).append(r.metric)
+    assert measured == {
         ("reference", "dpm++"): ["clip_score[zoo-clip]"],
         ("floor", "dpm++"): METRICS,
         ("candidate", "ddim"): METRICS,
@@ -85,13 +85,13 @@ def test_what_cannot_run_says_why_and_the_run_goes_on(done: Any):
 def test_numbers_come_from_the_stored_features(done: Any):
     """ssim's mean by hand: every shard's stored scores, in float64."""
     store = done.cell("ddim")
-    found = values(done)
+    measured = values(done)
     for metric in ("ssim", "psnr"):
         name = next(n for n in store.feature_names(0) if n.endswith(f"-{metric}"))
         scores = np.concatenate([store.read_features(k, name) for k in store.shards()])
         assert scores.shape == (20,)
         mean = scores.astype(np.float64).mean()
-        assert found["candidate", "ddim", 2, metric][0] == pytest.approx(mean, rel=1e-12)
+        assert measured["candidate", "ddim", 2, metric][0] == pytest.approx(mean, rel=1e-12)
 
 
 def test_candidates_start_from_the_references_noise(done: Any):
@@ -186,8 +186,8 @@ def test_distances_are_relative_to_the_floor(done: Any):
 
 def test_sets_say_what_they_owe_to_n(done: Any):
     document = RunFolder(done.out / "run").read_results_document()
-    found = {(p.a, p.b, p.metric) for p in document.set_pairs}
-    assert found == {("ddim", "dpm++", "fd[zoo-clip]")}
+    measured = {(p.a, p.b, p.metric) for p in document.set_pairs}
+    assert measured == {("ddim", "dpm++", "fd[zoo-clip]")}
     assert all(p.order_holds in (True, False) for p in document.set_pairs)
     rows = document.finite_n
     assert {(r.role, r.metric) for r in rows} == {
@@ -327,10 +327,10 @@ def test_black_pictures_are_counted_and_break_no_metric(lab: Any):
     outcome = lab.run(models=(str(lab.world.black),), steps=(1,), methods=("ddim",), images=8)
     assert outcome.black == 3 * 8
     assert json.loads((lab.out / "run/run.json").read_text())["black_images"] == 24
-    found = values(lab)
-    assert found["candidate", "ddim", 1, "psnr"][0] == 100
-    assert found["candidate", "ddim", 1, "ssim"][0] == pytest.approx(1)
-    assert found["candidate", "ddim", 1, "fd[zoo-clip]"][0] == pytest.approx(0, abs=1e-6)
+    measured = values(lab)
+    assert measured["candidate", "ddim", 1, "psnr"][0] == 100
+    assert measured["candidate", "ddim", 1, "ssim"][0] == pytest.approx(1)
+    assert measured["candidate", "ddim", 1, "fd[zoo-clip]"][0] == pytest.approx(0, abs=1e-6)
 
 
 def test_one_black_picture_is_marked_in_its_row(lab: Any, monkeypatch: pytest.MonkeyPatch):
@@ -377,9 +377,9 @@ def test_a_network_out_of_reach_is_a_reason(done: Any, monkeypatch: pytest.Monke
 
     monkeypatch.setattr("sunbench.bench.feature_extractors.load_network", offline)
     done.run("other", metrics=("fid", "ssim"), methods=("ddim",), steps=(2,))
-    found = {r.metric: r for r in rows_of(done, "other") if r.method == "ddim"}
-    assert found["fid"].reason == "weights not available offline: inception"
-    assert found["ssim"].value is not None
+    measured = {r.metric: r for r in rows_of(done, "other") if r.method == "ddim"}
+    assert measured["fid"].reason == "weights not available offline: inception"
+    assert measured["ssim"].value is not None
 
 
 def test_two_models_of_one_name_are_refused(lab: Any, tmp_path: Path):

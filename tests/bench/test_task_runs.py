@@ -149,10 +149,10 @@ def test_keys_know_task_strength_mask_and_sources(lab: Any, tmp_path: Path):
         {"task": "inpaint", "mask": "left"},
         {"task": "inpaint", "sources": str(folder)},
     ]
-    found = [keys(a, lab, str(i)) for i, a in enumerate(asked)]
+    keyed = [keys(a, lab, str(i)) for i, a in enumerate(asked)]
     Image.effect_noise((20, 30), 99).convert("RGB").save(folder / "2.png")
-    found.append(keys(asked[-1], lab, "5"))
-    assert len(set(found)) == 6
+    keyed.append(keys(asked[-1], lab, "5"))
+    assert len(set(keyed)) == 6
     assert document(lab, "5")["sources"]["files"] == [f"{i}.png" for i in range(4)]
     assert verify_run(lab.out / "5")[1] == []
 

@@ -38,9 +38,9 @@ def test_beside_the_weights_or_in_the_trainings_folder(lora: Path, pipeline: Any
     assert (unknown.training, unknown.base, unknown.images) == ("once per base", None, None)
     for name in ("lcm-lora.json", "training.json"):
         document(lora.parent / name, "lcm-lora")
-        found = training_requirements("tiny", method, pipeline)
-        assert (found.base, found.images, found.seconds) == ("tiny", 12, 1.5)
-        assert found.parameters == 7
+        needs = training_requirements("tiny", method, pipeline)
+        assert (needs.base, needs.images, needs.seconds) == ("tiny", 12, 1.5)
+        assert needs.parameters == 7
         (lora.parent / name).unlink()
     document(lora.parent / "training.json", "sun")  # another method's, in the same folder
     assert training_requirements("tiny", method, pipeline).base is None
@@ -51,8 +51,8 @@ def test_students_in_folders(distilled: dict[str, Path], pipeline: Any, tmp_path
     shutil.copytree(distilled["guided-distill"], folder)
     document(tmp_path / "out" / "training.json", "guided-distill")
     method = registry.method("guided-distill", weights={"guided-distill": str(folder)})
-    found = training_requirements("tiny", method, pipeline)
-    assert (found.training, found.negative_prompts, found.images) == (
+    needs = training_requirements("tiny", method, pipeline)
+    assert (needs.training, needs.negative_prompts, needs.images) == (
         "once per model",
         False,
         12,
@@ -70,8 +70,8 @@ def test_methods_from_outside_need_not_say(pipeline: Any):
     class Mine:
         name = "mine"
 
-    found = training_requirements("tiny", Mine(), pipeline)
-    assert found == TrainingRequirements("tiny", "mine")
+    needs = training_requirements("tiny", Mine(), pipeline)
+    assert needs == TrainingRequirements("tiny", "mine")
 
 
 @pytest.mark.parametrize(
@@ -94,8 +94,8 @@ def test_a_document_of_other_kinds_is_one_line_and_ends_no_run(
 ):
     file = lora.parent / "training.json"
     file.write_text(json.dumps({"method": "lcm-lora", "base": "tiny", "cost": COST, **change}))
-    found = training_requirements("tiny", lcm_lora(lora), pipeline)
-    assert (found.base, found.images, found.document) == (None, None, None)
+    needs = training_requirements("tiny", lcm_lora(lora), pipeline)
+    assert (needs.base, needs.images, needs.document) == (None, None, None)
     (record,) = caplog.records
     name = next(iter(change))
     assert record.getMessage().startswith(f"lcm-lora: {file}: given {name}")

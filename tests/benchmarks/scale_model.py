@@ -71,7 +71,7 @@ class Outcome:
     seconds: float = 0.0
     lost: int = 0
     waited: float = 0.0
-    made: list[tuple[int, int]] = field(default_factory=list)
+    written: list[tuple[int, int]] = field(default_factory=list)
 
 
 def simulate(plan: Plan, site: Site, seed: int = 0) -> Outcome:
@@ -102,7 +102,7 @@ class _Simulation:
             now, _, kind, shard = heapq.heappop(self.events)
             if kind == "made" and shard is not None:
                 self.there.add(shard)
-                self.outcome.made.append(shard)
+                self.outcome.written.append(shard)
                 self._wake(now)
             elif kind == "expired" and shard is not None:
                 self.open.appendleft(shard)
@@ -164,7 +164,7 @@ class RealRun:
     """A run on this machine; made: seconds from its begin to each manifest, with its cell."""
 
     seconds: float
-    made: list[tuple[float, str]]
+    written: list[tuple[float, str]]
 
 
 def real_run(folder: Path, workers: int, images: int) -> RealRun:
@@ -182,8 +182,8 @@ def real_run(folder: Path, workers: int, images: int) -> RealRun:
     execute(request, folder / "run", workers=LocalWorkers(workers))
     seconds = time.time() - began
     manifests = folder.rglob("shard-?????.json")
-    made = [(f.stat().st_mtime - began, str(f.parent.relative_to(folder))) for f in manifests]
-    return RealRun(seconds, sorted(made))
+    written = [(f.stat().st_mtime - began, str(f.parent.relative_to(folder))) for f in manifests]
+    return RealRun(seconds, sorted(written))
 
 
 def fitted(run: RealRun) -> tuple[Plan, float]:
@@ -192,12 +192,12 @@ def fitted(run: RealRun) -> tuple[Plan, float]:
     A shard costs the time since the one before it; the first costs what its cell's others do.
     """
     gaps = defaultdict[str, list[float]](list)
-    for (before, _), (now, cell) in pairwise(run.made):
+    for (before, _), (now, cell) in pairwise(run.written):
         gaps[cell].append(now - before)
     costs = {cell: sum(own) / len(own) for cell, own in gaps.items()}
-    order = list(dict.fromkeys(cell for _, cell in run.made))  # the reference, then the floor
-    first, cell = run.made[0]
-    shards = len(run.made) // len(order)
+    order = list(dict.fromkeys(cell for _, cell in run.written))  # the reference, then the floor
+    first, cell = run.written[0]
+    shards = len(run.written) // len(order)
     reference = sum(costs[c] for c in order[:2]) / 2
     return Plan(shards, reference, tuple(costs[c] for c in order[2:])), first - costs[cell]
 
@@ -225,9 +225,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--measure", metavar="OUT", type=Path, help="folder for real runs")
     parser.add_argument("--images", type=int, default=320, help="of a cell, a multiple of 10")
-    given = parser.parse_args()
-    if given.measure:
-        measure(given.measure, given.images)
+    arguments = parser.parse_args()
+    if arguments.measure:
+        measure(arguments.measure, arguments.images)
         return
     sites = {
         "no failures": Site(1),

@@ -1,4 +1,4 @@
-"""Speed of the Frechet step at Inception's size, side by side with scipy's sqrtm."""
+"""Speed of the Fréchet step at Inception's size, side by side with scipy's sqrtm."""
 
 import time
 from collections.abc import Callable

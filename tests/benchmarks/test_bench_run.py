@@ -116,13 +116,13 @@ def sample(pipe: Any, texts: list[str], steps: int, batch: int, folder: Path) ->
     guidance = find_model(MODEL).guidance_scale
     for span in spans(len(texts), batch):
         numbers = range(span.start, span.stop)
-        made = pipe(
+        sampled = pipe(
             texts[span],
             num_inference_steps=steps,
             guidance_scale=guidance,
             generator=[torch.Generator("cpu").manual_seed(i) for i in numbers],
         ).images
-        for i, image in zip(numbers, made, strict=True):
+        for i, image in zip(numbers, sampled, strict=True):
             image.save(folder / f"{i:05d}.png")
 
 

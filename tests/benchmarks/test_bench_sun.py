@@ -180,7 +180,7 @@ def test_texts_are_projected_once_a_prompt(bench: Bench):
     calls: dict[str, int] = {}
 
     def count(name: str) -> Callable[..., None]:
-        def hook(*given: Any) -> None:
+        def hook(*args: Any) -> None:
             calls[name] = calls.get(name, 0) + 1
 
         return hook

@@ -125,6 +125,15 @@ def test_the_printed_file_asks_for_the_same(
     assert request_of("--config", "same.toml") == before
 
 
+def test_what_was_not_given_is_not_in_the_printed_file(monkeypatch: Any, capsys: Any):
+    module = importlib.import_module("sunbench.cli.run")
+    monkeypatch.setattr(module, "_print_plan", lambda request, folder: None)
+    app(["run", "--device", "cpu", "--dry-run"], standalone_mode=False)
+    table = tomllib.loads(capsys.readouterr().out)
+    assert table["methods"] == "ddim,dpm++"
+    assert not {"weights", "prompts", "guidance", "metrics", "nfe"} & set(table)
+
+
 def test_every_flag_has_a_key():
     command = typer.main.get_command(app).commands["run"]  # type: ignore[attr-defined]
     keys = [key_of(p) for p in command.params if p.name not in NO_KEY]

@@ -211,3 +211,21 @@ def test_the_shell_completes_names(words: str, names: set[str]):
     program = [sys.executable, "-m", "sunbench"]
     done = subprocess.run(program, capture_output=True, text=True, check=False, env=env)
     assert names <= set(done.stdout.split("\n")), done.stderr
+
+
+def test_texts_stand_left_and_numbers_right():
+    built = console.rich_table(
+        "t", ["name", "text", "ms"], [["a", "12 x", "n/a"], ["b", "none", "±3"]]
+    )
+    assert [c.justify for c in built.columns] == ["left", "left", "right"]
+
+
+def test_a_name_is_not_broken_where_other_columns_can_be(monkeypatch: Any):
+    from rich.console import Console
+
+    screen = Console(width=60, record=True, file=io.StringIO())
+    name = "zero_shot_inception_score"
+    screen.print(
+        console.rich_table("t", ["name", "a", "b"], [[name, "long words " * 9, "more " * 9]])
+    )
+    assert name in screen.export_text()

@@ -51,8 +51,8 @@ def test_without_a_terminal_there_are_plain_lines():
     assert "a[/b]c" in text
     assert "[/red]x" in text
     assert "160 U-Net evaluations, about 80 s" in text
-    assert "first [/b]: 0% done, 80 s left" in text
-    assert "second: 50% done" in text
+    assert "first [/b]: 0 % done, 80 s left" in text
+    assert "second: 50 % done" in text
     assert "8 prompts show [/b]" in text
     assert "\x1b" not in text
 

@@ -96,10 +96,10 @@ def test_links_lead_somewhere(page: Path):
 
 @pytest.mark.parametrize("page", [*PAGES, *REPORTS], ids=lambda p: str(p.relative_to(ROOT)))
 def test_no_absolute_paths(page: Path):
-    found = re.findall(
+    absolute = re.findall(
         r"(?<![\w.~/:-])/(?:home|root|work|tmp|mnt|data|opt|Users)\b\S*", page.read_text("utf-8")
     )
-    assert found == []
+    assert absolute == []
 
 
 def test_every_page_is_in_the_index():

@@ -145,13 +145,13 @@ def test_negative_prompts_act_where_a_method_says_so(method: Method, target: Any
 
 
 def test_what_a_method_takes(method: Method, target: Any):
-    found = training_requirements("tiny", method, target)
-    record = json.loads(json.dumps(found.to_json()))
-    assert TrainingRequirements.from_json(record, "r") == found
-    assert found.method == method.name
+    needs = training_requirements("tiny", method, target)
+    record = json.loads(json.dumps(needs.to_json()))
+    assert TrainingRequirements.from_json(record, "r") == needs
+    assert needs.method == method.name
     free = method.name in (*TRAINING_FREE, *GUIDED_ONLY, *FIXED_GUIDANCE, *SELECTIVE, *PARTIAL)
-    assert (found.training == "none") is free
-    assert found.training in ("none", "once per base", "once per model")
+    assert (needs.training == "none") is free
+    assert needs.training in ("none", "once per base", "once per model")
     assert (method.trained_weights(target) is None) is free  # type: ignore[attr-defined]
 
 

@@ -54,11 +54,11 @@ def inputs(tiny: ModuleType, side: int = 8) -> tuple[torch.Tensor, ...]:
 def test_on_equal_inputs_a_partial_pass_is_a_whole_one(shape: str, side: int, tiny: ModuleType):
     """Whatever the branch: the deep features are the same, so nothing may change."""
     net = unet(tiny, **SHAPES[shape])
-    given = inputs(tiny, side)
-    expected = net(*given, return_dict=False)[0]
+    arguments = inputs(tiny, side)
+    expected = net(*arguments, return_dict=False)[0]
     for branch in range(len(up_layers(net))):
         cached = CachedUNet(net, 3, branch)
-        outs = [cached(*given)[0] for _ in range(4)]
+        outs = [cached(*arguments)[0] for _ in range(4)]
         assert torch.equal(outs[0], expected)
         for out in outs:
             torch.testing.assert_close(out, expected, rtol=1e-5, atol=1e-6)
@@ -82,13 +82,13 @@ def test_only_the_layers_above_the_branch_run(tiny: ModuleType):
 def test_residuals_of_a_controlnet_are_added(tiny: ModuleType):
     """They change skip connections alone, so those above the branch act as in a whole pass."""
     net, branch = unet(tiny, **DEEP), 5
-    given = inputs(tiny)
+    arguments = inputs(tiny)
     skips: list[torch.Tensor] = []
     handles = [
         m.register_forward_hook(lambda m, args, out: skips.append(torch.ones_like(out)))
         for m in (net.conv_in, *(layer.module for layer in down_layers(net)))
     ]
-    net(*given)
+    net(*arguments)
     for handle in handles:
         handle.remove()
     extra = tuple(s if k <= branch else 0 * s for k, s in enumerate(skips))
@@ -97,10 +97,10 @@ def test_residuals_of_a_controlnet_are_added(tiny: ModuleType):
         "mid_block_additional_residual": torch.zeros(1),
     }
     cached = CachedUNet(net, 2, branch)
-    cached(*given)
-    ours, expected = cached(*given, **more)[0], net(*given, **more).sample
+    cached(*arguments)
+    ours, expected = cached(*arguments, **more)[0], net(*arguments, **more).sample
     torch.testing.assert_close(ours, expected, rtol=1e-5, atol=1e-6)
-    assert not torch.allclose(ours, net(*given).sample, atol=1e-3)
+    assert not torch.allclose(ours, net(*arguments).sample, atol=1e-3)
 
 
 @pytest.mark.parametrize("interval", [1, 2, 3])

@@ -96,12 +96,12 @@ def name(request: pytest.FixtureRequest) -> str:
 
 
 def test_interval_holds_the_value_and_is_the_same_again(name: str):
-    given = features(name, noisy(images(), 40), images())
-    e = metric(name).estimate(given)
+    cell_features = features(name, noisy(images(), 40), images())
+    e = metric(name).estimate(cell_features)
     assert e.low <= e.value <= e.high
     assert e.low < e.high
     assert e.n == N
-    assert metric(name).estimate(given) == e
+    assert metric(name).estimate(cell_features) == e
 
 
 def test_the_same_images_are_ideal_and_noise_only_makes_it_worse(name: str):
@@ -118,8 +118,8 @@ def test_the_same_images_are_ideal_and_noise_only_makes_it_worse(name: str):
 
 
 def test_relative_distance_is_one_for_the_floor_itself(name: str):
-    given = features(name, noisy(images(), 60), images())
-    measured = metric(name).measured(given)
+    cell_features = features(name, noisy(images(), 60), images())
+    measured = metric(name).measured(cell_features)
     e = measured.relative(measured)
     if e is None:
         assert metric(name).compares != "pairs"
@@ -134,13 +134,13 @@ def test_batch_size_does_not_matter(name: str):
 
 
 def test_what_is_not_finite_is_refused(name: str):
-    given = features(name, noisy(images(), 40), images())
-    broken = given.candidate.copy()
+    cell_features = features(name, noisy(images(), 40), images())
+    broken = cell_features.candidate.copy()
     broken[3] = np.nan
     if not isinstance(metric(name), PerImageMetric):
         pytest.skip("features are refused where they are extracted")
     with pytest.raises(UserError, match=rf"{name}: given nan for image 3 \(1 of 24"):
-        metric(name).estimate(replace(given, candidate=broken))
+        metric(name).estimate(replace(cell_features, candidate=broken))
 
 
 def test_features_that_are_not_finite_are_refused():

@@ -1,4 +1,4 @@
-"""What a Frechet distance owes to N: simulation against closed forms."""
+"""What a Fréchet distance owes to N: simulation against closed forms."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Frechet distance: closed forms, properties, oracles, interval."""
+"""Fréchet distance: closed forms, properties, oracles, interval."""
 
 import warnings
 

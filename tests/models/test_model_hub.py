@@ -237,10 +237,14 @@ def test_the_environment_is_enough(hub: Any, repository: Path, tmp_path: Path) -
         f"print(fetch_folder({REPOSITORY!r}, 'v1', lambda names: ['model_index.json'])); "
         "assert 'torch' not in sys.modules"
     )
-    given = {"HF_ENDPOINT": hub.endpoint, "HF_HOME": str(tmp_path / "home"), "HF_HUB_OFFLINE": "0"}
+    environment = {
+        "HF_ENDPOINT": hub.endpoint,
+        "HF_HOME": str(tmp_path / "home"),
+        "HF_HUB_OFFLINE": "0",
+    }
     done = subprocess.run(
         [sys.executable, "-c", code],
-        env={**os.environ, **given},
+        env={**os.environ, **environment},
         check=True,
         capture_output=True,
         text=True,

@@ -54,10 +54,10 @@ def test_a_loaded_pipeline_makes_an_image(small_folder: Path) -> None:
     assert (loaded.card.architecture, loaded.vae) == ("zoo", "own")
     assert loaded.card.resolution == 16
     assert type(loaded.pipeline.vae).__name__ == "AutoencoderTiny"
-    made = loaded.pipeline(
+    sampled = loaded.pipeline(
         "a b", num_inference_steps=2, output_type="np", generator=torch.Generator().manual_seed(0)
     )
-    assert made.images.shape == (1, 16, 16, 3)
+    assert sampled.images.shape == (1, 16, 16, 3)
 
 
 def test_hashes_are_the_files_sha256_and_are_remembered(

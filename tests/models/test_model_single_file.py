@@ -55,10 +55,10 @@ def test_a_single_file_is_found_and_loaded(tiny_file: Path, sd1_folder: Path) ->
     stored = sources.read_header(tiny_file)
     assert "model.diffusion_model.input_blocks.0.0.weight" in stored
     assert len({loaded.hashes[part] for part in ("unet", "vae", "text_encoder")}) == 1
-    made = loaded.pipeline(
+    sampled = loaded.pipeline(
         "a b", num_inference_steps=1, output_type="np", generator=torch.Generator().manual_seed(0)
     )
-    assert made.images.shape == (1, 16, 16, 3)
+    assert sampled.images.shape == (1, 16, 16, 3)
 
 
 def test_every_tensor_of_a_single_file_lands_once(tiny_file: Path, sd1_folder: Path) -> None:

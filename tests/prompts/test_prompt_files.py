@@ -95,11 +95,11 @@ def test_any_bytes_are_prompts_or_one_clear_line(data: bytes) -> None:
         for suffix in SUFFIXES:
             path = Path(folder) / f"x{suffix}"
             path.write_bytes(data)
-            found = prompts_or_line(path)
-            if isinstance(found, PromptSet):
-                assert all(r.text.strip() for r in found.rows)
+            loaded = prompts_or_line(path)
+            if isinstance(loaded, PromptSet):
+                assert all(r.text.strip() for r in loaded.rows)
             else:
-                assert "\n" not in found
+                assert "\n" not in loaded
 
 
 def test_repeated_line_gets_a_numbered_id(tmp_path: Path) -> None:

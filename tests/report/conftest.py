@@ -65,9 +65,9 @@ def stripes(prompt: int, seed: int, shift: int) -> np.ndarray:
 
 
 def write_cell(
-    folder: Path, made: dict[str, Any], features: dict[str, np.ndarray], shift: int, keep: bool
+    folder: Path, about: dict[str, Any], features: dict[str, np.ndarray], shift: int, keep: bool
 ) -> None:
-    store, seeds = CellStore(folder, made), made["seeds"]
+    store, seeds = CellStore(folder, about), about["seeds"]
     rows = [
         ShardRow(
             index=i,
@@ -78,9 +78,9 @@ def write_cell(
             noise_hash=hashlib.sha256(str(i).encode()).hexdigest(),
             image=stripes(i // len(seeds), seeds[i % len(seeds)], shift) if keep else None,
         )
-        for i in range(made["prompts"]["n"] * len(seeds))
+        for i in range(about["prompts"]["n"] * len(seeds))
     ]
-    layout = CellContent.of(made, "content").layout
+    layout = CellContent.of(about, "content").layout
     for k in range(layout.shards):
         own = layout.shard(k)
         store.write_shard(k, [rows[i] for i in own], {n: a[own] for n, a in features.items()})
@@ -98,12 +98,12 @@ def _model(path: Path, cache: Path, name: str, prompts: int, seeds: Sequence[int
     write_cell(cache / "reference_sets" / key(reference), reference, {}, 0, True)
     for shift, method in enumerate(METHODS, 1):
         for steps in STEPS:
-            made = content(name, method, steps, prompts, seeds)
+            about = content(name, method, steps, prompts, seeds)
             n = prompts * len(seeds)
             scores = DISTANCE[method] * 4 / steps * (1 + np.arange(n) / n)
             features = {f"paired-{settings_key(reference)[:12]}-perceptual-zoo-clip-abc": scores}
-            write_cell(path / "cells" / key(made), made, features, shift, keep)
-            entries.append(("candidate", made))
+            write_cell(path / "cells" / key(about), about, features, shift, keep)
+            entries.append(("candidate", about))
     return model_record(name, entries, license="<s>free</s>")
 
 

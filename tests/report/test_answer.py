@@ -36,8 +36,8 @@ def row(
 ) -> ResultRow:
     ends = {} if value is None else {"low": value - width, "high": value + width}
     none = {"low": None, "high": None, "reason": "no CFG"} if value is None else {}
-    made = {"method": method, "steps": steps, "value": value, "nfe": 2 * steps}
-    return replace(ROW, **(made | ends | none | more))
+    fields = {"method": method, "steps": steps, "value": value, "nfe": 2 * steps}
+    return replace(ROW, **(fields | ends | none | more))
 
 
 def time(method: str, steps: int, ms: float, role: str = "candidate") -> CellTime:
@@ -261,7 +261,7 @@ def test_recommended_is_the_fastest_that_moves_clearly_less_than_half_of_a_new_s
     best = recommend(given_points)
     assert best is not None
     assert best.point.ms == 20
-    assert best.rule == "the fastest that moves images by less than 50% of what a new seed does"
+    assert best.rule == "the fastest that moves images by less than 50 % of what a new seed does"
     unsure = [given_points[0], moved(given_points[1], 0.49), given_points[2]]
     assert recommend(unsure).point.ms == 40  # the interval of the second holds the margin
 

@@ -80,11 +80,11 @@ def test_the_axis_of_distance_is_logarithmic_where_one_value_is_far_off(finished
         assert chart is not None
         return chart.axes[0].get_yscale()
 
-    given = points(rows, times, "tiny", metric)
-    values = [v for p in given for v in (p.row.value, p.row.low, p.row.high) if v is not None]
-    assert not logarithmic(given, None)
+    candidates = points(rows, times, "tiny", metric)
+    values = [v for p in candidates for v in (p.row.value, p.row.low, p.row.high) if v is not None]
+    assert not logarithmic(candidates, None)
     assert scale(max(values)) == "linear"
     assert scale(2 * WIDE * max(values)) == "log"
     assert scale(-1.0) == "linear"
-    assert logarithmic(given, 2 * WIDE * max(values))  # a floor is on the chart as well
+    assert logarithmic(candidates, 2 * WIDE * max(values))  # a floor is on the chart as well
     assert not logarithmic([], 1.0)

@@ -31,7 +31,7 @@ from sunbench.report.tables import (
     write_tables,
 )
 from sunbench.report.texts import cell_text, nfe_text, number, reasons, short_text
-from sunbench.report.times import flags, time_table
+from sunbench.report.times import flags, throughput_table, time_table
 from sunbench.store import PairRow, Results, RunFolder, TrainingRequirements
 from sunbench.store.timings import Spread
 
@@ -252,6 +252,13 @@ def test_latencies_are_in_milliseconds_beside_the_reference():
         ["reference", "25", "50", "125.00", "100.00", "1.00x", "1.00x"],
         ["ddim", "4", "8", "25.00", "25.00", "5.00x", "4.00x"],
     ]
+
+
+def test_the_latency_is_the_median_of_whole_images_as_in_the_throughput_table():
+    parts = {"sampler_seconds": (0.1, 0.3, 0.2), "decoder_seconds": (0.3, 0.1, 0.1)}
+    row = timing_row("tiny", "ddim", "candidate", 4, 8.0, (0.0, 0.1, 0.1, 0.1), **parts)
+    assert time_table([CellTime.of(row)])[1][0][3] == "400.00"  # medians of parts: 0.2 + 0.1
+    assert "400.00 [" in throughput_table([row])[1][0][3]
 
 
 def test_times_without_a_reference_have_no_gain():

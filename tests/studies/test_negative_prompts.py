@@ -99,8 +99,8 @@ def test_color_and_thing_are_read_off_images(lab: Any):
 def test_a_method_without_negatives_falls_by_exactly_zero(
     zoo_card: Path, lora: dict[str, str], tmp_path: Path
 ):
-    (found,) = measure(request(zoo_card, weights=lora), tmp_path / "out")
-    rows = {(r.method, r.kind, r.measure): r for r in found.rows}
+    (measured,) = measure(request(zoo_card, weights=lora), tmp_path / "out")
+    rows = {(r.method, r.kind, r.measure): r for r in measured.rows}
     assert len(rows) == 4 * 2 * 2
     for (method, _, _), row in rows.items():
         if method == "sun":
@@ -115,9 +115,9 @@ def test_a_method_without_negatives_falls_by_exactly_zero(
             assert row.change.value == pytest.approx(row.negated - row.baseline, abs=1e-9)
     assert rows["dpm++", "thing", "CLIP score"].nfe == 6  # three steps under CFG
     assert rows["dpm++", "thing", "CLIP score"].change.value != 0
-    labels = [s.label for s in found.columns]
+    labels = [s.label for s in measured.columns]
     assert labels == ["dpm++ 3", "ddim 2", "lcm-lora 2"]
-    by_label = {s.label: s for s in found.columns}
+    by_label = {s.label: s for s in measured.columns}
     assert torch.equal(by_label["lcm-lora 2"].baseline, by_label["lcm-lora 2"].negated)
     assert not torch.equal(by_label["ddim 2"].baseline, by_label["ddim 2"].negated)
 
@@ -135,10 +135,10 @@ def test_batches_change_nothing(zoo_card: Path, tmp_path: Path):
 
 def test_files_tables_and_sheet(zoo_card: Path, tmp_path: Path):
     asked = request(zoo_card, methods=("sun",))
-    found = list(measure(asked, tmp_path / "out"))
-    write(tmp_path / "out", asked, found)
+    measured = list(measure(asked, tmp_path / "out"))
+    write(tmp_path / "out", asked, measured)
     page = (tmp_path / "out/negatives.md").read_text()
-    assert page == markdown(found)
+    assert page == markdown(measured)
     for word in (
         "color read off the image",
         "thing read off the image",
@@ -147,15 +147,15 @@ def test_files_tables_and_sheet(zoo_card: Path, tmp_path: Path):
     ):
         assert word in page
     assert str(tmp_path) not in page
-    rows = list(csv.DictReader(csv_of(found).splitlines()))
-    assert len(rows) == len(found[0].rows)
+    rows = list(csv.DictReader(csv_of(measured).splitlines()))
+    assert len(rows) == len(measured[0].rows)
     assert {r["n"] for r in rows} == {"4"}
-    first = found[0].rows[0]
+    first = measured[0].rows[0]
     assert float(rows[0]["change_low"]) == first.change.low
     with Image.open(tmp_path / "out/negatives-tiny.png") as page_image:
         assert page_image.width > 2 * 128
         assert page_image.height > 8 * 128  # four prompts of each sort
-    twins = [replace(found[0], model=name) for name in ("a b", "a-b")]
+    twins = [replace(measured[0], model=name) for name in ("a b", "a-b")]
     write(tmp_path / "twins", asked, twins)
     sheets = {p.name for p in (tmp_path / "twins").glob("*.png")}
     assert len(sheets) == 2
@@ -171,10 +171,10 @@ def test_concepts_from_a_file(lab: Any, tmp_path: Path):
     asked = request(
         lab.world.card, methods=("ddim",), images=6, seeds=(0, 1), prompts=str(file), steps=(1,)
     )
-    (found,) = measure(asked, tmp_path / "out")
-    assert found.captions == [("a red boat", "boat"), ("a teal cat", "cat"), ("a drum", "boat")]
-    assert [(r.kind, r.measure) for r in found.rows] == [("concept", "CLIP score")] * 2
-    assert {r.change.n for r in found.rows} == {6}
+    (measured,) = measure(asked, tmp_path / "out")
+    assert measured.captions == [("a red boat", "boat"), ("a teal cat", "cat"), ("a drum", "boat")]
+    assert [(r.kind, r.measure) for r in measured.rows] == [("concept", "CLIP score")] * 2
+    assert {r.change.n for r in measured.rows} == {6}
 
 
 def test_absent_concepts_are_the_next_that_differs():

@@ -81,10 +81,10 @@ class Handler(BaseHTTPRequestHandler):
         if repository not in self.hub.repositories:
             return self.refuse(401, "RepoNotFound")
         revision = rest[1] if len(rest) > 1 else "main"
-        found = self.hub.folder(repository, revision)
-        if found is None:
+        entry = self.hub.folder(repository, revision)
+        if entry is None:
             return self.refuse(404, "RevisionNotFound")
-        commit, folder = found
+        commit, folder = entry
         if api:
             return self.send_json(self.listing(repository, commit, folder, rest[:1] == ["tree"]))
         return self.send_file(commit, folder, "/".join(rest[2:]), body)

@@ -23,12 +23,12 @@ def main() -> None:
     parser.add_argument("run", type=Path)
     parser.add_argument("--signs", type=Path)
     parser.add_argument("--die", type=int, default=0, help="kill -9 at so many renames, one worker")
-    given = parser.parse_args()
-    tiny_sd.settle(tiny_sd.World.at(given.world), setattr)
-    if given.die:
-        die_once(given.die, given.signs.with_name("died"))
+    arguments = parser.parse_args()
+    tiny_sd.settle(tiny_sd.World.at(arguments.world), setattr)
+    if arguments.die:
+        die_once(arguments.die, arguments.signs.with_name("died"))
     try:
-        work(given.run, signs=given.signs)
+        work(arguments.run, signs=arguments.signs)
     except UserError as error:
         sys.exit(f"sunbench: {error}")
 

@@ -91,7 +91,7 @@ def pipeline(folder: Path, seed: int = 0, **unet: Any) -> StableDiffusionPipelin
         last = vae.decoder.layers[-1]
         last.weight.data.mul_(4)
         last.bias.data.fill_(0.5)
-        made = StableDiffusionPipeline(
+        pipe = StableDiffusionPipeline(
             unet=UNet2DConditionModel(**{**UNET, **unet}),
             vae=vae,
             text_encoder=CLIPTextModel(CLIPTextConfig(**_text_settings(words))),
@@ -101,10 +101,10 @@ def pipeline(folder: Path, seed: int = 0, **unet: Any) -> StableDiffusionPipelin
             feature_extractor=None,
             requires_safety_checker=False,
         )
-    made.set_progress_bar_config(disable=True)
-    for part in (made.unet, made.vae, made.text_encoder):
+    pipe.set_progress_bar_config(disable=True)
+    for part in (pipe.unet, pipe.vae, pipe.text_encoder):
         part.eval().requires_grad_(False)
-    return made
+    return pipe
 
 
 def write_scorer(folder: Path, seed: int = 9) -> None:
@@ -145,11 +145,11 @@ class World:
         """Build everything under root."""
         world = cls.at(root)
         world.prompts.write_text("\n".join(PROMPTS) + "\n")
-        made = pipeline(root / "words")
-        made.save_pretrained(root / "tiny")
-        made.vae.decoder.layers[-1].weight.data.zero_()
-        made.vae.decoder.layers[-1].bias.data.zero_()
-        made.save_pretrained(root / "black")
+        pipe = pipeline(root / "words")
+        pipe.save_pretrained(root / "tiny")
+        pipe.vae.decoder.layers[-1].weight.data.zero_()
+        pipe.vae.decoder.layers[-1].bias.data.zero_()
+        pipe.save_pretrained(root / "black")
         for card in (world.card, world.black):
             card.write_text(_card(card.stem, root, world.prompts))
         write_scorer(world.weights / "scorer")

@@ -29,8 +29,8 @@ def test_batches_of_other_processes_are_those_of_their_numbers() -> None:
 
 
 def test_beside_a_cpu_nothing_is_made_ahead() -> None:
-    made: list[int] = []
-    batches = Prefetcher(made.append, "cpu")
+    numbers: list[int] = []
+    batches = Prefetcher(numbers.append, "cpu")
     for k in (2, 3, 3):
         batches(k)
-    assert made == [2, 3, 3]
+    assert numbers == [2, 3, 3]

@@ -70,10 +70,10 @@ def test_two_processes_go_the_way_of_one(tmp_path: Path):
 
 
 def test_micro_batches_that_cannot_be_dealt_are_one_line(tmp_path: Path):
-    made = train(tmp_path, "uneven", 2, accumulate=3)
-    assert made.returncode != 0
+    ended = train(tmp_path, "uneven", 2, accumulate=3)
+    assert ended.returncode != 0
     assert "given accumulate = 3 micro-batches an update, expected a multiple of the 2" in (
-        " ".join(made.stderr.split())
+        " ".join(ended.stderr.split())
     )
 
 

@@ -32,7 +32,7 @@
   const described = (p) => {
     const span = p.low === null ? "" : ` [${number(p.low)}, ${number(p.high)}]`;
     const nfe = p.nfe === null ? "" : `, ${p.nfe} NFE`;
-    const moved = p.relative === null ? "" : `, ${Math.round(100 * p.relative)} % of a new seed`;
+    const moved = p.relative === null ? "" : `, ${Math.round(100 * p.relative)}\u00a0% of a new seed`;
     return `${p.method} at ${p.steps} steps: ${number(p.ms)} ms${nfe}, ${metric.name} ${number(p.value)}${span}${moved}`;
   };
   const loss = (v) => (metric.better === "lower" ? v : -v);
@@ -84,7 +84,7 @@
     const box = at("chart");
     const points = whole();
     at("chart-what").textContent = `${metric.name}: ${metric.summary}. ${metric.better === "lower" ? "Lower" : "Higher"} is better. ` +
-      "Numbers beside marks are steps; bars are 95 % intervals; ringed marks on the broken line are the front." +
+      "Numbers beside marks are steps; bars are 95\u00a0% intervals; ringed marks on the broken line are the front." +
       (model.reference === null ? "" : ` The reference takes ${number(model.reference)} ms per image.`);
     at("legend").replaceChildren(...methods().map((name) => {
       const item = make("span");

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict
 
 from sunbench.store import CellRecord, ModelRecord, RunDocument
+from sunbench.store.files import counted
 
 
 def machine(asked: RunDocument) -> str:
@@ -12,7 +13,7 @@ def machine(asked: RunDocument) -> str:
     environment = asked.environment
     if asked.device.startswith("cuda") and environment.gpus:
         return environment.gpus[0]
-    return f"{environment.processor}, {environment.threads} threads"
+    return f"{environment.processor}, {counted(environment.threads, 'thread')}"
 
 
 def environment_lines(asked: RunDocument) -> list[tuple[str, str]]:

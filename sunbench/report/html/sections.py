@@ -12,7 +12,7 @@ from sunbench.report.data import RunData, reference_time
 from sunbench.report.formats import Table
 from sunbench.report.headline import best_lines, headline
 from sunbench.report.tables import notes, requirements_table
-from sunbench.report.texts import cell_text, number, percent_text
+from sunbench.report.texts import cell_text, number, percent, percent_text
 from sunbench.report.times import flags, throughput_table, time_table
 from sunbench.store import PairRow
 
@@ -33,9 +33,9 @@ def section(data: RunData, model: str) -> dict[str, object]:
         "n": mine[0].n,
         "prompts": mine[0].prompts,
         "task": mine[0].task,
-        "sentence": _sentence(model, best),
+        "sentence": _whole(_sentence(model, best)),
         "tiles": None if best is None else _tiles(data, model, best),
-        "answer": model_answer(data.rows, times, data.win_rates, model),
+        "answer": [_whole(s) for s in model_answer(data.rows, times, data.win_rates, model)],
         "head": _headline(data, model)[0],
         "notes": notes(data, model),
         "lines": _marked(data, model),
@@ -50,6 +50,11 @@ def section(data: RunData, model: str) -> dict[str, object]:
 # ------------------------------------------------------------------------------ first screen
 
 
+def _whole(text: str) -> str:
+    """A percent sign stays beside its number at the end of a line."""
+    return text.replace(" %", "\N{NO-BREAK SPACE}%")
+
+
 def _sentence(model: str, best: Recommendation | None) -> str:
     if best is None:
         return f"No method on {model} has both a latency and a distance from the reference."
@@ -60,7 +65,7 @@ def _sentence(model: str, best: Recommendation | None) -> str:
     )
     moved = f", {p.row.metric} {number(p.row.value or 0.0)} from the reference's"
     if p.row.relative is not None:
-        moved = f" and moves them by {p.row.relative:.0%} of what a new seed does"
+        moved = f" and moves them by {percent(p.row.relative)} of what a new seed does"
     return f"{p.row.method} at {p.row.steps} steps makes {model} images{gain}{moved}."
 
 
@@ -70,7 +75,7 @@ def _tiles(data: RunData, model: str, best: Recommendation) -> dict[str, object]
         "method": p.row.method,
         "steps": p.row.steps,
         "nfe": p.nfe_text,
-        "rule": best.rule,
+        "rule": _whole(best.rule),
         "speed_up": "–" if p.gain is None else f"{p.gain.end_to_end:.1f}x",
         "latency": f"{number(p.ms)} ms per image"
         + (f" instead of {number(reference.latency_ms)} ms" if reference is not None else ""),
@@ -83,7 +88,7 @@ def _moved(p: Point) -> dict[str, str]:
     if p.row.relative is not None:
         span = percent_text(p.row).partition(" ")[2]
         return {
-            "moved": f"{p.row.relative:.0%}",
+            "moved": _whole(percent(p.row.relative)),
             "unit": f"of what a new seed does {span}, by {p.row.metric}",
         }
     span = "" if p.row.low is None else f" [{number(p.row.low)}, {number(p.row.high or 0.0)}]"
@@ -161,7 +166,7 @@ def _heat_cell(a: str, b: str, share: tuple[float, bool] | None) -> HeatCell:
     if share is None:
         return HeatCell("", "", None)
     value, clear = share
-    words = f"{a} is closer than {b} on {value:.0%} of prompts"
+    words = f"{a} is closer than {b} on {percent(value)} of prompts"
     words += "" if clear else ", not distinguishable"
     text = f"{100 * value:.0f}{'' if clear else ' ≈'}"
     return HeatCell(text, words, round(value * SHADES))

@@ -50,7 +50,7 @@ def make(tiny: ModuleType, tmp_path: Path) -> Make:
     )
     loaded = LoadedModel(pipe, card, {"unet": "0" * 64}, "own")
 
-    def made(
+    def losses(
         method: str, out: str = "out", loop: dict[str, Any] | None = None, **more: Any
     ) -> TrainingJob:
         settings = {"sheet": 0, "loop": replace(LOOP, **(loop or {})), **more}
@@ -60,7 +60,7 @@ def make(tiny: ModuleType, tmp_path: Path) -> Make:
         listed = Listed("colors", len(COLORS), 16, row)
         return TrainingJob(method, loaded, listed, kind(**settings), tmp_path / out)
 
-    return made
+    return losses
 
 
 @pytest.mark.parametrize("form", ["whole", "difference"])
@@ -206,10 +206,10 @@ def test_supervision_of_the_mid_block_and_by_the_reader(make: Make, tmp_path: Pa
     save_file(Reader().state_dict(), file)
     more = {"mid": 0.5, "semantic": 0.1, "semantic_network": "zoo-reader"}
     job = make("bk-sdm-base", semantic_file=str(file), semantic_view="projected", **more)
-    made = bk_stage(job).loss(0)
-    assert made.keys() == {"loss", "task", "output", "feature", "mid", "semantic"}
-    weighted = sum(made[k] for k in ("task", "output", "feature")) + 0.5 * made["mid"]
-    torch.testing.assert_close(made["loss"], weighted + 0.1 * made["semantic"])
+    losses = bk_stage(job).loss(0)
+    assert losses.keys() == {"loss", "task", "output", "feature", "mid", "semantic"}
+    weighted = sum(losses[k] for k in ("task", "output", "feature")) + 0.5 * losses["mid"]
+    torch.testing.assert_close(losses["loss"], weighted + 0.1 * losses["semantic"])
     said = json.loads((job.out / "training.json").read_text())
     assert said["semantic_file"] == "reader.safetensors"
     decoded = make("bk-sdm-base", "d", semantic_file=str(file), semantic_view="decoded", **more)

@@ -34,14 +34,14 @@ SETTINGS = SampleSettings(4, 4.0)
 @pytest.fixture
 def student(pipeline: Any, distilled: dict[str, Path]) -> Any:
     """A student near its U-Net, as training leaves it."""
-    made, g = load_student(distilled["lcm"], pipeline.unet), torch.Generator().manual_seed(0)
+    latents, g = load_student(distilled["lcm"], pipeline.unet), torch.Generator().manual_seed(0)
     base = pipeline.unet.state_dict()
     state = {
         k: base[k] + 0.01 * torch.randn(x.shape, generator=g) if k in base else x
-        for k, x in made.state_dict().items()
+        for k, x in latents.state_dict().items()
     }
-    made.load_state_dict(state, assign=True)
-    return made
+    latents.load_state_dict(state, assign=True)
+    return latents
 
 
 @pytest.fixture
@@ -169,11 +169,11 @@ def test_samplers_take_them(student: Any, pipeline: Any, tiny: ModuleType, file:
         own = sampler.pipeline.unet.state_dict()
         assert all(torch.equal(own[k], rounded[k]) for k in rounded)
         ids = [ImageId("p0", 0), ImageId("p1", 0)]
-        made = sampler.sample(make_batch(ids, texts[0], texts[1], (4, 8, 8)))
+        latents = sampler.sample(make_batch(ids, texts[0], texts[1], (4, 8, 8)))
         sampler.pipeline.unet = student
         whole = sampler.sample(make_batch(ids, texts[0], texts[1], (4, 8, 8)))
-        assert float((made - whole).abs().max()) < 0.05 * float(whole.abs().max())
-        assert not torch.equal(made, whole)
+        assert float((latents - whole).abs().max()) < 0.05 * float(whole.abs().max())
+        assert not torch.equal(latents, whole)
 
 
 def lcm(path: Path) -> Any:

@@ -69,10 +69,10 @@ def test_merged_is_what_diffusers_and_peft_merge(pipeline: Any, distilled: dict[
 
 def in_peft_layout(path: Path, unet: Any, target: Path, alpha: float | None) -> Path:
     """The same LoRA as PEFT names it, alpha in diffusers' metadata."""
-    tensors, given = {}, load_file(path)
+    tensors, stored = {}, load_file(path)
     for layer in lora_layers(path, unet):
-        tensors[f"unet.{layer.module}.lora_A.weight"] = given[layer.down]
-        tensors[f"unet.{layer.module}.lora_B.weight"] = given[layer.up]
+        tensors[f"unet.{layer.module}.lora_A.weight"] = stored[layer.down]
+        tensors[f"unet.{layer.module}.lora_B.weight"] = stored[layer.up]
     about = {} if alpha is None else {"unet.lora_alpha": alpha, "unet.r": 2}
     save_file(tensors, target, {"lora_adapter_metadata": json.dumps(about)})
     return target

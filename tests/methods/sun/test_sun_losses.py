@@ -128,8 +128,8 @@ NONE = (False, False, False)
 def test_closed_form_without_replacement_one_sub_step_and_equal_texts(pair: Pair):
     """Then e_hat and e_step are both the base's own e_p: L = (1 + lambda) |e_p - e_S|^2."""
     pair = replace(pair, negative=pair.positive)
-    given = draw(times(1.0, 0.6, 0.3), *NONE)
-    aim = targets(pair, SCHEDULE, given, delta=0.25, n=1)
+    drawn = draw(times(1.0, 0.6, 0.3), *NONE)
+    aim = targets(pair, SCHEDULE, drawn, delta=0.25, n=1)
     with torch.no_grad():
         out = pair.student(aim.x, aim.timestep)
         base = pair.unet(aim.x, aim.timestep, pair.positive, return_dict=False)[0]
@@ -158,8 +158,8 @@ def test_the_teacher_is_guided_ddim_on_its_own_grid(pair: Pair):
     """x_s from e_step equals diffusers' DDIM over the same 6 sub-steps of a 24-step grid."""
     one = pair.pick(torch.tensor([True, False, False]))
     x_0, eps = normal(1, 4, 8, 8), normal(1, 4, 8, 8, seed=1)
-    given = Draw(x_0, eps, times(1.0), torch.tensor([False]))
-    aim = targets(one, SCHEDULE, given, delta=0.25, n=6)
+    drawn = Draw(x_0, eps, times(1.0), torch.tensor([False]))
+    aim = targets(one, SCHEDULE, drawn, delta=0.25, n=6)
     x = aim.x
     DDIM.set_timesteps(24)
     for t in DDIM.timesteps[:6]:
@@ -177,27 +177,27 @@ def test_the_teacher_is_guided_ddim_on_its_own_grid(pair: Pair):
 
 def test_replaced_inputs_come_from_the_student_and_keep_the_teachers_end(pair: Pair):
     """Eq. 12: xhat_t is one student's step from t + Delta; e_step leads it to the teacher's x_s."""
-    given = draw(times(0.75, 0.6, 0.3), True, False, True)
+    drawn = draw(times(0.75, 0.6, 0.3), True, False, True)
     with torch.no_grad():
-        x_t, x = start(pair, SCHEDULE, given, 0.25, 2)
-        before = given.t + 0.25
-        noisy = noised(given.x_0, given.eps, SCHEDULE.level(before))
+        x_t, x = start(pair, SCHEDULE, drawn, 0.25, 2)
+        before = drawn.t + 0.25
+        noisy = noised(drawn.x_0, drawn.eps, SCHEDULE.level(before))
         eps = pair.student(noisy, SCHEDULE.index(before))
-        xhat = ddim_step(noisy, eps, SCHEDULE.level(before), SCHEDULE.level(given.t))
-        path = trajectory(noisy, sub_steps(before, given.t, 2), SCHEDULE, pair.teacher)
-    aim = targets(pair, SCHEDULE, given, delta=0.25, n=2)
+        xhat = ddim_step(noisy, eps, SCHEDULE.level(before), SCHEDULE.level(drawn.t))
+        path = trajectory(noisy, sub_steps(before, drawn.t, 2), SCHEDULE, pair.teacher)
+    aim = targets(pair, SCHEDULE, drawn, delta=0.25, n=2)
     assert torch.equal(aim.x, x)
-    plain = noised(given.x_0, given.eps, SCHEDULE.level(given.t))
+    plain = noised(drawn.x_0, drawn.eps, SCHEDULE.level(drawn.t))
     torch.testing.assert_close(x[1], plain[1])
     torch.testing.assert_close(x[::2], xhat[::2], atol=1e-4, rtol=1e-4)
     torch.testing.assert_close(x_t[::2], path[::2], atol=1e-4, rtol=1e-4)
     assert bool(((x_t - x)[::2].flatten(1).norm(dim=1) > 0.01).all())
     with torch.no_grad():
-        s = given.t - 0.25
-        x_s = trajectory(x_t, sub_steps(given.t, s, 2), SCHEDULE, pair.teacher)
-        e_hat = pair.teacher(x, SCHEDULE.index(given.t))
+        s = drawn.t - 0.25
+        x_s = trajectory(x_t, sub_steps(drawn.t, s, 2), SCHEDULE, pair.teacher)
+        e_hat = pair.teacher(x, SCHEDULE.index(drawn.t))
     assert aim.eps_step is not None
-    end = ddim_step(aim.x, aim.eps_step, SCHEDULE.level(given.t), SCHEDULE.level(s))
+    end = ddim_step(aim.x, aim.eps_step, SCHEDULE.level(drawn.t), SCHEDULE.level(s))
     torch.testing.assert_close(end, x_s, atol=1e-4, rtol=1e-3)
     torch.testing.assert_close(aim.eps_cfg, e_hat, atol=1e-4, rtol=1e-4)
 
@@ -213,10 +213,10 @@ def test_an_image_does_not_depend_on_who_else_is_replaced(pair: Pair):
 
 
 def test_without_l_step_nothing_is_replaced(pair: Pair):
-    given = draw(times(0.75, 0.6, 0.3), True, True, True)
-    aim = targets(pair, SCHEDULE, given, delta=0.25, n=2, step=False)
+    drawn = draw(times(0.75, 0.6, 0.3), True, True, True)
+    aim = targets(pair, SCHEDULE, drawn, delta=0.25, n=2, step=False)
     assert aim.eps_step is None
-    torch.testing.assert_close(aim.x, noised(given.x_0, given.eps, SCHEDULE.level(given.t)))
+    torch.testing.assert_close(aim.x, noised(drawn.x_0, drawn.eps, SCHEDULE.level(drawn.t)))
     assert set(sun_loss(aim.x, aim, lam=1.0)) == {"loss", "l_cfg"}
 
 

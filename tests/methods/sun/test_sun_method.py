@@ -111,11 +111,11 @@ def test_latents_are_those_of_a_pipeline_with_sun(
     method.release(pipe)
     assert bound(pipe.unet) is None
     load_sun(pipe, path, solver=solver)
-    given = batch()
+    inputs = batch()
     expected = pipe(
-        prompt_embeds=given.prompt_embeds,
-        negative_prompt_embeds=given.negative_embeds,
-        latents=given.latents,
+        prompt_embeds=inputs.prompt_embeds,
+        negative_prompt_embeds=inputs.negative_embeds,
+        latents=inputs.latents,
         num_inference_steps=4,
         output_type="latent",
     ).images
