@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from sunbench.report.formats import markdown_table
+import pandas as pd
+
+from sunbench.report import formats
+from sunbench.report.formats import markdown_table, paragraph
 from sunbench.store import write_atomic
 from sunbench.store.files import make_folder
 
@@ -34,7 +35,7 @@ class Page:
 
 def _plain(text: str) -> str:
     """A paragraph of Markdown in which data stays text."""
-    return " ".join(text.split()).replace("\\", "\\\\").replace("<", "&lt;").replace("*", "\\*")
+    return paragraph(" ".join(text.split())).replace("*", "\\*")
 
 
 def markdown(page: Page) -> str:
@@ -48,12 +49,7 @@ def markdown(page: Page) -> str:
 
 def csv_text(records: Sequence[dict[str, Any]]) -> str:
     """Flat rows, full precision."""
-    out = io.StringIO()
-    if records:
-        writer = csv.DictWriter(out, list(records[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(records)
-    return out.getvalue()
+    return formats.csv_text(pd.DataFrame(list(records), dtype=object))
 
 
 # ------------------------------------------------------------------------------ LaTeX
