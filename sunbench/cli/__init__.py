@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import errno
 import logging
-import os
 import sys
 import warnings
-from contextlib import suppress
 from typing import Annotated
 
 import typer
@@ -117,26 +115,13 @@ def main() -> None:
     debug = len(words) < len(sys.argv) - 1
     try:
         code = app(words, prog_name="sunbench", standalone_mode=False)
-        sys.stdout.flush()
     except Exception as error:
-        unread = _drop_output() and isinstance(error, BrokenPipeError)
         if debug:
             raise
-        sys.exit(1 if unread else _explain(error))  # unread: by `head`, which has seen enough
+        sys.exit(_explain(error))
     if code == INTERRUPTED:  # typer's answer to Ctrl-C
         _complain("stopped; the same command continues from here")
     sys.exit(code if isinstance(code, int) else 0)
-
-
-def _drop_output() -> bool:
-    """Give up what standard output does not take, if any: Python would try again at exit."""
-    try:
-        sys.stdout.flush()
-    except (OSError, ValueError):
-        with suppress(OSError, ValueError):
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return True
-    return False
 
 
 def _explain(error: Exception) -> int:

@@ -79,7 +79,7 @@ def _section(data: RunData, model: str, metric: str, budgets: Sequence[int]) -> 
         }
     )
     if missing:
-        listed = [f"- `{plain(name)}` at {steps} steps: {plain(why)}" for name, steps, why in missing]
+        listed = [f"- `{plain(name)}` at {k} steps: {plain(why)}" for name, k, why in missing]
         parts += ["### Not run", "\n".join(listed)]
     if doubts := flags(own.times):
         parts += ["### Times in doubt", "\n".join(f"- †{plain(doubt)}" for doubt in doubts)]

@@ -31,5 +31,5 @@ def test_what_is_pinned_or_not_of_the_hub_is_not_mentioned():
 
 
 def test_three_cards_that_nobody_pins_say_so():
-    names = [n for n in ("anything_v5", "rev_animated", "toonyou", "sd1.5", "sd2.1-base")]
+    names = ["anything_v5", "rev_animated", "toonyou", "sd1.5", "sd2.1-base"]
     assert [n for n in names if planned(find(n), pinned=True).not_pinned] == names[:3]

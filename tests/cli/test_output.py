@@ -16,9 +16,8 @@ ASCII = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONIOENCODING": "ascii"}
 
 
 @pytest.mark.skipif(not FULL.exists(), reason="this system has no /dev/full")
-@pytest.mark.parametrize("words", [["version"], ["list", "prompts"], ["list", "--json"], ["-h"]])
+@pytest.mark.parametrize("words", [["version"], ["list", "prompts"], ["list", "prompts", "--json"]])
 def test_a_full_device_is_one_line(words: list[str]):
-    """The interpreter flushes once more at exit, and once told of that with a traceback."""
     with FULL.open("w") as full:
         done = subprocess.run(
             [*SUNBENCH, *words], stdout=full, stderr=subprocess.PIPE, text=True, check=False
@@ -27,7 +26,7 @@ def test_a_full_device_is_one_line(words: list[str]):
     assert done.stderr == "sunbench: No space left on device\n"
 
 
-@pytest.mark.parametrize("words", [["version"], ["list", "methods"], ["list", "--json"]])
+@pytest.mark.parametrize("words", [["list", "methods"], ["list", "methods", "--json"]])
 def test_a_reader_that_left_is_no_error(words: list[str]):
     """As `sunbench list | head -1` does."""
     read, write = os.pipe()
@@ -43,12 +42,13 @@ def test_a_reader_that_left_is_no_error(words: list[str]):
 
 @pytest.mark.parametrize(
     ("words", "code"),
-    [(["list"], 0), (["list", "--json"], 0), (["run", "-h"], 0), (["verify", "caf\xe9"], 2)],
+    [(["list", "metrics"], 0), (["list", "metrics", "--json"], 0), (["list", "caf\xe9"], 2)],
 )
-def test_plain_ascii_is_enough(words: list[str], code: int, tmp_path: Path):
-    env = {**os.environ, **ASCII, "SUNBENCH_CACHE": str(tmp_path)}
+def test_plain_ascii_is_enough(words: list[str], code: int):
+    env = {**os.environ, **ASCII}
     done = subprocess.run([*SUNBENCH, *words], env=env, capture_output=True, check=False)
-    said = (done.stdout + done.stderr).decode("ascii")
+    said = (done.stdout + done.stderr).decode()
     assert done.returncode == code, said
+    assert said.isascii() or "--json" in words  # JSON is UTF-8 everywhere
     assert "Traceback" not in said
     assert "report it" not in said

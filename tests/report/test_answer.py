@@ -116,9 +116,10 @@ def test_a_difference_is_believed_before_the_share():
     said = answer(ROWS, TIMES, [pair, CLEAR[1]])[-1]
     assert "dpm++ at 4 steps (ddim minus dpm++: +0.01 [-0.02, +0.04])" in said
     clear = replace(pair, difference_low=0.005, low=0.4, high=0.6)
-    assert "every difference in distance is distinguishable" in answer(
-        ROWS, TIMES, [clear, CLEAR[1]]
-    )[-1]
+    assert (
+        "every difference in distance is distinguishable"
+        in answer(ROWS, TIMES, [clear, CLEAR[1]])[-1]
+    )
 
 
 def test_a_share_is_believed_before_the_intervals():
