@@ -96,7 +96,7 @@ class ConsoleProgress:
         images = sum(p.cell.images for m in plans for p in m.cells if p.skip is None)
         seconds = sum(m.seconds for m in plans)
         self.console.print(table)
-        for line in skipped_lines(plans):
+        for line in [*skipped_lines(plans), *(line for m in plans for line in m.not_pinned)]:
             self.console.print(Text(line), soft_wrap=True)
         self.console.print(
             f"{images:,} images, {total:,} U-Net evaluations, about {duration(seconds)} if nothing"

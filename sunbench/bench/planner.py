@@ -67,6 +67,21 @@ class ModelPlan:
         return self.nfe * self.seconds_per_nfe
 
     @property
+    def not_pinned(self) -> list[str]:
+        """A line for each name that may read something else another day."""
+        lines = []
+        if not self.card.pinned:
+            lines.append(
+                f"{self.card.name}: revision not pinned, read at commit {self.facts.revision}; name"
+                " it (owner/name@COMMIT, or `revision` in a card) to read the same another day"
+            )
+        if not self.prompts.pinned:
+            lines.append(
+                f"prompts {self.prompts.name}: revision not pinned, read from {self.prompts.source}"
+            )
+        return lines
+
+    @property
     def provenance(self) -> ModelRecord:
         """For run.json: where everything came from, and its cells."""
         sources = None if self.sources is None else self.sources.provenance()
@@ -142,8 +157,9 @@ def _plan_model(loaded: LoadedModel, rows: PromptSet, request: Request) -> Model
         revision=loaded.revision,
     )
     side = latent_shape(loaded.pipeline, cells[0].cell.resolution)[1]
-    batch = min(BatchSize(request.batch, request.device).size, TIMED_BATCH)
-    seconds = seconds_per_evaluation(loaded.pipeline, batch, side)
+    batch = BatchSize(request.batch, request.device)
+    batch.size = min(batch.size, TIMED_BATCH)
+    seconds = batch.attempt(lambda n: seconds_per_evaluation(loaded.pipeline, n, side))
     texts = 2 * len(rows) * embedding_bytes(loaded.pipeline)  # prompts, negative prompts
     return ModelPlan(loaded.card, rows, cells, facts, seconds, loaded, sources, texts)
 

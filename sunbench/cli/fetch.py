@@ -40,7 +40,7 @@ def fetch(
     downloads = [look_up(need) for need in _needs(card, methods or [])]
     out.print(rich_table(f"fetch {card.name}", HEAD, [_line(download) for download in downloads]))
     check_room(downloads)
-    if card.source == "hub" and card.revision is None:
+    if not card.pinned:
         err.print(
             f"{card.name}: revision NOT PINNED, its commit may change; see above", markup=False
         )

@@ -58,13 +58,18 @@ def _revision(card: ModelCard) -> str:
     """The pinned commit of a model of the hub, in short."""
     if card.source != "hub":
         return "–"
-    return "NOT PINNED" if card.revision is None else card.revision[:8]
+    return str(card.revision)[:8] if card.pinned else "NOT PINNED"
 
 
 def _prompts() -> Listing:
     from sunbench import prompts
 
-    return ["name", "summary"], [[n, s] for n, s in prompts.names().items()]
+    head = ["name", "summary", "revision"]
+    return head, [[n, s, _pinned(prompts.pinned(n))] for n, s in prompts.names().items()]
+
+
+def _pinned(pinned: bool) -> str:
+    return "pinned" if pinned else "NOT PINNED"
 
 
 def _metrics() -> Listing:

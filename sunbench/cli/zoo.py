@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from sunbench.cli import options as o
+from sunbench.errors import UserError
 
 zoo_app = typer.Typer(help="The built-in models.", no_args_is_help=True)
 
@@ -40,6 +41,8 @@ def zoo_check(
     """Measure the zoo's quality, draw sample sheets; exit code 1: something falls short."""
     from sunbench.studies.zoo_check import check
 
+    if images < 2:
+        raise UserError(f"given {images} images per figure, expected at least 2")
     short = [one for one in check(folder, images, sprites) if one.passed is False]
     typer.echo(str(folder / "README.md"))
     if short:

@@ -1,7 +1,12 @@
-"""Differences between methods on the same prompts: corrected, equivalence, ranks, power."""
+"""Differences between methods on the same prompts: simultaneous intervals, ranks, power.
+
+All that is said of the differences that are shown together comes from one set of intervals that
+hold together: which of two methods is closer, which are equivalent, and which ranks are possible.
+"""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -15,39 +20,41 @@ from sunbench.metrics.estimate import Floats, Resampled, cluster_labels, same_le
 
 #: Two methods are equivalent when they differ by less than this share of the floor's distance.
 EQUIVALENCE_SHARE = 0.05
+#: Draws of the largest of several statistics, and how many are made at once.
+DRAWS, BLOCK = 9_999, 500
 
 
 @dataclass(frozen=True)
 class Difference:
-    """A difference with its standard error; freedom: degrees of Student's t, inf for normal."""
+    """A difference with its standard error; freedom: degrees of Student's t, inf for normal.
+
+    parts: what each prompt, or each draw of them, adds to it beyond the mean, (m,). Differences
+    on the same prompts are correlated as their parts are.
+    """
 
     value: float
     error: float
     freedom: float
+    parts: Floats
 
-    def _tail(self, shift: float) -> float:
-        """P(T > (value - shift) / error)."""
+    @property
+    def t(self) -> float:
+        """The size of the difference in standard errors."""
         if self.error == 0:
-            return float(self.value < shift) + 0.5 * (self.value == shift)
-        return float(special.stdtr(self.freedom, (shift - self.value) / self.error))
+            return 0.0 if self.value == 0 else math.inf
+        return abs(self.value) / self.error
 
     def p(self) -> float:
         """Two-sided p-value of "no difference"."""
-        return 2 * min(self._tail(0.0), 1 - self._tail(0.0))
+        return 0.0 if math.isinf(self.t) else float(2 * special.stdtr(self.freedom, -self.t))
 
     def interval(self, level: float = 0.95) -> tuple[float, float]:
         """Student's interval of this level."""
-        half = float(special.stdtrit(self.freedom, (1 + level) / 2)) * self.error
-        return self.value - half, self.value + half
+        return self.within(float(special.stdtrit(self.freedom, (1 + level) / 2)))
 
-    def tost(self, margin: float) -> float:
-        """p-value of "the difference is at least `margin` either way": small means equivalent.
-
-        Source: Schuirmann 1987, two one-sided tests, J. Pharmacokinet. Biopharm. 15, 657-680.
-        """
-        if margin <= 0:
-            raise UserError(f"given margin {margin}, expected one above 0")
-        return max(self._tail(-margin), 1 - self._tail(margin))
+    def within(self, errors: float) -> tuple[float, float]:
+        """The interval of so many standard errors either way."""
+        return self.value - errors * self.error, self.value + errors * self.error
 
 
 def paired_difference(a: NDArray[Any], b: NDArray[Any], clusters: NDArray[Any]) -> Difference:
@@ -62,8 +69,9 @@ def paired_difference(a: NDArray[Any], b: NDArray[Any], clusters: NDArray[Any]) 
     count = len(sums)
     if count < 2:
         raise UserError("given images of 1 prompt, expected at least 2 to compare methods")
-    square = float(np.square(sums - sizes * mean).sum()) * count / (count - 1)
-    return Difference(mean, square**0.5 / n, count - 1)
+    parts = sums - sizes * mean
+    square = float(np.square(parts).sum()) * count / (count - 1)
+    return Difference(mean, square**0.5 / n, count - 1, parts)
 
 
 def resampled_difference(a: Resampled, b: Resampled) -> Difference:
@@ -71,54 +79,110 @@ def resampled_difference(a: Resampled, b: Resampled) -> Difference:
     change = a.minus(b)
     error = float(change.draws.std(ddof=1)) if len(change.draws) > 1 else float("nan")
     freedom = np.inf if len(change.draws) >= 40 else len(change.draws) - 1
-    return Difference(change.value, error, freedom)
+    return Difference(change.value, error, freedom, change.draws - change.draws.mean())
 
 
-def holm(p: Sequence[float]) -> Floats:
-    """p-values corrected for their number, in the given order.
+# ------------------------------------------------------------------------------ together
 
-    Source: Holm 1979, Scandinavian Journal of Statistics 6, 65-70: step-down, any dependence.
+
+def largest_t(differences: Sequence[Difference], seed: int = 0) -> Floats:
+    """How large the largest of these t gets where there is no difference at all: sorted draws.
+
+    The parts of every prompt are multiplied by one standard normal number for all differences, so
+    that each is normal and they are correlated as their parts are; Student's t follows by a common
+    chi. Source: Hothorn, Bretz & Westfall 2008, Biometrical Journal 50, sec. 3 (max-T), with the
+    correlations as in the multiplier bootstrap (Chernozhukov et al. 2013, Ann. Statist. 41).
     """
-    values = np.asarray(p, np.float64)
-    order = np.argsort(values)
-    steps = np.maximum.accumulate(values[order] * np.arange(len(values), 0, -1))
-    out = np.empty_like(values)
-    out[order] = np.minimum(steps, 1.0)
-    return out
+    parts = np.column_stack([d.parts for d in differences])
+    norms = np.linalg.norm(parts, axis=0)
+    parts = parts[:, norms > 0] / norms[norms > 0]
+    rng, freedom = np.random.default_rng(seed), differences[0].freedom
+    out = np.empty(DRAWS)
+    for k in range(0, DRAWS, BLOCK):
+        z = rng.standard_normal((len(out[k : k + BLOCK]), len(parts))) @ parts
+        out[k : k + BLOCK] = np.abs(z).max(1, initial=0.0)
+    if math.isfinite(freedom):
+        out /= np.sqrt(rng.chisquare(freedom, DRAWS) / freedom)
+    return np.sort(out)
+
+
+@dataclass(frozen=True)
+class Together:
+    """Differences that are shown together, at one level for all.
+
+    Corrected for their number by max-T; nowhere less strict than no correction, nor stricter than
+    Bonferroni's. A difference alone is not corrected.
+    """
+
+    differences: Sequence[Difference]
+    largest: Floats
+    level: float = 0.95
+
+    @classmethod
+    def of(cls, differences: Sequence[Difference], level: float = 0.95) -> Together:
+        """With the draws that the correction takes."""
+        several = len(differences) > 1
+        return cls(differences, largest_t(differences) if several else np.empty(0), level)
+
+    @property
+    def critical(self) -> float:
+        """Half the width of every interval, in standard errors."""
+        beyond, count = round(1 - self.level, 9), len(self.differences)
+        freedom = self.differences[0].freedom
+        alone, bonferroni = special.stdtrit(freedom, 1 - beyond / np.array([2, 2 * count]))
+        if not len(self.largest):
+            return float(alone)
+        rank = math.ceil(beyond * (DRAWS + 1)) - 1
+        return float(np.clip(self.largest[-rank], alone, bonferroni))
+
+    def p(self, difference: Difference) -> float:
+        """Corrected p-value: below 1 - level exactly where the interval excludes 0."""
+        alone = difference.p()
+        if not len(self.largest):
+            return alone
+        above = DRAWS - int(np.searchsorted(self.largest, difference.t))
+        bonferroni = min(1.0, alone * len(self.differences))
+        return float(np.clip((above + 1) / (DRAWS + 1), alone, bonferroni))
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """A difference among several: simultaneous interval, Holm's p, and whether it is nothing.
+    """A difference among several: its simultaneous interval, and what that shows.
 
-    equivalent: the difference is shown to be within the margin; None without a margin.
+    p_adjusted: of "no difference", corrected; below 0.05 where the interval excludes 0.
+    equivalent: the whole interval lies within the margin either way; None without a margin.
     """
 
     difference: float
     difference_low: float
     difference_high: float
-    p_holm: float
+    p_adjusted: float
     equivalent: bool | None
 
 
 def compared(
     differences: Sequence[Difference], margins: Sequence[float | None], level: float = 0.95
 ) -> list[Comparison]:
-    """All differences that are shown together.
+    """All differences that are shown together, with intervals that hold together at `level`.
 
-    Intervals hold together at `level` (Bonferroni), so one that excludes 0 has a Holm p below
-    1 - level. Equivalence is Holm's too, over the tests of equivalence.
+    That an interval lies within its margin is two one-sided tests, each at half of 1 - level.
+    Source: Schuirmann 1987, J. Pharmacokinet. Biopharm. 15, 657-680.
     """
-    count = max(1, len(differences))
-    corrected = holm([d.p() for d in differences])
-    with_margin = [(k, m) for k, m in enumerate(margins) if m is not None]
-    tests = holm([differences[k].tost(m) for k, m in with_margin])
-    same = {k: bool(p < 1 - level) for (k, _), p in zip(with_margin, tests, strict=True)}
-    out = []
-    for k, (d, p) in enumerate(zip(differences, corrected, strict=True)):
-        low, high = d.interval(1 - (1 - level) / count)
-        out.append(Comparison(d.value, low, high, float(p), same.get(k)))
+    if not differences:
+        return []
+    together = Together.of(differences, level)
+    critical, out = together.critical, []
+    for d, margin in zip(differences, margins, strict=True):
+        low, high = d.within(critical)
+        same = None if margin is None else _inside(low, high, margin)
+        out.append(Comparison(d.value, low, high, together.p(d), same))
     return out
+
+
+def _inside(low: float, high: float, margin: float) -> bool:
+    if margin <= 0:
+        raise UserError(f"given margin {margin}, expected one above 0")
+    return -margin < low and high < margin
 
 
 Named = TypeVar("Named", bound=Hashable)
@@ -143,7 +207,8 @@ def minimum_detectable_effect(
     """The smallest difference that so many prompts show with this power, after the correction.
 
     deviation: standard deviation over prompts of the paired difference (of prompt means), of a
-    pilot or of an earlier run. Source: Cohen 1988, ch. 2, with Student's quantiles.
+    pilot or of an earlier run. The correction is Bonferroni's, the most that max-T takes. Source:
+    Cohen 1988, ch. 2, with Student's quantiles.
     """
     if prompts < 2:
         raise UserError(f"given {prompts} prompt, expected at least 2")

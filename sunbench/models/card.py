@@ -57,6 +57,12 @@ class ModelCard:
             _check(self, field.name)
 
     @property
+    def pinned(self) -> bool:
+        """Whether the name stands for the same weights another day, as far as the hub is asked."""
+        revision = self.revision or self.id.partition("@")[2].partition(":")[0]
+        return self.source != "hub" or bool(re.fullmatch("[0-9a-f]{40}", revision))
+
+    @property
     def content(self) -> dict[str, object]:
         """The fields as plain JSON values, for content keys."""
         return asdict(self) | {"loras": [list(lora) for lora in self.loras]}

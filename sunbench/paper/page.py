@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from sunbench.report.formats import LATEX, markdown_table
+from sunbench.report.formats import LATEX, csv_text, markdown_table, paragraph
 from sunbench.store import write_atomic
 from sunbench.store.files import make_folder
 
@@ -33,7 +33,7 @@ class Page:
 
 def _plain(text: str) -> str:
     """A paragraph of Markdown in which data stays text."""
-    return " ".join(text.split()).replace("\\", "\\\\").replace("<", "&lt;").replace("*", "\\*")
+    return paragraph(" ".join(text.split())).replace("*", "\\*")
 
 
 def markdown(page: Page) -> str:
@@ -47,10 +47,7 @@ def markdown(page: Page) -> str:
 
 def records_csv(records: Sequence[Mapping[str, object]]) -> str:
     """Flat rows, full precision."""
-    if not records:
-        return ""
-    frame = pd.DataFrame(list(records), dtype=object)  # a number beside gaps stays as it is
-    return str(frame.to_csv(index=False, lineterminator="\n"))
+    return csv_text(pd.DataFrame(list(records), dtype=object))
 
 
 # ------------------------------------------------------------------------------ LaTeX

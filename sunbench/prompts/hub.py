@@ -7,7 +7,7 @@ import logging
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,9 @@ from sunbench.store.files import JsonObject
 
 logger = logging.getLogger(__name__)
 
+#: Of the kept rows: the commit that they are of.
+REVISION = b"revision"
+
 _SPEC = re.compile(r"(?P<id>[\w.-]+/[\w.-]+)(@(?P<revision>[\w./-]+))?(:(?P<split>[\w.]+))?")
 
 
@@ -37,9 +40,16 @@ class HubSet:
     streaming: bool = False
 
     @property
+    def pinned(self) -> bool:
+        """Whether what is read cannot change: a commit is named."""
+        named = self.data_files or self.revision or ""
+        return bool(re.search(r"\b[0-9a-f]{40}\b", named))
+
+    @property
     def name(self) -> str:
         """The set in words: ``owner/name@revision:split``."""
-        return f"{self.data_files or self.path}@{self.revision or 'main'}:{self.split}"
+        place = self.data_files or f"{self.path}@{self.revision or 'main'}"
+        return f"{place}:{self.split}"
 
 
 def parse(spec: str) -> HubSet | None:
@@ -56,18 +66,22 @@ def set_of_table(entry: Mapping[str, Any]) -> HubSet:
     return HubSet(path, entry.get("revision"), entry["split"], entry.get("url"), "hub" in entry)
 
 
-def _check_reachable(hub: HubSet) -> None:
-    """One request that is not tried again: `datasets` alone would try for half a minute."""
+def _resolved(hub: HubSet) -> HubSet:
+    """The set at the commit that its revision stands for now.
+
+    One request that is not tried again: `datasets` alone would try for half a minute.
+    """
     from huggingface_hub import HfApi, constants
 
     if hub.data_files is not None or Path(hub.path).exists():
-        return
+        return hub
     try:
         if constants.HF_HUB_OFFLINE:
             raise OSError("HF_HUB_OFFLINE is set")
-        HfApi().dataset_info(hub.path, revision=hub.revision, timeout=10)
+        info = HfApi().dataset_info(hub.path, revision=hub.revision, timeout=10)
     except Exception as error:
         raise _unreachable(hub, error) from None
+    return replace(hub, revision=info.sha or hub.revision)
 
 
 def _open(hub: HubSet, **options: Any) -> Any:
@@ -119,22 +133,28 @@ def _rows(data: Any, hub: HubSet, limit: int | None) -> list[JsonObject]:
         raise _unreachable(hub, error) from error
 
 
-def read_hub_set(hub: HubSet, column: str | None, limit: int | None) -> tuple[Table, str]:
-    """The first rows of a data set and the column that holds its prompts; images stay unread.
+def read_hub_set(hub: HubSet, column: str | None, limit: int | None) -> tuple[Table, str, HubSet]:
+    """The first rows of a data set, the column that holds its prompts, and the commit's set.
 
-    What was read is kept in the cache for when the hub cannot be reached.
+    Images stay unread. What was read is kept in the cache for when the hub cannot be reached.
     """
     try:
-        _check_reachable(hub)
-        table, chosen = _read_online(hub, column, limit)
+        there = _resolved(hub)
+        table, chosen = _read_online(there, column, limit)
     except NotAvailable:
         kept = _kept(hub, column)
         if not kept.is_file():
             raise
         table, chosen = read_prompt_file(kept, column)
-        return Table(table.columns, table.records[:limit]), chosen
-    _keep(_kept(hub, column), table)
-    return table, chosen
+        return Table(table.columns, table.records[:limit]), chosen, _as_kept(kept, hub)
+    _keep(_kept(hub, column), table, there)
+    return table, chosen, there
+
+
+def _as_kept(file: Path, hub: HubSet) -> HubSet:
+    """The set at the commit that the kept rows are of."""
+    metadata = pq.read_schema(file).metadata or {}
+    return replace(hub, revision=metadata.get(REVISION, b"").decode() or hub.revision)
 
 
 def _kept(hub: HubSet, column: str | None) -> Path:
@@ -142,12 +162,13 @@ def _kept(hub: HubSet, column: str | None) -> Path:
     return cache_root() / "prompts" / f"{digest}.parquet"
 
 
-def _keep(file: Path, table: Table) -> None:
+def _keep(file: Path, table: Table, hub: HubSet) -> None:
     """Write the rows that were read, unless as many are there already."""
     try:
         if file.is_file() and pq.read_metadata(file).num_rows > len(table.records):
             return
         rows = pa.Table.from_pylist([dict(record.values) for record in table.records])
+        rows = rows.replace_schema_metadata({REVISION: hub.revision or ""})
         file.parent.mkdir(parents=True, exist_ok=True)
         beside = file.with_name(f"{file.name}.{os.getpid()}")
         pq.write_table(rows, beside)

@@ -38,6 +38,12 @@ def names() -> dict[str, str]:
     return {name: entry["summary"] for name, entry in named_sets().items()}
 
 
+def pinned(name: str) -> bool:
+    """Whether a named set is read at one commit, or comes with the package."""
+    entry = named_sets()[name]
+    return not {"hub", "url"} & entry.keys() or hub.set_of_table(entry).pinned
+
+
 def load(
     spec: str,
     *,
@@ -136,9 +142,9 @@ def _from_hub(
     name: str, there: hub.HubSet, column: str | None, limit: int | None, entry: Mapping[str, Any]
 ) -> tuple[PromptSet, bool]:
     """Ids are of the texts: a data set's ``id`` column need not be one per caption."""
-    table, chosen = hub.read_hub_set(there, column, limit)
+    table, chosen, as_read = hub.read_hub_set(there, column, limit)
     negative = records.negative_column([c for c in table.columns if c != chosen])
     rows = records.prompts(table.records, chosen, negative=negative)
-    source = f"{entry['source']} ({there.name})" if entry else there.name
+    source = f"{entry['source']} ({as_read.name})" if entry else as_read.name
     license = entry.get("license", "see the data set's page")
-    return PromptSet(name, rows, source, license), negative is not None
+    return PromptSet(name, rows, source, license, there.pinned), negative is not None

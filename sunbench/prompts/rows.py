@@ -23,12 +23,16 @@ class Prompt:
 
 @dataclass(frozen=True)
 class PromptSet:
-    """Ordered prompts, where they are from, and their license; UserError when there are none."""
+    """Ordered prompts, where they are from, and their license; UserError when there are none.
+
+    pinned: whether the same name will always read the same prompts.
+    """
 
     name: str
     rows: tuple[Prompt, ...]
     source: str
     license: str
+    pinned: bool = True
 
     def __post_init__(self) -> None:
         if not self.rows:

@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 
 from sunbench.regression.compare import RunComparison, Verdict
-from sunbench.report.formats import markdown_table
+from sunbench.report.formats import markdown_table, paragraph
 from sunbench.report.texts import number
 from sunbench.store import make_folder, write_atomic
 
@@ -35,19 +35,15 @@ def verdict_lines(comparison: RunComparison) -> list[list[str]]:
 
 def comparison_markdown(comparison: RunComparison) -> str:
     """The page: one sentence, what is wrong, the verdicts, and what else is different."""
-    parts = ["# Comparison with the baseline", _plain(comparison.headline)]
+    parts = ["# Comparison with the baseline", paragraph(comparison.headline)]
     if comparison.problems:
-        parts.append("\n".join(f"- {_plain(p)}" for p in comparison.problems))
+        parts.append("\n".join(f"- {paragraph(p)}" for p in comparison.problems))
     if comparison.verdicts:
         parts.append(markdown_table(HEAD, verdict_lines(comparison)))
     if comparison.changes:
-        lines = "\n".join(f"- {_plain(c)}" for c in comparison.changes)
+        lines = "\n".join(f"- {paragraph(c)}" for c in comparison.changes)
         parts.append(f"Also different between the two runs:\n\n{lines}")
     return "\n\n".join(parts) + "\n"
-
-
-def _plain(text: str) -> str:
-    return " ".join(text.splitlines()).replace("\\", "\\\\").replace("<", "&lt;")
 
 
 def write_comparison(comparison: RunComparison, run: Path) -> Path:

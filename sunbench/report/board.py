@@ -79,7 +79,7 @@ def _section(data: RunData, model: str, metric: str, budgets: Sequence[int]) -> 
         }
     )
     if missing:
-        listed = [f"- `{name}` at {steps} steps: {plain(why)}" for name, steps, why in missing]
+        listed = [f"- `{plain(name)}` at {k} steps: {plain(why)}" for name, k, why in missing]
         parts += ["### Not run", "\n".join(listed)]
     parts += [plain(note) for note in caveats(r.method for r in own.rows)]
     if doubts := flags(own.times):

@@ -272,26 +272,23 @@ def _cells(a: Point, b: Point) -> frozenset[tuple[str, int]]:
 def tie(win_rates: Iterable[PairRow], a: Point, b: Point) -> str | None:
     """Why the distances of two points are not distinguishable, or None when they are.
 
-    By the win rate when the run has it, else by their intervals.
+    By the comparison of the two where the run has it, else by their intervals.
     """
     rate = win_rate(win_rates, a, b)
     if rate is not None:
-        if rate.distinguishable:
-            return None
-        numbers = [round(100 * x) for x in (rate.a_closer, rate.low, rate.high)]
-        text = "{} is closer on {} % [{}, {}] of prompts".format(rate.a, *numbers)
-        return text + _corrected(rate)
+        return None if rate.distinguishable else _doubt(rate)
     if a.ends is None or b.ends is None:
         return "one has no interval"
     apart = a.ends[1] < b.ends[0] or b.ends[1] < a.ends[0]
     return None if apart else "their intervals overlap"
 
 
-def _corrected(rate: PairRow) -> str:
-    """Why a share of prompts that looks clear is not: the corrected p-value of the difference."""
-    return (
-        "" if rate.p_holm is None else f", mean difference p = {rate.p_holm:.2g} after correction"
-    )
+def _doubt(rate: PairRow) -> str:
+    """The interval that does not tell two methods apart."""
+    if rate.difference is not None:
+        return f"{rate.a} minus {rate.b}: {rate.difference_text}"
+    numbers = [round(100 * x) for x in (rate.a_closer, rate.low, rate.high)]
+    return "{} is closer on {} % [{}, {}] of prompts".format(rate.a, *numbers)
 
 
 def equal_work(win_rates: Iterable[PairRow]) -> Literal["steps", "NFE"]:

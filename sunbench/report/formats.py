@@ -17,11 +17,15 @@ LATEX = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textascii
 LATEX |= {"↓": r"$\downarrow$", "↑": r"$\uparrow$", "–": "--", "†": r"\dag{}"}
 
 
-def plain(text: str) -> str:
-    """One line of plain text in Markdown: no tag, table bar, image or link keeps a meaning."""
-    line = " ".join(text.splitlines()).replace("\\", "\\\\")
-    line = line.replace("|", "\\|").replace("<", "&lt;")
+def paragraph(text: str) -> str:
+    """One line of plain text in Markdown: no tag, image or link keeps a meaning."""
+    line = " ".join(text.splitlines()).replace("\\", "\\\\").replace("<", "&lt;")
     return line.replace("](", "]\\(").replace("![", "!\\[").replace("][", "]\\[")
+
+
+def plain(text: str) -> str:
+    """The same in a table's cell: no bar keeps a meaning either."""
+    return paragraph(text).replace("|", "\\|")
 
 
 def markdown_table(head: Sequence[str], lines: Sequence[Sequence[str]], left: int = 3) -> str:

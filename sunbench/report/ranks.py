@@ -15,10 +15,10 @@ ORDER = " ‡"
 def rank_texts(pairs: Sequence[PairRow], metric: str | None) -> dict[tuple[str, int], str]:
     """(method, steps) -> its possible ranks among methods at equal steps or NFE: "1" or "1–3".
 
-    pairs: one model's. Differences count that hold after correction for all comparisons.
+    pairs: one model's. Their verdicts decide: who is closer and not equivalent stands before.
     """
     out: dict[tuple[str, int], str] = {}
-    own = [p for p in pairs if p.metric == metric and p.p_holm is not None]
+    own = [p for p in pairs if p.metric == metric and p.difference is not None]
     for place in dict.fromkeys(p.place for p in own):
         here = [p for p in own if p.place == place]
         cells = list(dict.fromkeys(c for p in here for c in p.cells))
@@ -29,7 +29,7 @@ def rank_texts(pairs: Sequence[PairRow], metric: str | None) -> dict[tuple[str, 
 
 
 def _in_order(p: PairRow) -> tuple[tuple[str, int], tuple[str, int]]:
-    return p.cells if p.verdict == "A closer" else p.cells[::-1]
+    return p.cells if p.a_is_closer else p.cells[::-1]
 
 
 def unordered(set_pairs: Sequence[SetPairRow]) -> set[tuple[str, int, str]]:
@@ -57,7 +57,7 @@ def set_pair_table(rows: Sequence[SetPairRow]) -> Table:
     orders = {True: "the same", False: "changes", None: "–"}
     lines = []
     for p in rows:
-        span = f"{p.difference:+.3g} [{p.difference_low:+.3g}, {p.difference_high:+.3g}]"
+        span = p.difference_text
         line = [p.metric, p.a, p.b, p.steps_text, span, p.verdict, orders[p.order_holds]]
         lines.append(line)
     return head, lines

@@ -7,6 +7,7 @@ from dataclasses import asdict, fields
 
 import pandas as pd
 
+from sunbench.metrics.comparisons import EQUIVALENCE_SHARE
 from sunbench.metrics.registry import find_metric
 from sunbench.registry import caveats
 from sunbench.report.choice import default_distance, equal_work
@@ -27,6 +28,12 @@ from sunbench.store import (
 
 #: How the floor is printed.
 FLOOR = ROLE_NAMES["floor"]
+#: What verdicts are.
+VERDICTS = (
+    "Intervals of a metric's differences hold together (max-T). A verdict says what its interval"
+    " shows: one is closer where it excludes 0, both are equivalent where it lies in the margin,"
+    f" ±{EQUIVALENCE_SHARE:.0%} of a new seed's distance, even if one is surely closer by less."
+)
 
 
 def results_frame(rows: Sequence[ResultRow]) -> pd.DataFrame:
@@ -55,15 +62,9 @@ def win_rate_table(win_rates: Sequence[PairRow]) -> Table:
     lines = []
     for w in win_rates:
         rate = f"{w.a_closer:.3f} [{w.low:.3f}, {w.high:.3f}]"
-        lines.append([w.metric, w.a, w.b, w.steps_text, rate, _difference(w), w.verdict])
+        lines.append([w.metric, w.a, w.b, w.steps_text, rate, w.difference_text, w.verdict])
     head = ["metric", "A", "B", "steps", "A closer", "difference of distances", "verdict"]
     return head, lines
-
-
-def _difference(w: PairRow) -> str:
-    if w.difference is None or w.difference_low is None or w.difference_high is None:
-        return "–"
-    return f"{w.difference:+.3g} [{w.difference_low:+.3g}, {w.difference_high:+.3g}]"
 
 
 def summary(
@@ -138,17 +139,7 @@ def tables_markdown(data: RunData) -> str:
         needs = [n for n in data.requirements if n.model == model]
         if needs:
             parts += ["### Training requirements", markdown_table(*requirements_table(needs))]
-        rates = [w for w in data.win_rates if w.model == model]
-        if rates:
-            parts += [
-                "### Per-prompt win rate",
-                "Share of prompts on which A is closer to the reference than B (ties count half);"
-                " the intervals of a metric's differences hold together. Verdicts are Holm's test,"
-                " which can tell two methods apart where the wider of these intervals just"
-                " reaches 0.",
-                markdown_table(*win_rate_table(rates)),
-            ]
-        parts += _set_parts(data.of_model(model))
+        parts += _comparison_parts(data.of_model(model))
     return "\n\n".join(parts) + "\n"
 
 
@@ -158,8 +149,8 @@ def notes(data: RunData, model: str) -> list[str]:
     main, equal = default_distance(own.rows), equal_work(own.win_rates)
     if rank_texts(own.win_rates, main):
         out.append(
-            f"Ranks are by {main} among methods at equal {equal}; a range where differences do not"
-            " hold after correction for the number of comparisons."
+            f"Ranks are by {main} among methods at equal {equal}; a range where methods are"
+            " equivalent or not distinguishable, all comparisons taken together."
         )
     if unordered(own.set_pairs):
         out.append(
@@ -169,9 +160,16 @@ def notes(data: RunData, model: str) -> list[str]:
     return [*out, *caveats(r.method for r in own.rows)]
 
 
-def _set_parts(own: RunData) -> list[str]:
-    """One model's distances of sets: what they owe to N, and the differences between methods."""
-    parts = []
+def _comparison_parts(own: RunData) -> list[str]:
+    """One model's comparisons of methods, and what its distances of sets owe to N."""
+    parts = ["### Comparisons of methods", VERDICTS] if own.win_rates or own.set_pairs else []
+    if own.win_rates:
+        parts += [
+            "### Per-prompt win rate",
+            "Share of prompts on which A is closer to the reference than B (ties count half), and"
+            " the difference of their distances.",
+            markdown_table(*win_rate_table(own.win_rates)),
+        ]
     if own.finite_n:
         parts += [
             "### Distances of sets and the number of images",

@@ -33,22 +33,28 @@ __all__ = [
 ]
 
 #: Of run.json and results.json; documents of another version are refused.
-SCHEMA_VERSION = 2
-#: Of the intervals of all differences of one metric together.
-LEVEL = 0.95
+SCHEMA_VERSION = 3
 
 
 # ------------------------------------------------------------------------------ results.json
 
 
 class _TwoCells:
-    """What rows about two methods share: where they are compared."""
+    """What rows about two methods share: where they are compared, and what is found.
+
+    The verdict is read off the interval of the difference, which holds for all comparisons that are
+    shown together.
+    """
 
     a: str
     b: str
     steps: int
     steps_b: int | None
     nfe: int | None
+    difference: float | None
+    difference_low: float | None
+    difference_high: float | None
+    equivalent: bool | None
 
     @property
     def cells(self) -> tuple[tuple[str, int], tuple[str, int]]:
@@ -65,6 +71,38 @@ class _TwoCells:
         """Steps of both, "4" or "4 / 8"."""
         return " / ".join(dict.fromkeys(str(steps) for _, steps in self.cells))
 
+    @property
+    def distinguishable(self) -> bool:
+        """Whether the interval of the difference excludes 0."""
+        low, high = self.difference_low, self.difference_high
+        return low is not None and high is not None and not low <= 0 <= high
+
+    @property
+    def difference_text(self) -> str:
+        """The difference with its interval, "+0.2 [-0.01, +0.41]"."""
+        ends = self.difference, self.difference_low, self.difference_high
+        if any(x is None for x in ends):
+            return "–"
+        return "{:+.3g} [{:+.3g}, {:+.3g}]".format(*ends)
+
+    @property
+    def a_is_closer(self) -> bool:
+        """Whether A is the closer one, by however little."""
+        return self.difference is not None and self.difference < 0
+
+    @property
+    def verdict(self) -> str:
+        """In words: "A closer", "B closer", "equivalent" or "not distinguishable".
+
+        Equivalent methods of which one is closer all the same: "equivalent (B closer by less than
+        the margin)".
+        """
+        closer = "A closer" if self.a_is_closer else "B closer"
+        if self.equivalent:
+            less = f" ({closer} by less than the margin)" if self.distinguishable else ""
+            return f"equivalent{less}"
+        return closer if self.distinguishable else "not distinguishable"
+
 
 @dataclass(frozen=True)
 class PairRow(_TwoCells):
@@ -73,8 +111,8 @@ class PairRow(_TwoCells):
     nfe: the budget of evaluations that both are within, None where they are compared at equal
     steps; steps: of a; steps_b: of b where they are others. n: prompts. low, high: the 95 %
     interval of the share. difference: of the metric as a distance, with an interval that holds for
-    all comparisons together; p_holm: corrected. equivalent: the difference is shown to be within a
-    share of the floor's distance. detectable: the smallest difference that would be shown. None
+    all comparisons together; p_adjusted: corrected likewise. equivalent: that interval lies within
+    a share of the floor's distance. detectable: the smallest difference that would be shown. None
     where it was not computed.
     """
 
@@ -90,7 +128,7 @@ class PairRow(_TwoCells):
     difference: float | None = None
     difference_low: float | None = None
     difference_high: float | None = None
-    p_holm: float | None = None
+    p_adjusted: float | None = None
     equivalent: bool | None = None
     detectable: float | None = None
     steps_b: int | None = None
@@ -98,21 +136,15 @@ class PairRow(_TwoCells):
 
     @property
     def distinguishable(self) -> bool:
-        """Whether the difference holds after correction; without one, the share's interval."""
-        if self.p_holm is not None:
-            return self.p_holm < 1 - LEVEL
-        return not self.low <= 0.5 <= self.high
+        """Whether the interval of the difference excludes 0; without one, the share's one half."""
+        if self.difference is None:
+            return not self.low <= 0.5 <= self.high
+        return super().distinguishable
 
     @property
-    def verdict(self) -> str:
-        """In words: "A closer", "B closer", "equivalent" or "not distinguishable"."""
-        if self.equivalent:
-            return "equivalent"
-        if not self.distinguishable:
-            return "not distinguishable"
-        if self.difference is not None:
-            return "A closer" if self.difference < 0 else "B closer"
-        return "A closer" if self.a_closer > 0.5 else "B closer"
+    def a_is_closer(self) -> bool:
+        """Whether A is the closer one: by the difference, without one on more prompts."""
+        return self.a_closer > 0.5 if self.difference is None else super().a_is_closer
 
 
 @dataclass(frozen=True)
@@ -130,20 +162,11 @@ class SetPairRow(_TwoCells):
     difference: float
     difference_low: float
     difference_high: float
-    p_holm: float
+    p_adjusted: float
     equivalent: bool | None
     order_holds: bool | None
     steps_b: int | None = None
     nfe: int | None = None
-
-    @property
-    def verdict(self) -> str:
-        """In words: "A closer", "B closer", "equivalent" or "not distinguishable"."""
-        if self.equivalent:
-            return "equivalent"
-        if self.p_holm >= 1 - LEVEL:
-            return "not distinguishable"
-        return "A closer" if self.difference < 0 else "B closer"
 
 
 @dataclass(frozen=True)

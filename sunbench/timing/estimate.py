@@ -9,23 +9,25 @@ from sunbench.sampling.stopwatch import Stopwatch
 
 #: A probe slower than this is not repeated at full batch.
 QUICK_SECONDS = 0.25
+#: Forwards of a probe, of which the fastest counts: whatever interrupts one only makes it slower.
+PROBES = 3
 
 
 @torch.no_grad()
-def _forward_seconds(pipeline: Pipeline, rows: int, side: int, repeats: int) -> float:
-    """Fastest of ``repeats`` U-Net forwards of ``rows`` rows, after one untimed."""
+def _forward_seconds(pipeline: Pipeline, rows: int, side: int) -> float:
+    """Fastest of several U-Net forwards of ``rows`` rows."""
     unet = pipeline.unet
     placement = {"device": unet.device, "dtype": unet.dtype}
     x = torch.zeros(rows, unet.config.in_channels, side, side, **placement)
     tokens = pipeline.tokenizer.model_max_length
     context = torch.zeros(rows, tokens, unet.config.cross_attention_dim, **placement)
     stopwatch, spans = Stopwatch(unet.device), []
-    for _ in range(repeats + 1):
+    for _ in range(PROBES):
         began = stopwatch.mark()
         unet(x, 500, context)
         spans.append((began, stopwatch.mark()))
     stopwatch.synchronize()
-    return min(began.until(end) for began, end in spans[1:])
+    return min(began.until(end) for began, end in spans)
 
 
 def seconds_per_evaluation(pipeline: Pipeline, batch: int, side: int) -> float:
@@ -33,7 +35,7 @@ def seconds_per_evaluation(pipeline: Pipeline, batch: int, side: int) -> float:
 
     side: height of the latents. Big networks are timed at two rows only.
     """
-    small = _forward_seconds(pipeline, 2, side, 1)
+    small = _forward_seconds(pipeline, 2, side)
     if small > QUICK_SECONDS:
         return small / 2
-    return _forward_seconds(pipeline, 2 * batch, side, 2) / (2 * batch)
+    return _forward_seconds(pipeline, 2 * batch, side) / (2 * batch)

@@ -117,7 +117,7 @@ def test_verify_computes_paired_values_again(done: Any):
         ("rows", "clip_score[zoo-clip]", "low", -0.5, "clip_score[zoo-clip] of the reference"),
         ("rows", "psnr", "nfe", 1, "psnr of ddim at 2 steps on tiny: given nfe"),
         ("pairs", "ssim", "a_closer", 0.01, "ssim: given a_closer"),
-        ("pairs", "psnr", "p_holm", 0.01, "psnr: given p_holm"),
+        ("pairs", "psnr", "p_adjusted", 0.01, "psnr: given p_adjusted"),
         ("set_pairs", "fd[zoo-clip]", "difference", 0.1, "fd[zoo-clip]: given difference"),
         ("finite_n", "fd[zoo-clip]", "infinity", 0.1, "fd[zoo-clip]: given infinity"),
     ],
@@ -229,6 +229,27 @@ def test_verify_finds_content_that_was_changed(done: Any):
     checked, problems = verify_run(done.out / "run")
     assert any("its key is not that of its content" in p for p in problems)
     assert checked == 5
+
+
+@pytest.mark.parametrize("role", ["reference", "floor", "candidate"])
+def test_verify_finds_an_edited_cell_of_any_role(done: Any, role: str):
+    def other(cells: list[dict[str, Any]]) -> None:
+        cell = next(c for c in cells if c["role"] == role)
+        cell["content"]["guidance_scale"] = 1.5
+
+    edit_run(done.out / "run", other)
+    _, problems = verify_run(done.out / "run")
+    assert [p for p in problems if "its key is not that of its content" in p], problems
+
+
+def test_verify_finds_an_edited_cell_file_of_the_floor(done: Any):
+    file = done.reference(floor=True).folder / "cell.json"
+    document = json.loads(file.read_text())
+    document["content"]["seeds"] = [0, 1]
+    file.write_text(json.dumps(document))
+    _, problems = verify_run(done.out / "run")
+    assert len(problems) == 1
+    assert "they differ in seeds" in problems[0]
 
 
 def test_verify_wants_a_finished_run(done: Any):

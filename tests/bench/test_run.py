@@ -167,7 +167,8 @@ def test_pairs_compare_methods_at_equal_steps(done: Any):
     assert {p.metric for p in pairs} == set(METRICS[3:])
     assert all(0 <= p.low <= p.a_closer <= p.high <= 1 for p in pairs)
     assert all(p.difference_low <= p.difference <= p.difference_high for p in pairs)
-    assert all(0 <= p.p_holm <= 1 and p.detectable > 0 for p in pairs)
+    assert all(0 <= p.p_adjusted <= 1 and p.detectable > 0 for p in pairs)
+    assert all(p.distinguishable == (p.p_adjusted < 0.05) for p in pairs)
     assert {type(p.equivalent) for p in pairs} == {bool}
 
 

@@ -56,6 +56,18 @@ def test_a_finished_run_is_read_and_not_executed(
     assert "given workers 'nine'" in err
 
 
+def test_a_folder_with_markup_in_its_name(done: Any, sunbench: Any):
+    """It once crashed after everything was sampled."""
+    folder = done.out / "a[/b]c"
+    folder.parent.mkdir(parents=True)
+    (done.out / "run").rename(folder)
+    for words in ([*options(done)[:-1], str(folder)], ["report", str(folder)]):
+        code, out, err = sunbench(*words)
+        assert (code, err) == (0, "")
+        assert "ddim" in out
+    assert "a[/b]c" in sunbench(*options(done)[:-1], str(folder))[1]
+
+
 def test_report_writes_the_tables_again(done: Any, sunbench: Any):
     before = done.tables()
     for file in (done.out / "run/tables").iterdir():

@@ -13,6 +13,7 @@ import torch
 from sunbench import registry
 from sunbench.bench.batches import BatchSize, out_of_memory
 from sunbench.bench.cells import plan_cell
+from sunbench.bench.planner import plan
 from sunbench.bench.runner import Runner
 from sunbench.bench.writer import ShardWriter
 from sunbench.errors import NotFinite, UserError
@@ -98,6 +99,21 @@ def test_running_out_of_memory_halves_the_batch(
     assert sizes == [3, 2, 1, 1, 1, 1, 1, 1]
     assert "out of memory: going on with batches of 2" in caplog.text
     assert np.abs(images(handle).astype(int) - whole).max() <= 1
+
+
+def test_the_estimate_of_time_runs_out_of_memory_too(lab: Any, monkeypatch: pytest.MonkeyPatch):
+    sizes: list[int] = []
+
+    def small(pipeline: Any, batch: int, side: int) -> float:
+        sizes.append(batch)
+        if batch > 4:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+        return 0.5
+
+    monkeypatch.setattr("sunbench.bench.planner.seconds_per_evaluation", small)
+    (model,) = plan(lab.request(batch=64))
+    assert sizes == [16, 8, 4]
+    assert model.seconds_per_nfe == 0.5
 
 
 def test_one_image_that_does_not_fit_is_an_error():

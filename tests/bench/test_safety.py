@@ -154,7 +154,7 @@ def test_a_finished_run_with_a_damaged_run_json_is_healed(done: Any):
     assert json.loads((done.out / "run/run.json").read_text())["request"] == expected
 
 
-@pytest.mark.parametrize("name", ["x" * 300, "file/below"])
+@pytest.mark.parametrize("name", ["x" * 300, "file/below", "/proc/run"])
 def test_a_folder_that_cannot_be_is_one_line(lab: Any, name: str):
     lab.out.mkdir()
     (lab.out / "file").write_text("")

@@ -192,3 +192,9 @@ def test_weights_of_a_papers_table_are_checked_too(word: str, line: str, sunbenc
     code, _, err = sunbench("paper", "sun-2", "--models", "emoji", "--weights", word)
     assert code == 2
     assert line in err
+
+
+def test_a_check_of_no_images_is_one_line(sunbench):
+    code, out, err = sunbench("zoo", "check", "--images", "0")
+    assert (code, out) == (2, "")
+    assert err == "sunbench: given 0 images per figure, expected at least 2\n"

@@ -162,6 +162,7 @@ def test_list_alone_lists_everything(sunbench: Any, monkeypatch: Any, tmp_path: 
     assert code == 0
     for name in ("dpm++", "emoji-3d", "coco-30k", "clip_score", "not built"):
         assert name in out
+    assert out.count("NOT PINNED") == 4  # three models, one prompt set
 
 
 def test_json(sunbench: Any, monkeypatch: Any, tmp_path: Any):

@@ -41,6 +41,7 @@ def test_without_a_terminal_there_are_plain_lines():
     screen = Console(width=120, file=io.StringIO(), force_terminal=False)
     cells = [planned("a[/b]c", "first [/b]"), planned("a[/b]c", "second")]
     facts = {"nfe": 160, "seconds_per_nfe": 0.5, "seconds": 80.0, "power": "8 prompts show [/b]"}
+    facts |= {"not_pinned": ["a[/b]c: revision not pinned"]}
     model = SimpleNamespace(cells=cells, **facts)
     with ConsoleProgress(screen) as progress:
         progress.planned([model], 1000)  # type: ignore[list-item]
@@ -54,6 +55,7 @@ def test_without_a_terminal_there_are_plain_lines():
     assert "first [/b]: 0 % done, 80 s left" in text
     assert "second: 50 % done" in text
     assert "8 prompts show [/b]" in text
+    assert "a[/b]c: revision not pinned" in text
     assert "\x1b" not in text
 
 

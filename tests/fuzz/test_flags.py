@@ -15,7 +15,7 @@ VALUES = st.sampled_from([*FLAG_JUNK, *NAMES])
 RUN = ["--methods", "--steps", "--guidance", "--weights", "--images", "--seeds", "--prompts"]
 RUN += ["--column", "--negatives", "--metrics", "--timing", "--task", "--strength", "--mask"]
 RUN += ["--sources", "--controlnet", "--resolution", "--device", "--dtype", "--batch-size", "--out"]
-RUN += ["--config"]
+RUN += ["--config", "--nfe"]
 
 
 def flags(names: list[str]) -> Any:
@@ -69,6 +69,24 @@ def test_readers_of_a_run(done: Any, tmp_path: Path, monkeypatch: pytest.MonkeyP
         if command[0] == "selftest":
             pairs += [("--model", "none such")]
         check([*command, *words(pairs)])
+
+    fuzz()
+
+
+def test_writers_of_a_run(done: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    run = str(done.out / "run")
+    commands = {
+        ("board", run): ["--nfe", "--metric", "--out"],
+        ("retention", run, run): ["--dose", "--metric", "--out"],
+        ("export", run): ["--to"],
+        ("merge", run, run): ["--out"],
+    }
+
+    @few(20)
+    @given(st.data(), st.sampled_from(list(commands)))
+    def fuzz(data: Any, command: tuple[str, ...]) -> None:
+        check([*command, *words(data.draw(flags(commands[command])))])
 
     fuzz()
 

@@ -9,6 +9,7 @@ import string
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import datasets
 import pyarrow as pa
@@ -19,7 +20,7 @@ from huggingface_hub import constants
 import sunbench
 from sunbench.errors import NotAvailable, UserError
 from sunbench.models import ModelCard, cards, find_model
-from sunbench.prompts import Prompt, PromptSet, hub, load, names
+from sunbench.prompts import Prompt, PromptSet, hub, load, names, pinned
 from sunbench.prompts.load import named_sets
 from sunbench.zoo.world.captions import held_out_prompts
 
@@ -151,7 +152,8 @@ def test_data_sets_are_read_through_datasets(
     rows = [{"captions": ["a dog", "one dog"], "id": 1}, {"captions": ["a cat"], "id": 1}]
     file.write_text("".join(json.dumps(r) + "\n" for r in rows))
     there = hub.HubSet("json", data_files=str(file), streaming=streaming)
-    found, column = hub.read_hub_set(there, "captions", None)
+    found, column, as_read = hub.read_hub_set(there, "captions", None)
+    assert as_read == there
     assert column == "captions"
     assert [r.values["captions"][0] for r in found.records] == ["a dog", "a cat"]
     assert len(hub.read_hub_set(there, "captions", 1)[0].records) == 1
@@ -170,15 +172,49 @@ def test_named_set_reads_its_column(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         load("geneval", limit=2)
 
 
+def test_named_sets_are_pinned_but_for_one_that_nobody_pins() -> None:
+    assert [name for name in names() if not pinned(name)] == ["coco2017-val"]
+    for name, entry in named_sets().items():
+        if "url" in entry or "hub" in entry:
+            assert hub.set_of_table(entry).pinned == pinned(name)
+    assert not hub.HubSet("owner/name", "main").pinned
+
+
+def test_the_commit_that_was_read_is_told_also_offline(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a set that is not pinned: its source, and so run.json, names what the hub had."""
+    from huggingface_hub import HfApi
+
+    commit, asked = "c0ffee" + "0" * 34, list[object]()
+
+    def info(self: object, name: str, **_: object) -> SimpleNamespace:
+        return SimpleNamespace(sha=commit)
+
+    def rows(there: hub.HubSet, **_: object) -> datasets.Dataset:
+        asked.append(there.revision)
+        return datasets.Dataset.from_dict({"captions": ["a dog", "a cat"]})
+
+    monkeypatch.setattr(HfApi, "dataset_info", info)
+    monkeypatch.setattr(hub, "_open", rows)
+    online = load("coco2017-val")
+    assert f"(phiyodr/coco2017@{commit}:validation)" in online.source
+    assert not online.pinned
+    assert set(asked) == {commit}
+    assert load(f"phiyodr/coco2017@{commit}:validation", column="captions").pinned
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    assert load("coco2017-val") == online
+
+
 def test_unreachable_hub_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     def offline(*_: object, **__: object) -> None:
         raise ConnectionError("Couldn't reach the Hub\nwith a long story")
 
     monkeypatch.setattr(datasets, "load_dataset", offline)
-    monkeypatch.setattr(hub, "_check_reachable", lambda there: None)
+    monkeypatch.setattr(hub, "_resolved", lambda there: there)
     with pytest.raises(UserError) as caught:
         load("parti")
-    assert "nateraw/parti-prompts@main:train" in str(caught.value)
+    assert "nateraw/parti-prompts@944b156a" in str(caught.value)
     assert "Couldn't reach the Hub" in str(caught.value)
     assert "\n" not in str(caught.value)
 
@@ -194,7 +230,7 @@ def test_an_unreachable_hub_is_asked_once(monkeypatch: pytest.MonkeyPatch) -> No
         raise ConnectionError("no route")
 
     monkeypatch.setattr(HfApi, "dataset_info", offline)
-    with pytest.raises(NotAvailable, match=r"nateraw/parti-prompts@main:train .*no route"):
+    with pytest.raises(NotAvailable, match=r"nateraw/parti-prompts@944b156a.*no route"):
         load("parti")
     assert asked == ["nateraw/parti-prompts"]
 
@@ -217,7 +253,7 @@ def test_of_hub_sets_only_texts_are_read_and_kept_for_offline(
         return real(*args, **options)
 
     monkeypatch.setattr(datasets, "load_dataset", spy)
-    found, column = hub.read_hub_set(there, None, None)
+    found, column, _ = hub.read_hub_set(there, None, None)
     assert column == "caption"
     assert [dict(r.values) for r in found.records] == [
         {"caption": c, "negative": n}
@@ -227,7 +263,7 @@ def test_of_hub_sets_only_texts_are_read_and_kept_for_offline(
     shutil.rmtree(folder)
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-    again, _ = hub.read_hub_set(there, None, 2)
+    again, *_ = hub.read_hub_set(there, None, 2)
     assert [r.values for r in again.records] == [r.values for r in found.records[:2]]
     with pytest.raises(NotAvailable):
         hub.read_hub_set(hub.HubSet("nobody/nothing", streaming=True), None, None)

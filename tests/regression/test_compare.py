@@ -526,13 +526,13 @@ def break_run(run: Path, how: str) -> None:
         case "cut":
             (run / "run.json").write_text('{"schema_version": 1, "mod')
         case "strange":
-            (run / "run.json").write_text('{"schema_version": 2}')
+            (run / "run.json").write_text('{"schema_version": 3}')
 
 
 @pytest.mark.parametrize(
     ("how", "message"),
     [
-        ("version", "given schema_version 7, expected 2"),
+        ("version", "given schema_version 7, expected 3"),
         ("unfinished", "not finished"),
         ("shard", "shard 2 is missing or broken"),
         ("cell", "cell.json is missing"),

@@ -109,6 +109,19 @@ def test_without_shares_overlapping_intervals_are_not_distinguishable():
     assert "dpm++ at 4 steps and dpm++ at 8 steps (their intervals overlap)" in said
 
 
+def test_a_difference_is_believed_before_the_share():
+    """The interval that the verdict is read off is the one that is named."""
+    pair = replace(share("ddim", "dpm++", 4, 0.1, 0.2), difference=0.01)
+    pair = replace(pair, difference_low=-0.02, difference_high=0.04)
+    said = answer(ROWS, TIMES, [pair, CLEAR[1]])[-1]
+    assert "dpm++ at 4 steps (ddim minus dpm++: +0.01 [-0.02, +0.04])" in said
+    clear = replace(pair, difference_low=0.005, low=0.4, high=0.6)
+    assert (
+        "every difference in distance is distinguishable"
+        in answer(ROWS, TIMES, [clear, CLEAR[1]])[-1]
+    )
+
+
 def test_a_share_is_believed_before_the_intervals():
     rows = [row("ddim", 4, 0.26), row("dpm++", 4, 0.25)]
     a, b = points(rows, TIMES, "tiny", "perceptual[zoo-clip]")

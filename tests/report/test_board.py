@@ -63,10 +63,10 @@ def test_differences_within_a_budget_are_paired():
     """Of the nearest row, whichever way the run names the two; what is not compared has a dash."""
     sun, adaptive, ddim = ROWS[1], ROWS[2], ROWS[0]
 
-    def pair(a: str, b: str, steps_b: int, value: float, p_holm: float) -> PairRow:
+    def pair(a: str, b: str, steps_b: int, value: float, p_adjusted: float) -> PairRow:
         place = ("tiny", 4, METRIC, a, b, 0.2, 0.1, 0.3, 100)
         ends = (value, value - 0.1, value + 0.1)
-        return PairRow(*place, *ends, p_holm, steps_b=steps_b, nfe=8)
+        return PairRow(*place, *ends, p_adjusted, steps_b=steps_b, nfe=8)
 
     pairs = (
         pair("ddim", "sun", 8, 0.3, 0.001),

@@ -16,16 +16,17 @@ from sunbench.report.texts import short_text
 from sunbench.store import FiniteNRow, PairRow, ResultRow, SetPairRow
 
 
-def pair(a: str, b: str, difference: float, p_holm: float, **more: Any) -> PairRow:
+def pair(a: str, b: str, difference: float, width: float, **more: Any) -> PairRow:
+    ends = difference - width, difference + width
     return PairRow(
-        "tiny", 4, "lpips[alex]", a, b, 0.5, 0.4, 0.6, 50, difference, -1.0, 1.0, p_holm, **more
+        "tiny", 4, "lpips[alex]", a, b, 0.5, 0.4, 0.6, 50, difference, *ends, 0.5, **more
     )
 
 
 PAIRS = (
-    pair("ddim", "sun", 0.2, 0.001),
+    pair("ddim", "sun", 0.2, 0.1),
     pair("dpm++", "sun", 0.1, 0.2),
-    pair("ddim", "dpm++", 0.3, 0.01),
+    pair("ddim", "dpm++", 0.3, 0.1),
 )
 SET = SetPairRow("tiny", 4, "fd[zoo-clip]", "ddim", "sun", 0.5, 0.1, 0.9, 0.01, False, False)
 FINITE = [
@@ -56,7 +57,7 @@ def test_ranks_at_equal_nfe_are_of_cells():
     """Two methods within a budget have other numbers of steps."""
     pairs = [
         replace(PAIRS[0], steps_b=8, nfe=8),
-        replace(PAIRS[0], steps=8, steps_b=16, nfe=16, difference=-0.2),
+        replace(pair("ddim", "sun", -0.2, 0.1), steps=8, steps_b=16, nfe=16),
     ]
     assert rank_texts(pairs, "lpips[alex]") == {
         ("ddim", 4): "2",
@@ -74,8 +75,9 @@ def test_ranks_at_equal_nfe_are_of_cells():
 
 
 def test_an_equivalent_method_is_not_better():
-    equal = (pair("ddim", "sun", 0.001, 0.001, equivalent=True),)
+    equal = (pair("ddim", "sun", 0.001, 0.0005, equivalent=True),)
     assert rank_texts(equal, "lpips[alex]") == {("ddim", 4): "1–2", ("sun", 4): "1–2"}
+    assert equal[0].verdict == "equivalent (B closer by less than the margin)"
 
 
 @pytest.mark.parametrize("text", [None, short_text])

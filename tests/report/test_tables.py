@@ -16,6 +16,11 @@ from result_rows import result_row
 from timing_rows import timing_row
 
 from sunbench.errors import UserError
+from sunbench.paper.page import Page, records_csv
+from sunbench.paper.page import markdown as paper_markdown
+from sunbench.regression.compare import RunComparison
+from sunbench.regression.compare_page import comparison_markdown
+from sunbench.report.board import board
 from sunbench.report.data import CellTime, RunData, model_names, read_run
 from sunbench.report.formats import csv_text, markdown_table, plain
 from sunbench.report.headline import best_lines, headline
@@ -32,7 +37,7 @@ from sunbench.report.tables import (
 )
 from sunbench.report.texts import cell_text, nfe_text, number, reasons, short_text
 from sunbench.report.times import flags, throughput_table, time_table
-from sunbench.store import PairRow, Results, RunFolder, TrainingRequirements
+from sunbench.store import PairRow, Results, RunFolder, SetPairRow, TrainingRequirements
 from sunbench.store.timings import Spread
 
 ROW = result_row(metric="fd[zoo-clip]", value=12.3456, low=11.0, high=14.25)
@@ -188,6 +193,19 @@ def test_names_are_neither_images_nor_links_nor_tags(name: str):
     assert not re.search(r"(?<!\\)!\[|\](\(|\[)|<", text)
 
 
+def test_every_page_keeps_names_text():
+    """A remote image would tell its server who reads the page."""
+    hostile = "![x](http://a.b/c.png)"
+    rows = [replace(r, model=hostile) for r in (REFERENCE, FLOOR_ROW, ROW, REASON)]
+    rows += [replace(REASON, model=hostile, method=hostile, reason=hostile)]
+    pages = [tables_markdown(RunData(rows)), board(RunData(rows), (8,), ROW.metric)]
+    pages += [paper_markdown(Page("t", hostile, (hostile,), ("a",), ((hostile,),), (hostile,), ()))]
+    pages += [comparison_markdown(RunComparison((), (hostile,), (hostile,)))]
+    for page in pages:
+        assert "a.b" in page
+        assert "](http" not in page
+
+
 # ------------------------------------------------------------------------------ LaTeX
 
 
@@ -229,6 +247,8 @@ def test_no_text_of_a_csv_is_a_formula(name: str):
     (record,) = csv.DictReader(io.StringIO(csv_text(frame)))
     assert record["model"] == "'" + name
     assert (record["value"], record["low"]) == ("-1.5", "-2.0")
+    (record,) = csv.DictReader(io.StringIO(records_csv([{"model": name, "value": -1.5}])))
+    assert (record["model"], record["value"]) == ("'" + name, "-1.5")
 
 
 def test_csv_keeps_full_precision_and_any_name():
@@ -314,10 +334,36 @@ def test_win_rates_print_their_interval_and_what_is_not_distinguishable():
     ]
     assert win_rate_table([replace(rate, high=0.49)])[1][0][-1] == "B closer"
     corrected = replace(rate, difference=0.2, difference_low=-0.01, difference_high=0.41)
-    line = win_rate_table([replace(corrected, p_holm=0.08, high=0.4)])[1][0]
+    line = win_rate_table([replace(corrected, p_adjusted=0.08, high=0.4)])[1][0]
     assert line[-2:] == ["+0.2 [-0.01, +0.41]", "not distinguishable"]
-    assert replace(corrected, p_holm=0.08, equivalent=True).verdict == "equivalent"
-    assert replace(corrected, p_holm=0.04, difference=-0.2).verdict == "A closer"
+    assert replace(corrected, equivalent=True).verdict == "equivalent"
+
+
+@pytest.mark.parametrize("kind", ["paired", "sets"])
+@pytest.mark.parametrize(
+    ("ends", "equivalent", "verdict"),
+    [
+        ((-0.1, 0.0, 0.1), False, "not distinguishable"),
+        ((-0.1, 0.0, 0.1), True, "equivalent"),
+        ((-0.3, -0.2, -0.1), False, "A closer"),
+        ((0.1, 0.2, 0.3), None, "B closer"),
+        ((-0.3, -0.2, -0.1), True, "equivalent (A closer by less than the margin)"),
+        ((0.1, 0.2, 0.3), True, "equivalent (B closer by less than the margin)"),
+    ],
+)
+def test_verdicts_are_read_off_their_intervals(
+    kind: str, ends: tuple[float, ...], equivalent: bool | None, verdict: str
+):
+    low, value, high = ends
+    row: PairRow | SetPairRow = PairRow(
+        *("tiny", 4, "ssim", "ddim", "dpm++", 0.5, 0.4, 0.6, 100, value, low, high),
+        equivalent=equivalent,
+    )
+    if kind == "sets":
+        place = ("tiny", 4, "fd[zoo-clip]", "ddim", "dpm++")
+        row = SetPairRow(*place, value, low, high, 0.5, equivalent, None)
+    assert row.verdict == verdict
+    assert row.distinguishable == ("closer" in verdict)
 
 
 def test_the_headline_leads_with_the_distance_relative_to_a_new_seed():

@@ -5,6 +5,11 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import socket
+import subprocess
+import sys
+import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -189,3 +194,57 @@ def test_read_only_folder_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(store_files.tempfile, "NamedTemporaryFile", refused)
     with pytest.raises(UserError, match=r"cannot write .*: Permission denied"):
         ensure_space(tmp_path, 1)
+
+
+# ------------------------------------------------------------------------------ part files
+
+
+def part(folder: Path, writer: str, host: str | None = None, age_s: float = 0.0) -> Path:
+    """What a writer of a shard leaves when it is killed."""
+    name = f".shard-00000.parquet.{host or socket.gethostname()}.{writer}.part"
+    (folder / name).write_bytes(b"PAR1")
+    then = time.time() - age_s
+    os.utime(folder / name, (then, then))
+    return folder / name
+
+
+def test_parts_of_dead_writers_go_and_others_stay_for_a_day(tmp_path: Path) -> None:
+    """Of another host it cannot be known whether it writes still, so its clock decides."""
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    day = 86_400
+    stay = [
+        part(tmp_path, f"{os.getpid()}-1"),
+        part(tmp_path, f"{ended.pid}-1", "another-host", day - 60),
+        part(tmp_path, "nonsense"),
+        tmp_path / "shard-00000.parquet",
+    ]
+    stay[-1].write_bytes(b"PAR1")
+    part(tmp_path, f"{ended.pid}-1")
+    part(tmp_path, f"{ended.pid}-2", "another-host", day + 60)
+    part(tmp_path, "more nonsense", age_s=day + 60)
+    store_files.remove_parts(tmp_path)
+    assert sorted(tmp_path.iterdir()) == sorted(stay)
+
+
+def test_a_part_that_another_process_removes_meanwhile_is_no_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gone = part(tmp_path, "1-1", "another-host")
+    monkeypatch.setattr(Path, "glob", lambda self, pattern: iter([gone]))
+    gone.unlink()
+    store_files.remove_parts(tmp_path)
+
+
+def test_writers_of_one_file_have_parts_of_their_own(tmp_path: Path) -> None:
+    """Threads and processes alike, so that none takes away what another writes."""
+    parts = [store_files.part_of(tmp_path / "x")]
+    thread = threading.Thread(target=lambda: parts.append(store_files.part_of(tmp_path / "x")))
+    thread.start()
+    thread.join()
+    code = (
+        "import sys; from pathlib import Path; from sunbench.store.files import part_of;"
+        "print(part_of(Path(sys.argv[1])))"
+    )
+    other = subprocess.check_output([sys.executable, "-c", code, str(tmp_path / "x")], text=True)
+    assert len({*parts, Path(other.strip())}) == 3

@@ -67,7 +67,7 @@ def test_rows_come_back_to_the_bit(given_rows: list[ResultRow]) -> None:
         assert [str(r) for r in found] == [str(r) for r in given_rows]
         run.write_results(Results(tuple(found), (PAIR,)))
         assert run.results_file.read_bytes() == first
-        assert json.loads(first)["schema_version"] == 2
+        assert json.loads(first)["schema_version"] == 3
 
 
 def rows_or_line(run: RunFolder) -> list[ResultRow] | str:
@@ -153,14 +153,14 @@ def test_missing_fields_are_named() -> None:
         with pytest.raises(UserError, match=words):
             Results.from_json(document(rows), "r")
     with pytest.raises(UserError, match="given no rows, no pairs"):
-        Results.from_json({"schema_version": 2}, "r")
+        Results.from_json({"schema_version": 3}, "r")
 
 
 def test_nan_never_reaches_a_file(tmp_path: Path) -> None:
     run = RunFolder(tmp_path)
     with pytest.raises(ValueError, match="not JSON compliant"):
         run.write_results(Results((row(),), (replace(PAIR, low=float("nan")),)))
-    run.results_file.write_text('{"schema_version": 2, "rows": [], "floor": NaN}')
+    run.results_file.write_text('{"schema_version": 3, "rows": [], "floor": NaN}')
     with pytest.raises(UserError, match="NaN is not a number"):
         run.read_results()
 
@@ -170,11 +170,11 @@ def test_two_rows_in_one_place_are_refused(tmp_path: Path) -> None:
         RunFolder(tmp_path).write_results(Results((row(), row(value=1.6))))
 
 
-@pytest.mark.parametrize("version", [0, 1, 3, "2", True, None])
+@pytest.mark.parametrize("version", [0, 2, 4, "3", True, None])
 def test_other_versions_are_refused(tmp_path: Path, version: object) -> None:
     run = RunFolder(tmp_path)
     run.run_file.write_text(json.dumps({"schema_version": version}))
-    with pytest.raises(UserError, match="expected 2"):
+    with pytest.raises(UserError, match="expected 3"):
         run.read_run()
 
 
