@@ -59,8 +59,8 @@ def stage_maps(net: Any, images: Tensor) -> list[Tensor]:
 def pixels(cell: CellReader, numbers: Sequence[int]) -> Tensor:
     """These images of a cell in the order of their numbers, uint8 (N, 3, H, W)."""
     rows = sorted(cell.some(numbers), key=lambda row: row.index)
-    arrays = [row.image for row in rows]
-    if len(arrays) != len(numbers) or any(a is None for a in arrays):
+    arrays = [row.image for row in rows if row.image is not None]
+    if len(arrays) != len(numbers):
         raise UserError(f"{cell.name}: given no stored images, expected a run that kept them")
     return torch.from_numpy(np.stack(arrays)).permute(0, 3, 1, 2)
 
