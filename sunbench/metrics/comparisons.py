@@ -79,7 +79,7 @@ def resampled_difference(a: Resampled, b: Resampled) -> Difference:
     change = a.minus(b)
     error = float(change.draws.std(ddof=1)) if len(change.draws) > 1 else float("nan")
     freedom = np.inf if len(change.draws) >= 40 else len(change.draws) - 1
-    return Difference(change.value, error, freedom, change.draws - change.draws.mean())
+    return Difference(float(change.value), error, freedom, change.draws - change.draws.mean())
 
 
 # ------------------------------------------------------------------------------ together

@@ -83,7 +83,7 @@ def test_writers_of_a_run(done: Any, tmp_path: Path, monkeypatch: pytest.MonkeyP
         ("merge", run, run): ["--out"],
     }
 
-    @few(20)
+    @few(8)
     @given(st.data(), st.sampled_from(list(commands)))
     def fuzz(data: Any, command: tuple[str, ...]) -> None:
         check([*command, *words(data.draw(flags(commands[command])))])

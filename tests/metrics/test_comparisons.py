@@ -169,3 +169,6 @@ def test_a_difference_of_resampled_statistics_has_the_paired_error():
     d, exact = resampled_difference(a, b), paired_difference(*x, np.arange(300))
     assert d.value == pytest.approx(exact.value)
     assert d.error == pytest.approx(exact.error, rel=0.08)
+    (found,) = compared([d], [1.0])
+    assert {type(x) for x in (found.difference, found.difference_low, found.p_adjusted)} == {float}
+    assert type(found.equivalent) is bool  # and so JSON
