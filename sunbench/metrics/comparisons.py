@@ -182,7 +182,7 @@ def compared(
 def _inside(low: float, high: float, margin: float) -> bool:
     if margin <= 0:
         raise UserError(f"given margin {margin}, expected one above 0")
-    return -margin < low and high < margin
+    return bool(-margin < low and high < margin)
 
 
 Named = TypeVar("Named", bound=Hashable)

@@ -130,7 +130,9 @@ def test_an_interval_that_excludes_zero_has_a_small_corrected_p():
 
 def test_equivalent_and_different_are_told_apart():
     near, far, unsure = apart((0.01, 0.01, 99), (2.0, 0.01, 99), (0, 1, 99))
-    assert [c.equivalent for c in compared([near, far, unsure], [0.1] * 3)] == [True, False, False]
+    shown = compared([near, far, unsure], [0.1] * 3)
+    assert [c.equivalent for c in shown] == [True, False, False]
+    assert all(type(c.equivalent) is bool for c in shown)  # as JSON takes it
 
 
 def test_family_wise_error_holds_and_without_correction_does_not():
