@@ -115,7 +115,7 @@ def frozen_below(student: Any, base: dict[str, torch.Tensor]) -> dict[str, torch
 
 
 def test_what_training_left_alone_is_left_out(pipeline: Any, student: Any, tmp_path: Path):
-    """And read as a file that has every zero is, to the bit."""
+    """And read bit-exact as a file that has every zero."""
     base, path = pipeline.unet.state_dict(), tmp_path / "x.safetensors"
     write_difference(path, frozen_below(student, base), base, levels=15)
     tensors, zeros = load_file(path), {}
