@@ -55,7 +55,11 @@ def csv_text(frame: pd.DataFrame) -> str:
     """CSV at full precision; no text of it is a formula to a spreadsheet."""
     if frame.empty:
         return ""
-    return str(frame.map(_no_formula).to_csv(index=False, lineterminator="\n"))
+    safe = {  # as objects: a whole number beside gaps stays one
+        name: pd.Series([_no_formula(v) for v in column], dtype=object)
+        for name, column in frame.items()
+    }
+    return str(pd.DataFrame(safe).to_csv(index=False, lineterminator="\n"))
 
 
 def _no_formula(value: object) -> object:
