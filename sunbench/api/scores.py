@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -87,8 +88,7 @@ def score(
     texts = _prompts(candidate, base, prompts)
     clusters = np.array([texts.get(i, i) for i in candidate.ids])
     work = _Work(candidate, base, order, choices, device)
-    with work.pool:
-        work.read()
+    work.read()
     scores = [work.score(choice, clusters, texts) for choice in choices]
     return Scores(len(candidate.ids), len(set(clusters.tolist())), paired, tuple(scores))
 
@@ -156,10 +156,6 @@ class _Work:
         self.reasons: dict[str, str] = {}
         self.pair_scores: dict[str, list[NDArray[Any]]] = {}
         self.features: dict[tuple[str, str], list[NDArray[Any]]] = {}
-        # an image per thread at a time: its maps then stay in the cache of one core
-        self.pool = ThreadPoolExecutor(
-            torch.get_num_threads(), initializer=torch.set_num_threads, initargs=(1,)
-        )
         for choice in choices:
             self._load(choice)
 
@@ -176,17 +172,30 @@ class _Work:
         ready = [c for c in self.choices if c.net is None or c.net in self.networks]
         if not ready:
             return
-        for mine, theirs in _blocks(self.candidate, self.base, self.order):
-            a, b = (_tensor(block, self.device) for block in (mine, theirs))
-            for choice in ready:
-                if isinstance(choice.metric, ImagePairMetric):
-                    self._pair(choice, choice.metric, a, b)
-            for name in {c.net for c in ready if c.metric.reads == "embeddings" and c.net}:
-                for side, block in (("candidate", a), ("reference", b)):
-                    embedded = self.networks[name].embed(block)  # type: ignore[attr-defined]
-                    self.features.setdefault((name, side), []).append(embedded.cpu().numpy())
+        with _image_threads() as pool:
+            for mine, theirs in _blocks(self.candidate, self.base, self.order):
+                a, b = (_tensor(block, self.device) for block in (mine, theirs))
+                self._read_block(ready, a, b, pool)
 
-    def _pair(self, choice: MetricChoice, metric: ImagePairMetric, a: Tensor, b: Tensor) -> None:
+    def _read_block(
+        self, ready: Sequence[MetricChoice], a: Tensor, b: Tensor, pool: ThreadPoolExecutor
+    ) -> None:
+        for choice in ready:
+            if isinstance(choice.metric, ImagePairMetric):
+                self._pair(choice, choice.metric, a, b, pool)
+        for name in {c.net for c in ready if c.metric.reads == "embeddings" and c.net}:
+            for side, block in (("candidate", a), ("reference", b)):
+                embedded = self.networks[name].embed(block)  # type: ignore[attr-defined]
+                self.features.setdefault((name, side), []).append(embedded.cpu().numpy())
+
+    def _pair(
+        self,
+        choice: MetricChoice,
+        metric: ImagePairMetric,
+        a: Tensor,
+        b: Tensor,
+        pool: ThreadPoolExecutor,
+    ) -> None:
         if a.shape != b.shape:
             raise UserError(
                 f"given images of {tuple(a.shape[2:])} and reference images of"
@@ -197,7 +206,7 @@ class _Work:
         def one(i: int) -> Tensor:
             return metric.paired_scores(a[i : i + 1], b[i : i + 1], network)
 
-        parts = list(self.pool.map(one, range(len(a))))
+        parts = list(pool.map(one, range(len(a))))
         self.pair_scores.setdefault(choice.label, []).append(torch.cat(parts).cpu().numpy())
 
     def score(
@@ -228,6 +237,17 @@ class _Work:
             words = [texts[i] for i in self.candidate.ids]
             embedded = network.embed_text(words).cpu().numpy()  # type: ignore[attr-defined]
         return CellFeatures(mine, clusters, theirs, embedded, network)
+
+
+@contextmanager
+def _image_threads() -> Iterator[ThreadPoolExecutor]:
+    """Threads with one of torch's each: the maps of an image stay in the cache of one core."""
+    count = torch.get_num_threads()
+    try:
+        with ThreadPoolExecutor(count, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+            yield pool
+    finally:
+        torch.set_num_threads(count)  # it is what threads to come begin with
 
 
 def _blocks(

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 RADIUS, SIGMA = 5, 1.5
-#: Pixels that are worked on at once: their maps stay in the processor's cache.
+#: Pixels that a CPU works on at once: their maps stay in its cache.
 PIXELS = 2**18
 
 
@@ -66,9 +66,10 @@ def ssim(a: Tensor, b: Tensor) -> Tensor:
         raise UserError(
             f"given images of {min(height, width)} pixels, expected at least {RADIUS + 1} for SSIM"
         )
-    planes = zip(
-        *(x.flatten(0, 1).split(max(1, PIXELS // (height * width))) for x in (a, b)), strict=True
+    count = (
+        max(1, PIXELS // (height * width)) if a.device.type == "cpu" else a.shape[0] * a.shape[1]
     )
+    planes = zip(*(x.flatten(0, 1).split(count) for x in (a, b)), strict=True)
     return torch.cat([_planes_ssim(x, y) for x, y in planes]).view(a.shape[:2]).mean(1)
 
 

@@ -111,7 +111,7 @@ def taking(lock: Path) -> Iterator[None]:
     try:
         yield
     finally:
-        Path(guard.lock_file).unlink(missing_ok=True)
+        Path(guard.lock_file).unlink(missing_ok=True)  # who then gets the old file tries again
         guard.release()
 
 

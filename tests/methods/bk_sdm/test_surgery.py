@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 from diffusers import UNet2DConditionModel
+from paper_counts import BK
 from torch.utils.flop_counter import FlopCounterMode
 
 from sunbench.errors import UserError
@@ -59,26 +60,12 @@ def test_the_full_unet_has_the_published_size(sd1: Any) -> None:
     assert sum(p.numel() for p in sd1.parameters()) == 859_520_964
 
 
-#: What the authors' configurations have in place of Stable Diffusion 1's
-#: (Nota-NetsPresso/BK-SDM, src/unet_config).
-CONFIGS: dict[str, dict[str, Any]] = {
-    "base": {"layers_per_block": 1},
-    "small": {"layers_per_block": 1, "mid_block_type": None},
-    "tiny": {
-        "layers_per_block": 1,
-        "mid_block_type": None,
-        "block_out_channels": [320, 640, 1280],
-        "down_block_types": ["CrossAttnDownBlock2D"] * 3,
-        "up_block_types": ["CrossAttnUpBlock2D"] * 3,
-    },
-}
-
-
 @pytest.mark.oracle
-@pytest.mark.parametrize("name", CONFIGS)
+@pytest.mark.parametrize("name", BK)
 def test_surgery_gives_the_published_configurations(name: str, sd1: Any) -> None:
+    """As the authors' own (Nota-NetsPresso/BK-SDM, src/unet_config)."""
     own = {k: v for k, v in sd1.config.items() if not k.startswith("_")}
-    made, expected = pruned_config(sd1.config, CUTS[name]), {**own, **CONFIGS[name]}
+    made, expected = pruned_config(sd1.config, CUTS[name.lower()]), {**own, **BK[name]}
     assert made.keys() == expected.keys()
     for key, value in expected.items():
         plain = list(value) if isinstance(value, tuple) else value
