@@ -15,7 +15,7 @@ from sunbench.report.data import ROLE_NAMES, CellTime, RunData, model_names, pri
 from sunbench.report.formats import Table, csv_text, latex_table, markdown_table, plain
 from sunbench.report.headline import cells_of, headline
 from sunbench.report.ranks import ORDER, finite_n_table, rank_texts, set_pair_table, unordered
-from sunbench.report.texts import cell_text, nfe_text, number, with_arrow, yes_no
+from sunbench.report.texts import cell_text, nfe_text, number, percent, with_arrow, yes_no
 from sunbench.report.times import flags, throughput_table, time_table, timing_frame
 from sunbench.store import (
     PairRow,
@@ -32,7 +32,8 @@ FLOOR = ROLE_NAMES["floor"]
 VERDICTS = (
     "Intervals of a metric's differences hold together (max-T). A verdict says what its interval"
     " shows: one is closer where it excludes 0, both are equivalent where it lies in the margin,"
-    f" ±{EQUIVALENCE_SHARE:.0%} of a new seed's distance, even if one is surely closer by less."
+    f" ±{percent(EQUIVALENCE_SHARE)} of a new seed's distance, even if one is surely closer by"
+    " less."
 )
 
 
