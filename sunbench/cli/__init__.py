@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import logging
+import os
 import sys
 import warnings
 from typing import Annotated
@@ -121,19 +122,32 @@ def main() -> None:
     debug = len(words) < len(sys.argv) - 1
     try:
         code = app(words, prog_name="sunbench", standalone_mode=False)
+        sys.stdout.flush()
     except Exception as error:
         if debug:
             raise
-        sys.exit(_explain(error))
+        code = _explain(error)
+        _drop_unwritable()
+        sys.exit(code)
     if code == INTERRUPTED:  # typer's answer to Ctrl-C
         _complain("stopped; the same command continues from here")
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _drop_unwritable() -> None:
+    """Drop what stdout cannot write: Python would try again at its end, and fail."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _explain(error: Exception) -> int:
     """Print an error in one line; the exit code."""
     if type(error).__name__ == "NoArgsIsHelpError":
         return 2  # it has printed the help
+    if isinstance(error, BrokenPipeError):
+        return 1  # the reader left, as `sunbench list | head -1` does
     if isinstance(error, UserError):
         _complain(str(error))
     elif isinstance(error, typer.TyperException):

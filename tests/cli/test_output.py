@@ -17,23 +17,37 @@ ASCII = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONIOENCODING": "ascii"}
 
 @pytest.mark.skipif(not FULL.exists(), reason="this system has no /dev/full")
 @pytest.mark.parametrize("words", [["version"], ["list", "prompts"], ["list", "prompts", "--json"]])
-def test_a_full_device_is_one_line(words: list[str]):
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_a_full_device_is_one_line(words: list[str], unbuffered: str):
+    env = {**os.environ, "PYTHONUNBUFFERED": unbuffered}
     with FULL.open("w") as full:
         done = subprocess.run(
-            [*SUNBENCH, *words], stdout=full, stderr=subprocess.PIPE, text=True, check=False
+            [*SUNBENCH, *words],
+            env=env,
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
         )
     assert done.returncode == 2
     assert done.stderr == "sunbench: No space left on device\n"
 
 
 @pytest.mark.parametrize("words", [["list", "methods"], ["list", "methods", "--json"]])
-def test_a_reader_that_left_is_no_error(words: list[str]):
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_a_reader_that_left_is_no_error(words: list[str], unbuffered: str):
     """As `sunbench list | head -1` does."""
+    env = {**os.environ, "PYTHONUNBUFFERED": unbuffered}
     read, write = os.pipe()
     os.close(read)
     try:
         done = subprocess.run(
-            [*SUNBENCH, *words], stdout=write, stderr=subprocess.PIPE, text=True, check=False
+            [*SUNBENCH, *words],
+            env=env,
+            stdout=write,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
         )
     finally:
         os.close(write)
