@@ -8,6 +8,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import hypothesis
 import psutil
 import pytest
 import random_weights
@@ -17,6 +18,9 @@ import tiny_sd
 os.environ.pop("COLUMNS", None)
 os.environ.pop("LINES", None)
 import sunbench.cli.console  # noqa: F401
+
+# No deadlines and the same examples everywhere: machines differ in speed.
+hypothesis.settings.load_profile("ci")
 
 #: Memory of one test process, by which their number is limited where there is little.
 WORKER_BYTES = 2 * 2**30

@@ -201,7 +201,8 @@ class _OnMeta:
 def load_agd(path: Path, unet: Any) -> AgdAdapter:
     """The adapter of a file, on the U-Net's device and in its dtype."""
     adapter, tensors = empty_agd(path, unet), load_weights(path)
+    place = unet.device, unet.dtype
     for name, layer in zip(adapter.names, adapter.layers, strict=True):
-        own = {k: tensors[f"{name}.{k}"].to(unet.device, unet.dtype) for k in layer.state_dict()}
+        own = {k: tensors[f"{name}.{k}"].to(*place) for k in layer.state_dict()}
         layer.load_state_dict(own, assign=True)
     return adapter.eval().requires_grad_(False)

@@ -68,6 +68,7 @@ class Layout:
         """The student's tensors by surgery alone, in the dtype of the U-Net."""
         teacher, stages, cut = unet.state_dict(), stages_of(unet.config), CUTS[self.cut]
         generator = torch.Generator().manual_seed(self.seed)
+        device, dtype = unet.device, unet.dtype
         out: dict[str, Tensor] = {}
         for name, own in self.empty(unet).state_dict().items():
             conv, _, leaf = name.rpartition(".")
@@ -75,7 +76,7 @@ class Layout:
                 source = teacher_name(f"{conv}.weight", cut, stages)
                 out[name] = self._experts(source, teacher, generator)
             elif f".{ROUTER}." in name:
-                out[name] = torch.zeros(own.shape, dtype=unet.dtype, device=unet.device)
+                out[name] = torch.zeros(own.shape, dtype=dtype, device=device)
             else:
                 out[name] = teacher[teacher_name(name, cut, stages)]
         return out
@@ -158,7 +159,8 @@ def load_pruned(path: Path, unet: Any, cut: str) -> Any:
         tensors = added(path, layout.initial(unet))
     else:
         tensors = {k: v for file in weight_files(path) for k, v in load_weights(file).items()}
-    own = {k: v.to(unet.device, unet.dtype) for k, v in tensors.items()}
+    place = unet.device, unet.dtype  # diffusers looks at every module for each
+    own = {k: v.to(*place) for k, v in tensors.items()}
     student.load_state_dict(own, assign=True)
     student.to(memory_format=torch.channels_last)
     return student.eval().requires_grad_(False)

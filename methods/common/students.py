@@ -124,7 +124,8 @@ def load_student(path: Path, unet: Any) -> Any:
         tensors = added(path, unet.state_dict())
     else:
         tensors = {key: x for file in weight_files(path) for key, x in load_weights(file).items()}
-    own = {key: x.to(unet.device, unet.dtype) for key, x in tensors.items()}
+    place = unet.device, unet.dtype  # diffusers looks at every module for each
+    own = {key: x.to(*place) for key, x in tensors.items()}
     student.load_state_dict(own, assign=True)
     return student.eval().requires_grad_(False)
 

@@ -54,7 +54,6 @@ def test_compiled_methods_sample_as_they_are(
     assert "forward" not in vars(pipeline.unet)
 
 
-@pytest.mark.slow
 def test_sun_compiles_whole_and_once(
     eager: None, pipeline: Any, tiny: ModuleType, weights: dict[str, str]
 ):

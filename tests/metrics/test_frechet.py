@@ -186,7 +186,6 @@ def coverage(n: int, d: int, gap: float, trials: int) -> float:
     return held / trials
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(("n", "d", "gap"), [(200, 8, 0.3), (200, 32, 0.1)])
 def test_interval_covers_near_its_level(n, d, gap):
     share = coverage(n, d, gap, 100)

@@ -226,7 +226,6 @@ def test_original_layout_maps_onto_sd15_key_by_key() -> None:
         assert {name: tensor.shape for name, tensor in tensors.items()} == wanted
 
 
-@pytest.mark.slow
 def test_full_shape_sd15_loads_from_one_file(tmp_path: Path) -> None:
     """2.1 GB by length, nothing on disk: the file is sparse."""
     pytest.importorskip("open_clip")

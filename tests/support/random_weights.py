@@ -104,10 +104,11 @@ def networks(unet: Any, folder: Path) -> dict[str, Path]:
     cuts = {f"bk-sdm-{cut}": cut for cut in ("base", "small", "tiny")}
     cuts |= {f"a-sdm-m{i}": f"m{(i - 1) % 3 + 1}" for i in range(1, 7)}
     cuts |= {"small-sd": "base", "tiny-sd": "tiny"}
-    return {
-        name: pruned(unet, folder / f"{name}.safetensors", i, cut=cut)
-        for i, (name, cut) in enumerate(cuts.items())
+    files = {
+        cut: pruned(unet, folder / f"{cut}.safetensors", i, cut=cut)
+        for i, cut in enumerate(dict.fromkeys(cuts.values()))
     }
+    return {name: files[cut] for name, cut in cuts.items()}
 
 
 def write(unet: Any, folder: Path) -> dict[str, Path]:

@@ -13,7 +13,7 @@ from torchvision.models.inception import Inception3
 from sunbench.metrics import fd, inception_score
 from sunbench.metrics.networks.inception import Inception
 
-pytestmark = [pytest.mark.oracle, pytest.mark.slow]
+pytestmark = pytest.mark.oracle
 N, DIM = 12, 8  # more images than features, so that sqrtm has an answer
 
 
