@@ -10,7 +10,7 @@ from __future__ import annotations
 import copy
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -73,6 +73,7 @@ class CombinedMethod:
     name: str
     network: PrunedMethod
     method: Any
+    cheaper_passes: ClassVar[bool] = True
 
     @property
     def negative_prompts(self) -> bool:

@@ -282,6 +282,7 @@ class CachedMethod(WrappedMethod):
     """DeepCache under any method whose pipeline calls a plain U-Net (``deepcache:NAME``)."""
 
     prefix: ClassVar[str] = "deepcache"
+    faster: ClassVar[bool] = False  # passes that reuse features count as a share
     nfe_varies: ClassVar[bool] = True
     fixed_layers: ClassVar[bool] = False
     plain_unet: ClassVar[bool] = False

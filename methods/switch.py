@@ -94,6 +94,7 @@ class SwitchMethod(PipelineMethod):
     parts: tuple[tuple[str, PrunedMethod], ...] = ()
     training: ClassVar[str] = "once per base"
     fixed_layers: ClassVar[bool] = False
+    cheaper_passes: ClassVar[bool] = True
 
     @property
     def steps(self) -> int:

@@ -31,6 +31,8 @@ class WrappedMethod:
 
     inner: PipelineMethod
     prefix: ClassVar[str] = ""
+    #: Whether it is there to make each pass faster.
+    faster: ClassVar[bool] = True
     _held: dict[Any, Any] = field(default_factory=dict, compare=False, repr=False)
     _changed: list[nn.Module] = field(default_factory=list, compare=False, repr=False)
 
@@ -58,6 +60,11 @@ class WrappedMethod:
     def plain_unet(self) -> bool:
         """The method's."""
         return self.inner.plain_unet
+
+    @property
+    def cheaper_passes(self) -> bool:
+        """Whether a pass may take less time: compiled and int8 do, others as the method alone."""
+        return self.faster or bool(self.inner.cheaper_passes)
 
     @property
     def nfe_varies(self) -> bool:

@@ -7,7 +7,7 @@ everything trained. GRI attention stands for itself: it is unspecified in the pa
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from sunbench.errors import UserError
 from sunbench.methods.bk_sdm.method import PrunedMethod, pruned_method
@@ -52,6 +52,8 @@ def a_sdm_m6() -> PrunedMethod:
 @dataclass(frozen=True)
 class RegionalMethod(PipelineMethod):
     """The model's own U-Net with GRI attention in its outer stages; nothing is trained."""
+
+    cheaper_passes: ClassVar[bool] = True
 
     def content(self, pipeline: Pipeline, settings: SampleSettings) -> dict[str, Any]:
         """All that shapes the method's images, for the cell's key."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from sunbench.errors import UserError
 from sunbench.methods.bk_sdm.student import check_student, layout_of, load_pruned
@@ -35,6 +35,7 @@ class PrunedMethod(TrainedMethod):
 
     cut: str = "base"
     license: str = ""
+    cheaper_passes: ClassVar[bool] = True
 
     @property
     def negative_prompts(self) -> bool:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from sunbench.cli.console import out, rich_table
+from sunbench.cli.console import out, rich_table, tables
 from sunbench.cli.options import WeightsOption, best_device, seed_list, split_names, weights_table
 from sunbench.errors import unknown
 from sunbench.paper.catalogue import Entry, entries
@@ -195,7 +195,8 @@ def _show_table(page: Page, folder: Path) -> None:
     """Print a table with its notes and write its files."""
     from sunbench.paper.page import write_formats
 
-    out.print(rich_table(page.title, list(page.head), [list(line) for line in page.lines]))
+    for part in tables(page.title, list(page.head), [list(line) for line in page.lines], 2):
+        out.print(part)
     for note in page.notes:
         _say(f"- {note}")
     for path in write_formats(page, folder):

@@ -37,7 +37,8 @@ class CellTime:
 
     flags: why they are not to be trusted. gain: the speed-up from ratios within the rounds of the
     pass; None to compute it from the medians. whole_ms, quartiles_ms: median and quartiles of the
-    latency over the rounds; without the median it is the sum of those of the parts.
+    latency over the rounds; without the median it is the sum of those of the parts. cheaper_passes:
+    whether the ratio of NFE is no ceiling of the speed-up.
     """
 
     model: str
@@ -53,6 +54,7 @@ class CellTime:
     gain: SpeedUp | None = None
     whole_ms: float | None = None
     quartiles_ms: tuple[float, float] | None = None
+    cheaper_passes: bool = False
 
     @classmethod
     def of(cls, row: TimingRow) -> CellTime:
@@ -72,6 +74,7 @@ class CellTime:
             gain=gain and SpeedUp(gain.median, unet and unet.median),
             whole_ms=row.latency_ms.median,
             quartiles_ms=row.latency_ms[1:],
+            cheaper_passes=row.cheaper_passes,
         )
 
     @property
@@ -139,7 +142,8 @@ def speed_up(time: CellTime, reference: CellTime | None) -> SpeedUp | None:
     ratio = reference.nfe / time.nfe if time.nfe > 0 else math.inf
     most = max(gain.end_to_end, gain.unet or 0.0)
     reasons = [*time.flags]
-    if most > ratio * (1 + NFE_TOLERANCE) and not any("NFE" in f for f in reasons):
+    above = most > ratio * (1 + NFE_TOLERANCE) and not time.cheaper_passes
+    if above and not any("NFE" in f for f in reasons):
         reasons.append(f"{most:.2f}x is above the ratio of NFE, {ratio:.2f}")
     return replace(gain, flag="; ".join(reasons))
 

@@ -166,6 +166,8 @@ class PipelineMethod:
     fixed_layers: ClassVar[bool] = True
     #: Whether the pipeline calls a plain U-Net, with nothing before or inside of it.
     plain_unet: ClassVar[bool] = True
+    #: Whether a pass may take less time than one of the model's own U-Net, as a smaller one does.
+    cheaper_passes: ClassVar[bool] = False
 
     @property
     def negative_prompts(self) -> bool:

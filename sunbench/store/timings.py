@@ -63,7 +63,8 @@ class TimingRow:
     decoder_seconds: latents to images. speed_up, unet_speed_up: times as fast as the reference,
     end to end and in the U-Net, from ratios within rounds; None without a reference, and for a
     method that does not run the pipeline's U-Net.
-    nfe_ratio: the reference's U-Net evaluations per image over this method's.
+    nfe_ratio: the reference's U-Net evaluations per image over this method's, the ceiling of its
+    speed-up unless cheaper_passes, which smaller, compiled and quantized networks have.
     memory: what peak_bytes counts, ``cuda`` allocations or the process's resident set, ``rss``.
     flags: why these times are not to be trusted as they stand; each is a sentence.
     """
@@ -90,6 +91,7 @@ class TimingRow:
     memory: Literal["cuda", "rss"]
     flags: tuple[str, ...]
     machine: TimingMachine
+    cheaper_passes: bool = False
 
     def __post_init__(self) -> None:
         parts = (self.text_seconds, self.sampler_seconds, self.unet_seconds, self.decoder_seconds)

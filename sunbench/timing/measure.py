@@ -87,7 +87,8 @@ def timed_method(
         finally:
             method.release(loaded.pipeline)
 
-    return TimedMethod(method.name, role, settings, reads, sampler)
+    cheaper = bool(getattr(method, "cheaper_passes", False))
+    return TimedMethod(method.name, role, settings, reads, sampler, cheaper)
 
 
 def measure_times(

@@ -20,7 +20,8 @@ class TimedMethod:
     """One method at one number of steps, as a timing pass needs it.
 
     reads_negative: whether it has the negative prompts encoded. sampler: opens a context in which
-    the method is prepared and its sampler usable.
+    the method is prepared and its sampler usable. cheaper_passes: whether its U-Net passes may take
+    less time than the reference's, so that a speed-up may lie above the ratio of NFE.
     """
 
     method: str
@@ -28,6 +29,7 @@ class TimedMethod:
     settings: SampleSettings
     reads_negative: bool
     sampler: Callable[[], AbstractContextManager[Sampler]]
+    cheaper_passes: bool = False
 
 
 @dataclass(frozen=True)

@@ -77,7 +77,8 @@ def _batch_rows(
             decoder_seconds=tuple(t.decoder for t in turns),
             **gains,
             peak_bytes=peak,
-            flags=(*machine_flags, *_row_flags(turns, **gains)),
+            flags=(*machine_flags, *_row_flags(turns, gains, method.cheaper_passes)),
+            cheaper_passes=method.cheaper_passes,
         )
 
 
@@ -117,7 +118,8 @@ def derived_again(rows: Sequence[TimingRow]) -> list[TimingRow]:
     out = []
     for row in rows:
         gains = _gains(bases.get(row.batch), _turns(row))
-        flags = (*busy(row.machine), *_row_flags(_turns(row), **gains))
+        own = _row_flags(_turns(row), gains, row.cheaper_passes)
+        flags = (*busy(row.machine), *own)
         out.append(replace(row, **gains, flags=flags))
     return out
 
@@ -172,16 +174,15 @@ def busy(machine: TimingMachine) -> list[str]:
     return reasons
 
 
-def _row_flags(
-    turns: list[Turn],
-    speed_up: Spread | None,
-    unet_speed_up: Spread | None,
-    nfe_ratio: float | None,
-) -> list[str]:
+def _row_flags(turns: list[Turn], gains: Gains, cheaper_passes: bool) -> list[str]:
     flags = []
-    for where, gain in (("end to end", speed_up), ("in the U-Net", unet_speed_up)):
-        if gain and nfe_ratio and gain.median > nfe_ratio * (1 + NFE_TOLERANCE):
-            flags.append(f"{gain.median:.2f}x {where} is above the ratio of NFE, {nfe_ratio:.2f}")
+    ceiling = None if cheaper_passes else gains["nfe_ratio"]
+    for where, gain in (
+        ("end to end", gains["speed_up"]),
+        ("in the U-Net", gains["unet_speed_up"]),
+    ):
+        if gain and ceiling and gain.median > ceiling * (1 + NFE_TOLERANCE):
+            flags.append(f"{gain.median:.2f}x {where} is above the ratio of NFE, {ceiling:.2f}")
     seconds = spread([t.seconds for t in turns])
     if seconds.high - seconds.low > UNSTEADY_SHARE * seconds.median:
         flags.append("unsteady: the quartiles of its seconds are far apart")

@@ -10,21 +10,28 @@ import pytest
 
 from sunbench.errors import UserError
 from sunbench.models import LoadedModel, ModelCard
+from sunbench.report.data import CellTime, speed_up
 from sunbench.sampling import SampleSettings
 from sunbench.store.timings import TimingRow, ratio, spread
 from sunbench.timing.rounds import BatchTurns, TimedMethod, Turn
-from sunbench.timing.rows import MachineState, timing_rows
+from sunbench.timing.rows import MachineState, derived_again, timing_rows
 
 IDLE = MachineState(0.1, 0.9, 0.05, 2, {}, {})
 
 
 def rows_of(
-    pipeline: Any, reference: list[float], other: list[float], nfe: float, state: MachineState
+    pipeline: Any,
+    reference: list[float],
+    other: list[float],
+    nfe: float,
+    state: MachineState,
+    cheaper: bool = False,
 ) -> list[Any]:
     """Rows of a reference of 10 NFE and another method, in whose turns the U-Net is all."""
 
     def method(name: str, role: str) -> TimedMethod:
-        return TimedMethod(name, role, SampleSettings(5, 3.0), True, lambda: nullcontext(None))
+        settings, smaller = SampleSettings(5, 3.0), cheaper and role == "candidate"
+        return TimedMethod(name, role, settings, True, lambda: nullcontext(None), smaller)
 
     def turns(seconds: list[float], count: float) -> list[Turn]:
         return [Turn(0.0, s, s, 0.0, count) for s in seconds]
@@ -58,6 +65,14 @@ def test_a_speed_up_above_the_ratio_of_nfe_is_flagged(pipeline):
         "3.00x end to end is above the ratio of NFE, 2.00",
         "3.00x in the U-Net is above the ratio of NFE, 2.00",
     )
+
+
+def test_a_smaller_network_may_gain_more_than_the_ratio_of_nfe(pipeline):
+    rows = rows_of(pipeline, [3.0, 3.0, 3.0], [1.0, 1.0, 1.0], 5.0, IDLE, cheaper=True)
+    for row in (rows[1], derived_again(rows)[1]):
+        assert row.flags == ()
+        assert row.speed_up == (3, 3, 3)
+        assert speed_up(CellTime.of(row), CellTime.of(rows[0])).flag == ""
 
 
 def test_a_busy_machine_is_flagged_in_every_row(pipeline):
