@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,20 +16,25 @@ FULL = Path("/dev/full")
 ASCII = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONIOENCODING": "ascii"}
 
 
+def run(words: list[str], stdout: Any, unbuffered: str) -> subprocess.CompletedProcess[str]:
+    """The command with its output going there; unbuffered: "1" for Python's ``-u``."""
+    env = {**os.environ, "PYTHONUNBUFFERED": unbuffered}
+    return subprocess.run(
+        [*SUNBENCH, *words],
+        env=env,
+        stdout=stdout,
+        stderr=subprocess.PIPE,
+        text=True,
+        check=False,
+    )
+
+
 @pytest.mark.skipif(not FULL.exists(), reason="this system has no /dev/full")
 @pytest.mark.parametrize("words", [["version"], ["list", "prompts"], ["list", "prompts", "--json"]])
 @pytest.mark.parametrize("unbuffered", ["", "1"])
 def test_a_full_device_is_one_line(words: list[str], unbuffered: str):
-    env = {**os.environ, "PYTHONUNBUFFERED": unbuffered}
     with FULL.open("w") as full:
-        done = subprocess.run(
-            [*SUNBENCH, *words],
-            env=env,
-            stdout=full,
-            stderr=subprocess.PIPE,
-            text=True,
-            check=False,
-        )
+        done = run(words, full, unbuffered)
     assert done.returncode == 2
     assert done.stderr == "sunbench: No space left on device\n"
 
@@ -37,18 +43,10 @@ def test_a_full_device_is_one_line(words: list[str], unbuffered: str):
 @pytest.mark.parametrize("unbuffered", ["", "1"])
 def test_a_reader_that_left_is_no_error(words: list[str], unbuffered: str):
     """As `sunbench list | head -1` does."""
-    env = {**os.environ, "PYTHONUNBUFFERED": unbuffered}
     read, write = os.pipe()
     os.close(read)
     try:
-        done = subprocess.run(
-            [*SUNBENCH, *words],
-            env=env,
-            stdout=write,
-            stderr=subprocess.PIPE,
-            text=True,
-            check=False,
-        )
+        done = run(words, write, unbuffered)
     finally:
         os.close(write)
     assert (done.returncode, done.stderr) == (1, "")
