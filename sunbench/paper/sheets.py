@@ -107,11 +107,11 @@ def by_rows(entry: Entry, models: ModelMap, parts: dict[str, PartRun]) -> list[I
     """A strip per row: each prompt at every number of steps, the reference beside it."""
     out = []
     for card in models.cards:
-        truths = [run.reference(card.name) for run in parts.values()]
-        truth = next((t for t in truths if t is not None), None)
-        if truth is None:
+        references = [run.reference(card.name) for run in parts.values()]
+        reference = next((r for r in references if r is not None), None)
+        if reference is None:
             raise UserError(f"{entry.name}: {_all_absent(entry, parts)}")
-        indices = image_numbers(truth)
+        indices = image_numbers(reference)
         strips = []
         for row in entry.rows:
             run = parts[row.part]
@@ -121,10 +121,10 @@ def by_rows(entry: Entry, models: ModelMap, parts: dict[str, PartRun]) -> list[I
             why = run.why_not(card.name, row.method)
             strip = _strip(row.name, columns, why)
             if strip.absent is None:
-                strip = _strip(row.name, [*columns, sheet_pixels(truth, indices)], why)
+                strip = _strip(row.name, [*columns, sheet_pixels(reference, indices)], why)
             strips.append(strip)
-        kinds = [*(f"{s} steps" for s in entry.steps), f"truth ({truth.about.steps})"]
-        heads = _heads(kinds, prompts_of(truth, indices))
+        kinds = [*(f"{s} steps" for s in entry.steps), f"reference ({reference.about.steps})"]
+        heads = _heads(kinds, prompts_of(reference, indices))
         out.append(
             ImageSheet(
                 f"{entry.name}-{card.name}", _caption(entry, card.name), heads, tuple(strips)
@@ -152,15 +152,16 @@ def _variant_sheet(
     heads: tuple[str, ...] = ()
     places = [(row, steps) for row in entry.rows for steps in entry.steps]
     for name, run in variants:
-        truth = run.reference(model)
-        if truth is None:
+        reference = run.reference(model)
+        if reference is None:
             raise UserError(f"{entry.name}: {run.absent or 'no reference in its run'}")
-        indices = image_numbers(truth)
-        columns = [sheet_pixels(truth, indices)]
+        indices = image_numbers(reference)
+        columns = [sheet_pixels(reference, indices)]
         columns += [sheet_pixels(run.candidate(model, row.method, s), indices) for row, s in places]
         strips.append(_strip(name, columns, "its images are not in this run"))
-        kinds = [f"truth ({truth.about.steps})", *(f"{row.name} ({s})" for row, s in places)]
-        heads = _heads(kinds, prompts_of(truth, indices))
+        kinds = [f"{row.name} ({s})" for row, s in places]
+        kinds = [f"reference ({reference.about.steps})", *kinds]
+        heads = _heads(kinds, prompts_of(reference, indices))
     caption = " ".join([_caption(entry, model), *([note] if note else [])])
     return ImageSheet(f"{entry.name}-{model}", caption, heads, tuple(strips))
 
@@ -168,7 +169,7 @@ def _variant_sheet(
 def _caption(entry: Entry, model: str) -> str:
     return (
         f"{entry.number} of {entry.protocol.title}, on {model}. {entry.title}."
-        " The truth is 25 steps of DPM-Solver++ from the same noise."
+        " The reference is DPM-Solver++ from the same noise."
     )
 
 

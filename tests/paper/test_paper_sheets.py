@@ -26,14 +26,15 @@ def options(lab: Any, *cards: str, **more: Any) -> Options:
     return Options(models=cards or lab.cards, **more)
 
 
-def test_figure_4_has_methods_down_and_steps_beside_the_truth(done):
+def test_figure_4_has_methods_down_and_steps_beside_the_reference(done):
     run = done.root / "runs/paper/sun-2"
     made = make_figure(find_entry("sun-fig-4"), options(done), run, None, reuse=True)
     assert [s.name for s in made] == [f"sun-fig-4-{n}" for n in ("one", "two", "three")]
     sheet = made[0]
     assert [s.name for s in sheet.strips] == ["DPM-Solver++", "LCM-LoRA", "Guided-Distill", "SUN"]
     assert len(sheet.columns) == 4 * 3
-    assert [c.splitlines()[-1] for c in sheet.columns[:3]] == ["4 steps", "8 steps", "truth (5)"]
+    kinds = [c.splitlines()[-1] for c in sheet.columns[:3]]
+    assert kinds == ["4 steps", "8 steps", "reference (5)"]
     assert all(p is not None for p in sheet.strips[0].images)
     assert [m.split(":")[0] for m in sheet.missing] == ["LCM-LoRA", "Guided-Distill", "SUN"]
     store = next(
@@ -120,7 +121,7 @@ def test_figure_7_compares_two_adapters(lab, sun, pipeline):
     assert len(sheet.columns) == 2 * (3 + 1)
     a, b = (s.images for s in sheet.strips)
     assert not np.array_equal(a[0], b[0])
-    assert np.array_equal(a[3], b[3])  # the truth
+    assert np.array_equal(a[3], b[3])  # the reference
 
 
 def test_sheets_of_one_file_name_do_not_overwrite_each_other(tmp_path: Path):
