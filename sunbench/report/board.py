@@ -60,7 +60,8 @@ def _section(data: RunData, model: str, metric: str, budgets: Sequence[int]) -> 
     best = {id(p) for p in front(complete(every))}
     head = ["method", "steps", "NFE", metric, "seed units", "farther than the first"]
     head += ["ms per image", "command"]
-    parts = [f"## {plain(model)}"]
+    sizes = " or ".join(f"{n:,}" for n in sorted({p.row.n for p in every}))
+    parts = [f"## {plain(model)}", *([f"{sizes} images per row."] if sizes else [])]
     groups: dict[int | None, list[Point]] = {}
     for point in every:
         nfe = math.inf if point.row.nfe is None else point.row.nfe

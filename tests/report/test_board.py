@@ -48,6 +48,7 @@ def test_rows_stand_in_their_budget_nearest_first():
     ]
     names = [line.split("`")[1] for line in parts[1].splitlines() if line.startswith("| `")]
     assert names == ["sun", "adaptive-guidance", "ddim"]
+    assert "\n100 images per row.\n" in parts[0]
     assert "| 7.25 |" in parts[1]
     assert "- `lcm` at 4 steps: no weights" in parts[4]
     assert "<x>" not in text
