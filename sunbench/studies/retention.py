@@ -197,10 +197,10 @@ def curves(rows: Iterable[Retention]) -> Curves:
 
 def draw(rows: Iterable[Retention], metric: str) -> Figure | None:
     """A panel per fine-tune, in it a line per method and steps; None without a curve."""
-    found = curves(rows)
-    if not found:
+    distances = curves(rows)
+    if not distances:
         return None
-    tunes, looks = sorted({tune for tune, _, _ in found}), _looks(found)
+    tunes, looks = sorted({tune for tune, _, _ in distances}), _looks(distances)
     entries = max(1, int(SHEET_WIDTH / (MARK + LETTER * max(map(len, looks)))))
     columns = min(PANELS, len(tunes))
     lines = math.ceil(len(tunes) / columns)
@@ -212,7 +212,7 @@ def draw(rows: Iterable[Retention], metric: str) -> Figure | None:
     for axes in panels.flat[len(tunes) :]:
         axes.set_axis_off()
     for tune, axes in zip(tunes, panels.flat, strict=False):
-        own = {_name(k): points for k, points in found.items() if k[0] == tune}
+        own = {_name(k): points for k, points in distances.items() if k[0] == tune}
         _panel(axes, tune, own, looks)
     handles = [Line2D([], [], color=c, marker=m, ms=4, label=n) for n, (c, m) in looks.items()]
     figure.legend(handles=handles, loc="outside lower center", ncols=entries)
