@@ -156,11 +156,17 @@ def _stats(place: Path) -> list[Stat]:
 
 
 def _code() -> list[Stat]:
-    """The package itself and its two top-level folders."""
-    specs = [find_spec(name) for name in PACKAGES]
-    folders = {Path(p) for spec in specs if spec for p in spec.submodule_search_locations or ()}
+    """The package itself and its two top-level folders.
+
+    In a checkout the package's search path holds the checkout too, with environments and caches in
+    it: the folders are those of the packages' own files.
+    """
+    origins = [spec.origin for name in PACKAGES if (spec := find_spec(name)) and spec.origin]
+    folders = sorted({Path(origin).parent for origin in origins})
     kinds = (".py", ".toml")
-    return [s for f in sorted(folders) for s in _stats(f) if Path(s[0]).suffix in kinds]
+    return [
+        _stat(f) for d in folders for f in sorted(d.rglob("*")) if f.suffix in kinds and f.is_file()
+    ]
 
 
 def _downloads() -> list[Any]:

@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+import sunbench
+from sunbench.bench import finished
 from sunbench.bench.clock import Clock
 from sunbench.bench.verify import verify_run
 from sunbench.errors import UserError
@@ -464,6 +466,18 @@ def test_whatever_changed_is_looked_at_again(
     forbid_networks(monkeypatch)
     with pytest.raises(AssertionError, match="a sampler was touched"):
         lab.run(**request)
+
+
+def test_the_stamps_code_is_the_packages_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """And not all of a checkout, where environments of a hundred thousand files lie."""
+    (tmp_path / "other.py").write_text("")
+    monkeypatch.setattr(
+        sunbench.__spec__, "submodule_search_locations", [*sunbench.__path__, str(tmp_path)]
+    )
+    code = {Path(name) for name, _, _ in finished._code()}
+    assert Path(finished.__file__) in code
+    assert any(p.match("methods/recipes/sun.toml") for p in code)
+    assert tmp_path / "other.py" not in code
 
 
 def test_a_candidate_equal_to_the_reference_is_sampled_on_its_own(lab: Any):
