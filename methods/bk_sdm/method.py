@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from sunbench.errors import UserError
-from sunbench.methods.bk_sdm.student import check_student, layout_of, load_pruned
+from sunbench.methods.bk_sdm.student import Layout, check_student, layout_of, load_pruned
 from sunbench.methods.common.cards import published_cards
 from sunbench.methods.common.deltas import is_difference
 from sunbench.methods.common.method import TrainedMethod
@@ -46,11 +46,14 @@ class PrunedMethod(TrainedMethod):
         """A U-Net that can be pruned, and weights of this cut."""
         if settings.task == "controlnet":
             raise UserError("the ControlNet is for the unpruned U-Net, whose skips are more")
-        self.empty(pipeline)
+        self._layout(pipeline)
 
     def empty(self, pipeline: Pipeline) -> Any:
         """The network on the meta device; UserError unless the weights fit it."""
-        return check_student(self.weights.find(pipeline.unet), pipeline.unet, self.cut)[1]
+        return self._layout(pipeline).empty(pipeline.unet)
+
+    def _layout(self, pipeline: Pipeline) -> Layout:
+        return check_student(self.weights.find(pipeline.unet), pipeline.unet, self.cut)
 
     def network(self, pipeline: Pipeline, settings: SampleSettings) -> Any:
         """The student, read anew."""

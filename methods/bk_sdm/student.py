@@ -11,7 +11,9 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from functools import lru_cache
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -64,19 +66,23 @@ class Layout:
             student = place_experts(student, self.experts)
         return place_regional(student) if self.attention == "gri" else student
 
+    def shapes(self, unet: Any) -> Mapping[str, tuple[int, ...]]:
+        """The student's tensors; built once per architecture, since diffusers takes a second."""
+        return _shapes(self, json.dumps(dict(unet.config), sort_keys=True))
+
     def initial(self, unet: Any) -> dict[str, Tensor]:
         """The student's tensors by surgery alone, in the dtype of the U-Net."""
         teacher, stages, cut = unet.state_dict(), stages_of(unet.config), CUTS[self.cut]
         generator = torch.Generator().manual_seed(self.seed)
         device, dtype = unet.device, unet.dtype
         out: dict[str, Tensor] = {}
-        for name, own in self.empty(unet).state_dict().items():
+        for name, shape in self.shapes(unet).items():
             conv, _, leaf = name.rpartition(".")
             if leaf == EXPERTS:
                 source = teacher_name(f"{conv}.weight", cut, stages)
                 out[name] = self._experts(source, teacher, generator)
             elif f".{ROUTER}." in name:
-                out[name] = torch.zeros(own.shape, dtype=dtype, device=device)
+                out[name] = torch.zeros(shape, dtype=dtype, device=device)
             else:
                 out[name] = teacher[teacher_name(name, cut, stages)]
         return out
@@ -99,6 +105,12 @@ class Layout:
     def about(self) -> dict[str, str]:
         """Metadata of a file."""
         return {"layout": json.dumps(asdict(self))}
+
+
+@lru_cache(maxsize=64)
+def _shapes(layout: Layout, config: str) -> Mapping[str, tuple[int, ...]]:
+    student = layout.empty(SimpleNamespace(config=json.loads(config)))
+    return {name: tuple(tensor.shape) for name, tensor in student.state_dict().items()}
 
 
 def siblings(source: str, teacher: Mapping[str, Tensor]) -> list[str]:
@@ -128,14 +140,13 @@ def layout_of(path: Path, cut: str) -> Layout:
     return layout
 
 
-def check_student(path: Path, unet: Any, cut: str) -> tuple[Layout, Any]:
-    """The layout and empty student of weights; reads names and shapes only.
+def check_student(path: Path, unet: Any, cut: str) -> Layout:
+    """The layout of a student's weights; reads names and shapes only.
 
     Raises UserError, one line, for another cut or architecture, missing or extra tensors.
     """
     layout = layout_of(path, cut)
-    student = layout.empty(unet)
-    shapes = {k: tuple(v.shape) for k, v in student.state_dict().items()}
+    shapes = layout.shapes(unet)
     held: dict[str, tuple[int, ...]] = {}
     for file in weight_files(path):
         header = read_header(file)
@@ -149,12 +160,13 @@ def check_student(path: Path, unet: Any, cut: str) -> tuple[Layout, Any]:
             f"{path}: weights of another cut or architecture, {len(wrong)} tensors differ from the"
             f" {len(wanted)} of {cut}, such as {min(wrong)}"
         )
-    return layout, student
+    return layout
 
 
 def load_pruned(path: Path, unet: Any, cut: str) -> Any:
     """The student with its weights, on the device and in the dtype of the model's U-Net."""
-    layout, student = check_student(path, unet, cut)
+    layout = check_student(path, unet, cut)
+    student = layout.empty(unet)
     if is_difference(path):
         tensors = added(path, layout.initial(unet))
     else:

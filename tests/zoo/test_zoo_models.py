@@ -129,6 +129,7 @@ def by_name(checks: list[Check]) -> dict[str, float]:
     return {check.name: check.value for check in checks}
 
 
+@pytest.mark.slow
 def test_a_fine_tune_behaves_as_stable_diffusion_does():
     """Images show what prompts name, another seed is another image, few steps hurt visibly."""
     flat = ModelImages("emoji-flat", 32)
@@ -149,7 +150,7 @@ def test_guidance_helps():
     assert values["that gain in standard errors"] > 2
 
 
-@pytest.mark.parametrize("name", ["emoji", "emoji-3d"])
+@pytest.mark.parametrize("name", ["emoji", pytest.param("emoji-3d", marks=pytest.mark.slow)])
 def test_images_follow_edges_where_captions_leave_them_open(name):
     """The ControlNet was trained on the base alone."""
     images = follow(name, 12)
