@@ -224,6 +224,25 @@ def test_bfloat16_is_autocast_over_float32_weights(tmp_path: Path):
     assert {p.dtype for p in net.parameters()} == {torch.float32}
 
 
+@pytest.mark.parametrize(
+    ("dtype", "supported", "warned"),
+    [("bfloat16", False, True), ("bfloat16", True, False), ("float32", False, False)],
+)
+def test_slow_bfloat16_is_told(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    dtype: str,
+    supported: bool,
+    warned: bool,
+):
+    monkeypatch.setattr("sunbench.training.loop.cpu_has_bfloat16", lambda: supported)
+    net = Net()
+    with caplog.at_level("WARNING", "sunbench"):
+        fit(net, Task(net), replace(SETTINGS, steps=1, dtype=dtype), tmp_path)
+    assert ("no bfloat16 instructions" in caplog.text) is warned
+
+
 def test_checkpoints_are_told(tmp_path: Path):
     told: list[int] = []
     net = Net()
