@@ -125,6 +125,13 @@ class ConsoleProgress:
         else:
             self._log()
 
+    def stage(self, text: str) -> None:
+        """Name what comes next: a timing pass, statistics."""
+        if self.task is not None:
+            self.bar.update(self.task, description=escape(text), left="")
+        else:
+            self.console.print(Text(text), soft_wrap=True)
+
     def advance(self, nfe: int) -> None:
         """Move on by so many U-Net evaluations of the current cell."""
         seconds = nfe * self.seconds_per_nfe.get(self.model, 1e-9)

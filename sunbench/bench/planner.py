@@ -156,12 +156,17 @@ def _plan_model(loaded: LoadedModel, rows: PromptSet, request: Request) -> Model
         vae=loaded.vae,
         revision=loaded.revision,
     )
-    side = latent_shape(loaded.pipeline, cells[0].cell.resolution)[1]
-    batch = BatchSize(request.batch, request.device)
-    batch.size = min(batch.size, TIMED_BATCH)
-    seconds = batch.attempt(lambda n: seconds_per_evaluation(loaded.pipeline, n, side))
+    seconds = evaluation_seconds(loaded, request, cells[0].cell.resolution)
     texts = 2 * len(rows) * embedding_bytes(loaded.pipeline)  # prompts, negative prompts
     return ModelPlan(loaded.card, rows, cells, facts, seconds, loaded, sources, texts)
+
+
+def evaluation_seconds(loaded: LoadedModel, request: Request, resolution: int) -> float:
+    """Seconds of one U-Net evaluation at the run's batch size, by a few of them."""
+    side = latent_shape(loaded.pipeline, resolution)[1]
+    batch = BatchSize(request.batch, request.device)
+    batch.size = min(batch.size, TIMED_BATCH)
+    return batch.attempt(lambda n: seconds_per_evaluation(loaded.pipeline, n, side))
 
 
 def _room_beside(loaded: LoadedModel) -> bool:

@@ -21,6 +21,9 @@ class Progress(Protocol):
     def advance(self, nfe: int) -> None:
         """So many U-Net evaluations of the plan are done."""
 
+    def stage(self, text: str) -> None:
+        """Something else than a cell begins: a timing pass, statistics."""
+
 
 class NoProgress:
     """Nobody is told."""
@@ -32,4 +35,7 @@ class NoProgress:
         """Ignore."""
 
     def advance(self, nfe: int) -> None:
+        """Ignore."""
+
+    def stage(self, text: str) -> None:
         """Ignore."""

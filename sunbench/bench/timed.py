@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from sunbench.bench.planner import ModelPlan
+from sunbench.bench.planner import ModelPlan, evaluation_seconds
 from sunbench.bench.request import Request
 from sunbench.bench.runner import Runner
 from sunbench.sampling import TaskInputs
@@ -23,13 +23,18 @@ PROMPTS = 64
 def time_model(model: ModelPlan, request: Request, runner: Runner) -> list[TimingRow]:
     """Time a model's reference and candidates as they were sampled: same settings, same batch."""
     assert model.loaded is not None
+    if request.timing == "none":
+        return []
+    resolution = model.cells[0].cell.resolution
+    # once more: what interrupted the plan's estimate would lengthen this pass as many times
+    now = evaluation_seconds(model.loaded, request, resolution)
     prompts = tuple((p.text, p.negative) for p in model.prompts.rows[:PROMPTS])
     settings = TimingSettings(
-        resolution=model.cells[0].cell.resolution,
+        resolution=resolution,
         batch=runner.batch.size,
         prompts=prompts,
         source=_source(runner),
-        budget_seconds=SHARE * model.seconds,
+        budget_seconds=SHARE * model.nfe * min(now, model.seconds_per_nfe),
     )
     return measure_times(model.loaded, timed_methods(model, model.loaded), settings, request.timing)
 

@@ -16,7 +16,7 @@ from sunbench.store import PairRow, ResultRow, budget_of
 
 NOTE = (
     "Rows are sorted by distance to the reference's images; intervals are 95 %. In seed units 0 is"
-    " the reference's image and 1 as far as another seed. NFE is counted, per image. \\* is on the"
+    " the reference's image and 1 as far as another seed. NFE is counted, per image. ★ is on the"
     " front of end-to-end time at batch 1 against distance. *Farther than the first* is the paired"
     " difference of distances from the budget's nearest row, prompt by prompt, where the run"
     " compares the two (with `--nfe` it does); its interval holds for all comparisons together, and"
@@ -49,7 +49,7 @@ def _line(point: Point, best: bool, difference: str) -> list[str]:
     relative = "–" if row.relative is None else f"{row.relative:.2f}"
     ms = "–" if point.latency_ms is None else f"{point.latency_ms:.1f}"
     ms += FLAG if point.gain is not None and point.gain.flag else ""
-    name = f"`{row.method}`" + (" \\*" if best else "")
+    name = f"`{row.method}`" + (" ★" if best else "")
     own = [name, str(row.steps), nfe_text([row]), cell_text(row), relative, difference, ms]
     return [*own, f"`{command(row)}`"]
 

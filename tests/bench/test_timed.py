@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from sunbench.bench import timed
+from sunbench.bench.planner import plan
 from sunbench.errors import UserError
 from sunbench.store.timings import TimingRow
+from sunbench.timing import TimingSettings
 
 
 def timing(lab: Any, name: str = "run") -> list[TimingRow]:
@@ -65,3 +69,18 @@ def test_tasks_that_start_from_an_image_are_timed_with_it(lab):
         ("reference", "image2image", 10),
         ("candidate", "image2image", 4),
     ]
+
+
+@pytest.mark.parametrize(("planned", "now"), [(0.5, 0.001), (0.001, 0.5)])
+def test_an_interrupted_estimate_does_not_lengthen_the_pass(
+    lab: Any, monkeypatch: pytest.MonkeyPatch, planned: float, now: float
+):
+    settings: list[TimingSettings] = []
+    request = lab.request(timing="short")
+    (model,) = plan(request)
+    model = replace(model, seconds_per_nfe=planned)
+    monkeypatch.setattr(timed, "evaluation_seconds", lambda *_: now)
+    monkeypatch.setattr(timed, "measure_times", lambda *args: settings.append(args[2]))
+    runner: Any = SimpleNamespace(batch=SimpleNamespace(size=4), sources=None)
+    timed.time_model(model, request, runner)
+    assert settings[0].budget_seconds == pytest.approx(0.05 * model.nfe * 0.001)

@@ -48,12 +48,14 @@ def test_without_a_terminal_there_are_plain_lines():
         for cell in cells:
             progress.cell(cell)
             progress.advance(80)
+        progress.stage("a[/b]c: timing pass")
     text = screen.file.getvalue()  # type: ignore[attr-defined]
     assert "a[/b]c" in text
     assert "[/red]x" in text
     assert "160 U-Net evaluations, about 80 s" in text
     assert "first [/b]: 0 % done, 80 s left" in text
     assert "second: 50 % done" in text
+    assert text.endswith("\na[/b]c: timing pass\n")
     assert "8 prompts show [/b]" in text
     assert "a[/b]c: revision not pinned" in text
     assert "\x1b" not in text

@@ -88,7 +88,7 @@ def test_the_front_is_of_time_against_distance():
         for r in ROWS[:4]
     ]
     text = board(RunData(ROWS[:4], tuple(times)), (8, 16))
-    starred = [line.split("`")[1] for line in text.splitlines() if "\\* |" in line]
+    starred = [line.split("`")[1] for line in text.splitlines() if "` ★ |" in line]
     assert sorted(starred) == ["adaptive-guidance", "sun"]
 
 
