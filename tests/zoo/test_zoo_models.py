@@ -51,7 +51,7 @@ def test_weights_are_float16_safetensors_within_budget():
             kinds = {f.get_slice(k).get_dtype() for k in names}
             about = f.metadata() or {}
         packed = {"I16"} if about.get("form") == "difference" else set()
-        few = {"boostdiff-bitfit", "gits", "linear-ag"}  # biases and tables: few, and exact
+        few = {"boostdiff-bitfit", "gits", "ld3", "linear-ag"}  # biases and tables: few, and exact
         exact = {"F32"} if file.stem in few else set()
         features = {"U8", "F32"} if file.parent.name == REAL else set()  # codes and their scales
         assert kinds <= {"F16", "I64"} | packed | exact | features, file.name
