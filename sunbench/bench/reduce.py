@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Protocol
 
@@ -76,11 +76,6 @@ def clusters(cell: Cell) -> np.ndarray:
     return np.arange(cell.images) // len(cell.seeds)
 
 
-def nfe_of(handle: StoredCell) -> float:
-    """U-Net evaluations per image: the mean over images to two decimals."""
-    return round(float(np.mean(cell_features(handle, "cost")[:, 0], dtype=np.float64)), 2)
-
-
 @dataclass
 class Reducer:
     """Computes one model's metrics against its reference; each number is computed once.
@@ -94,6 +89,7 @@ class Reducer:
     floor: StoredCell | None = None
     budgets: tuple[int, ...] = ()
     _texts: dict[str, np.ndarray] = field(default_factory=dict)
+    _nfe: dict[str, float] = field(default_factory=dict)
     _measured: dict[tuple[str, str], Measured] = field(default_factory=dict)
     _halves: dict[tuple[str, str], FiniteN | None] = field(default_factory=dict)
     _scores: dict[tuple[str, str], Floats] = field(default_factory=dict)
@@ -107,7 +103,7 @@ class Reducer:
         ]
 
     def _row(self, stored: StoredCell, choice: MetricChoice) -> ResultRow:
-        nfe, place = nfe_of(stored), (stored.role, stored.cell, stored.store.key)
+        nfe, place = self.nfe(stored), (stored.role, stored.cell, stored.store.key)
         reason = self.extractors.reasons.get(choice.label)
         if reason is not None:
             return result_row(place, choice, None, reason, nfe, "")
@@ -167,9 +163,31 @@ class Reducer:
 
     # ------------------------------------------------------------------------- comparisons
 
+    def nfe(self, stored: StoredCell) -> float:
+        """U-Net evaluations per image: the mean over images to two decimals."""
+        key = stored.store.key
+        if key not in self._nfe:
+            counts = cell_features(stored, "cost")[:, 0]
+            self._nfe[key] = round(float(np.mean(counts, dtype=np.float64)), 2)
+        return self._nfe[key]
+
+    def _at_equal_work(
+        self, candidates: list[StoredCell]
+    ) -> Iterator[tuple[StoredCell, StoredCell]]:
+        """Every two methods at equal steps, or within one budget of evaluations as counted.
+
+        Once, in the order of their names; what takes more than every budget is not compared.
+        """
+        budgets = self.budgets
+        work = [budget_of(self.nfe(c), budgets) if budgets else c.cell.steps for c in candidates]
+        for a, of_a in zip(candidates, work, strict=True):
+            for b, of_b in zip(candidates, work, strict=True):
+                if of_a is not None and of_a == of_b and a.cell.method < b.cell.method:
+                    yield a, b
+
     def pairs(self, candidates: list[StoredCell], choice: MetricChoice) -> list[PairRow]:
         """Every two methods at equal work on a paired metric: win rate and difference."""
-        metric, two = choice.metric, list(at_equal_work(candidates, self.budgets))
+        metric, two = choice.metric, list(self._at_equal_work(candidates))
         if not isinstance(metric, PairedMetric):
             return []
         differences = [self._difference(a, b, choice, metric) for a, b in two]
@@ -204,7 +222,7 @@ class Reducer:
     def _names(self, a: StoredCell, b: StoredCell, choice: MetricChoice) -> dict[str, Any]:
         where = {"model": a.cell.model, "steps": a.cell.steps, "metric": choice.label}
         if self.budgets:
-            where["nfe"] = budget_of(nfe_of(a), self.budgets)
+            where["nfe"] = budget_of(self.nfe(a), self.budgets)
         if b.cell.steps != a.cell.steps:
             where["steps_b"] = b.cell.steps
         return where | {"a": a.cell.method, "b": b.cell.method}
@@ -214,7 +232,7 @@ class Reducer:
 
         order_holds: A and B stand in one order at N, at N / 2 and at infinity.
         """
-        two = list(at_equal_work(candidates, self.budgets))
+        two = list(self._at_equal_work(candidates))
         values = [(self.measured(a, choice), self.measured(b, choice)) for a, b in two]
         shown = [
             (p, v, w)
@@ -258,20 +276,6 @@ class Reducer:
                 halves = choice.metric.finite_n(self.features(stored, choice))
             self._halves[place] = halves
         return self._halves.get(place)
-
-
-def at_equal_work(
-    candidates: list[StoredCell], budgets: Sequence[int]
-) -> Iterator[tuple[StoredCell, StoredCell]]:
-    """Every two methods at equal steps, or within one budget of evaluations as they were counted.
-
-    Once, in the order of their names; what takes more than every budget is not compared.
-    """
-    work = [budget_of(nfe_of(c), budgets) if budgets else c.cell.steps for c in candidates]
-    for a, of_a in zip(candidates, work, strict=True):
-        for b, of_b in zip(candidates, work, strict=True):
-            if of_a is not None and of_a == of_b and a.cell.method < b.cell.method:
-                yield a, b
 
 
 def detectable(d: Difference, comparisons: int) -> float:
