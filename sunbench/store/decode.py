@@ -6,6 +6,7 @@ import math
 import types
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
+from functools import cache
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from sunbench.errors import UserError
@@ -22,7 +23,7 @@ def decode(kind: type[T], record: Any, where: str) -> T:
     """
     if not isinstance(record, Mapping):
         raise _misfit(where, record, "an object")
-    hints = get_type_hints(kind)
+    hints = _hints(kind)
     names = [f.name for f in fields(kind)]  # type: ignore[arg-type]
     words = [f"no {n}" for n in names if n not in record]
     words += [f"unknown {n}" for n in record if n not in names]
@@ -33,6 +34,12 @@ def decode(kind: type[T], record: Any, where: str) -> T:
         return kind(**values)
     except UserError as error:
         raise UserError(f"{where}: {error}") from error
+
+
+@cache
+def _hints(kind: type) -> dict[str, Any]:
+    """A class's annotations, evaluated once: documents have tens of thousands of rows."""
+    return get_type_hints(kind)
 
 
 def _misfit(where: str, value: Any, expected: str) -> UserError:
