@@ -35,7 +35,7 @@ Curves = dict[tuple[str, str, int], list[tuple[float, float]]]
 
 @dataclass(frozen=True)
 class Dose:
-    """How far a model is on the way to a fine-tune: a share of its training, 0 to 1."""
+    """How far a model is on the way to a fine-tune: a share of its training or weights, 0 to 1."""
 
     fine_tune: str
     share: float
@@ -152,6 +152,8 @@ def _share(value: float | None) -> str:
 def _dose(r: Retention) -> str:
     if r.dose is None:
         return "–"
+    if r.dose == Dose(r.plugged.model, 0.0):
+        return "base"
     of = "" if r.dose.fine_tune == r.plugged.model else f" of {plain(r.dose.fine_tune)}"
     return f"{100 * r.dose.share:.0f} %{of}"
 
@@ -185,13 +187,23 @@ MARK, LETTER, LINE = 0.6, 0.055, 0.16  # inches of a legend's entry
 def curves(rows: Iterable[Retention]) -> Curves:
     """Distances plugged in over the share of training: a curve per fine-tune, method and steps.
 
-    What has one share alone is left out.
+    A model that is 0 % of itself is the base, where the curves of all fine-tunes begin. What has
+    one share alone is left out.
     """
     out: Curves = {}
+    starts: dict[tuple[str, int], float] = {}
     for r in rows:
-        if r.dose is not None and r.plugged.value is not None:
-            place = (r.dose.fine_tune, r.plugged.method, r.plugged.steps)
-            out.setdefault(place, []).append((r.dose.share, r.plugged.value))
+        method, steps, value = r.plugged.method, r.plugged.steps, r.plugged.value
+        if r.dose is None or value is None:
+            continue
+        if r.dose == Dose(r.plugged.model, 0.0):
+            starts[method, steps] = value
+        else:
+            points = out.setdefault((r.dose.fine_tune, method, steps), [])
+            points.append((r.dose.share, value))
+    for (_, method, steps), points in out.items():
+        if (method, steps) in starts:
+            points.append((0.0, starts[method, steps]))
     return {k: sorted(points) for k, points in out.items() if len({x for x, _ in points}) > 1}
 
 
@@ -239,7 +251,7 @@ def _panel(
         color, mark = looks[name]
         x, y = [100 * share for share, _ in points], [value for _, value in points]
         axes.plot(x, y, color=color, marker=mark, ms=4, label=name)
-    axes.set(xlim=(0, 105), xticks=range(0, 101, 25), xlabel="share of its training, %")
+    axes.set(xlim=(-5, 105), xticks=range(0, 101, 25), xlabel="share of the fine-tune, %")
     axes.set_title(textwrap.fill(tune, 30), fontsize=8)
     axes.grid(color="0.9", lw=0.5)
 

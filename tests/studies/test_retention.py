@@ -101,6 +101,18 @@ def test_a_line_joins_checkpoints_of_one_fine_tune_alone():
     assert [v for _, v in found["emoji-line", "sun", 4]] == pytest.approx([0.16, 0.19])
 
 
+def test_the_lines_of_all_fine_tunes_begin_at_the_base():
+    doses = {**DOSES, "emoji": Dose("emoji", 0.0)}
+    rows = [row(model=m, value=0.1 + 0.1 * i) for i, m in enumerate(doses)]
+    lines = retentions(rows, [], METRIC, doses)
+    base = pytest.approx((0.0, 0.6))
+    found = curves(lines)
+    assert {tune for tune, _, _ in found} == {"emoji-3d", "emoji-line", "emoji-flat"}
+    assert all(points[0] == base for points in found.values())
+    assert [share for share, _ in found["emoji-3d", "sun", 4]] == [0.0, 0.2, 1.0]
+    assert "| emoji | base |" in page(lines, METRIC)
+
+
 def test_the_page_says_which_fine_tune_a_checkpoint_is_of():
     text = page(of_two_fine_tunes(), METRIC)
     assert "| early-3d | 20 % of emoji-3d |" in text
