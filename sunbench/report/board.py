@@ -54,6 +54,18 @@ def _line(point: Point, best: bool, difference: str) -> list[str]:
     return [*own, f"`{command(row)}`"]
 
 
+def _not_run(own: RunData, metric: str) -> list[str]:
+    """A line per method and reason, with the steps that it holds for."""
+    steps: dict[tuple[str, str], list[int]] = {}
+    for r in own.rows:
+        if r.role == "candidate" and r.metric == metric and r.reason is not None:
+            steps.setdefault((r.method, r.reason.removeprefix(f"{r.method}: ")), []).append(r.steps)
+    return [
+        f"- `{plain(name)}` at {', '.join(map(str, sorted(at)))} steps: {plain(why)}"
+        for (name, why), at in sorted(steps.items(), key=lambda x: (x[0][0], min(x[1])))
+    ]
+
+
 def _section(data: RunData, model: str, metric: str, budgets: Sequence[int]) -> list[str]:
     own = data.of_model(model)
     every = [p for p in points(own.rows, own.times, model, metric) if p.row.value is not None]
@@ -72,16 +84,8 @@ def _section(data: RunData, model: str, metric: str, budgets: Sequence[int]) -> 
         lines = [_line(first, id(first) in best, "–")]
         lines += [_line(p, id(p) in best, farther(first, p, own.win_rates)) for p in rest]
         parts += [f"### {title}", markdown_table(head, lines, left=1)]
-    missing = sorted(
-        {
-            (r.method, r.steps, r.reason)
-            for r in own.rows
-            if r.role == "candidate" and r.metric == metric and r.reason is not None
-        }
-    )
-    if missing:
-        listed = [f"- `{plain(name)}` at {k} steps: {plain(why)}" for name, k, why in missing]
-        parts += ["### Not run", "\n".join(listed)]
+    if missing := _not_run(own, metric):
+        parts += ["### Not run", "\n".join(missing)]
     parts += [plain(note) for note in caveats(r.method for r in own.rows)]
     if doubts := flags(own.times):
         parts += ["### Times in doubt", "\n".join(f"- †{plain(doubt)}" for doubt in doubts)]

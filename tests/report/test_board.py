@@ -54,6 +54,15 @@ def test_rows_stand_in_their_budget_nearest_first():
     assert "<x>" not in text
 
 
+def test_what_was_not_run_has_one_line_per_reason():
+    missing = [
+        replace(ROWS[-1], steps=k, reason=why)
+        for k, why in ((8, "lcm: no weights"), (4, "lcm: no weights"), (2, "3 steps or more"))
+    ]
+    lines = board(RunData([ROW, *missing]), (8,)).split("### Not run")[1].strip().splitlines()
+    assert lines == ["- `lcm` at 2 steps: 3 steps or more", "- `lcm` at 4, 8 steps: no weights"]
+
+
 def test_each_row_has_its_command():
     line = 'sunbench run --models tiny --methods "ddim" --steps 4 --images 100'
     assert command(ROW) == line
