@@ -139,7 +139,10 @@ def _tie_sentence(same: list[tuple[Point, Point, str]], count: int, equal: str) 
 
 def _missing(candidates: Iterable[Point]) -> list[str]:
     out = [f"No number for {p.name}: {p.row.reason}." for p in candidates if p.row.value is None]
-    timeless = [p.name for p in candidates if p.row.value is not None and p.latency_ms is None]
+    valued = [p for p in candidates if p.row.value is not None]
+    timeless = [p.name for p in valued if p.latency_ms is None]
+    if len(timeless) == len(valued) > 1:
+        return [*out, "No latency was measured."]
     return out + ([f"No latency for {_list(timeless)}."] if timeless else [])
 
 

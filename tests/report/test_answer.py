@@ -143,6 +143,7 @@ def test_missing_values_and_times_are_said():
     assert "tiny: No number for sun at 4 steps: no CFG." in said
     assert "tiny: No latency for unipc at 4 steps." in said
     assert "unipc" not in said[0] + said[1]
+    assert "tiny: No latency was measured." in answer(ROWS[:2], [], [])
 
 
 def test_one_method_at_one_number_of_steps_has_no_front():

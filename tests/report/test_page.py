@@ -11,6 +11,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -400,3 +401,18 @@ def test_a_page_without_pictures_still_opens(finished: Finished, tmp_path: Path)
     assert console == ""
     assert "its images were not kept" in document
     assert 'class="point"' in document
+
+
+@needs_browser
+def test_without_latencies_the_chart_is_over_evaluations(finished: Finished, tmp_path: Path):
+    run = finished()
+    run.write_results(replace(run.read_results_document(), timing=()))
+    page = write_page(run)
+    assert "moves tiny images least: perceptual[zoo-clip]" in page.read_text(encoding="utf-8")
+    assert "No latency was measured." in page.read_text(encoding="utf-8")
+    document, console = browse(page, tmp_path / "profile")
+    assert console == ""
+    assert document.count('class="point"') == 4
+    assert "U-Net evaluations per image (logarithmic)" in document
+    assert "Distance against U-Net evaluations" in document
+    assert re.search(r'aria-label="ddim at 4 steps: 8 NFE, perceptual', document)

@@ -33,10 +33,14 @@
     const span = p.low === null ? "" : ` [${number(p.low)}, ${number(p.high)}]`;
     const nfe = p.nfe === null ? "" : `, ${p.nfe} NFE`;
     const moved = p.relative === null ? "" : `, ${Math.round(100 * p.relative)}\u00a0% of a new seed`;
-    return `${p.method} at ${p.steps} steps: ${number(p.ms)} ms${nfe}, ${metric.name} ${number(p.value)}${span}${moved}`;
+    const ms = p.ms === null ? "" : `, ${number(p.ms)} ms`;
+    return `${p.method} at ${p.steps} steps: ${`${ms}${nfe}`.slice(2)}, ${metric.name} ${number(p.value)}${span}${moved}`;
   };
   const loss = (v) => (metric.better === "lower" ? v : -v);
-  const whole = () => metric.points.filter((p) => p.ms !== null && p.value !== null);
+  // Without a timing pass the chart is over U-Net evaluations.
+  const timed = () => model.metrics.some((m) => m.points.some((p) => p.ms !== null));
+  const cost = (p) => (timed() ? p.ms : p.nfe);
+  const whole = () => metric.points.filter((p) => cost(p) !== null && p.value !== null);
 
   // ---------------------------------------------------------------- chart
 
@@ -83,10 +87,14 @@
   const chart = () => {
     const box = at("chart");
     const points = whole();
+    const crowded = points.length > 80; // their numbers of steps would hide them
+    const [what, unit] = timed() ? ["latency", "latency per image, ms"] : ["U-Net evaluations", "U-Net evaluations per image"];
+    at("chart-h").textContent = `Distance against ${what}`;
+    at("limit-what").textContent = timed() ? "Fastest with a distance within" : "Fewest evaluations with a distance within";
     at("chart-what").textContent = `${metric.name}: ${metric.summary}. ${metric.better === "lower" ? "Lower" : "Higher"} is better. ` +
-      "Numbers beside marks are steps; bars are 95\u00a0% intervals; ringed marks on the broken line are the front." +
+      `${crowded ? "Bars" : "Numbers beside marks are steps; bars"} are 95\u00a0% intervals${timed() ? "; ringed marks on the broken line are the front" : ""}.` +
       (model.reference === null ? "" : ` The reference takes ${number(model.reference)} ms per image.`);
-    at("legend").replaceChildren(...methods().map((name) => {
+    at("legend").replaceChildren(...methods().filter((name) => points.some((p) => p.method === name)).map((name) => {
       const item = make("span");
       const icon = draw("svg", { width: 16, height: 16, "aria-hidden": "true" });
       icon.append(shape(name, 8, 8));
@@ -94,13 +102,13 @@
       return item;
     }));
     if (!points.length) {
-      box.replaceChildren(make("p", { class: "absent" }, "Nothing has both a latency and a value of this distance."));
+      box.replaceChildren(make("p", { class: "absent" }, "Nothing has a value of this distance."));
       return;
     }
     const width = Math.max(300, box.clientWidth || 720);
     const height = Math.round(Math.min(460, Math.max(300, width * 0.55)));
     const edge = { left: 76, right: 26, top: 18, bottom: 52 };
-    const times = points.map((p) => p.ms);
+    const times = points.map(cost);
     if (model.reference !== null) times.push(model.reference);
     const [t0, t1] = [Math.min(...times) / 1.18, Math.max(...times) * 1.22];
     const values = points.flatMap((p) => (p.low === null ? [p.value] : [p.value, p.low, p.high]));
@@ -115,7 +123,7 @@
     const x = (t) => edge.left + (Math.log(t / t0) / Math.log(t1 / t0)) * (width - edge.left - edge.right);
     const share = wide ? (v) => Math.log(v / v0) / Math.log(v1 / v0) : (v) => (v - v0) / (v1 - v0);
     const y = (v) => height - edge.bottom - share(v) * (height - edge.top - edge.bottom);
-    const svg = draw("svg", { viewBox: `0 0 ${width} ${height}`, role: "group", "aria-label": `${metric.name} against latency of ${model.name}` });
+    const svg = draw("svg", { viewBox: `0 0 ${width} ${height}`, role: "group", "aria-label": `${metric.name} against ${what} of ${model.name}` });
     const vertical = wide ? logTicks(v0, v1) : valueTicks(v0, v1);
     for (const v of vertical) {
       svg.append(draw("line", { class: "grid", x1: edge.left, x2: width - edge.right, y1: y(v), y2: y(v) }));
@@ -125,7 +133,7 @@
       svg.append(draw("line", { class: "grid", x1: x(t), x2: x(t), y1: edge.top, y2: height - edge.bottom }));
       svg.append(draw("text", { x: x(t), y: height - edge.bottom + 18, "text-anchor": "middle" }, `${+t.toPrecision(2)}`));
     }
-    svg.append(draw("text", { x: (edge.left + width - edge.right) / 2, y: height - 10, "text-anchor": "middle" }, "latency per image, ms (logarithmic)"));
+    svg.append(draw("text", { x: (edge.left + width - edge.right) / 2, y: height - 10, "text-anchor": "middle" }, `${unit} (logarithmic)`));
     const middle = (edge.top + height - edge.bottom) / 2;
     svg.append(draw("text", { x: 16, y: middle, "text-anchor": "middle", transform: `rotate(-90 16 ${middle})` }, `${metric.name} ${metric.better === "lower" ? "↓" : "↑"}${wide ? " (logarithmic)" : ""}`));
     if (model.reference !== null) svg.append(...reference(x(model.reference), same === null ? null : y(same), edge.top, height - edge.bottom));
@@ -135,14 +143,14 @@
     }
     for (const name of methods()) {
       const own = points.filter((p) => p.method === name).sort((a, b) => a.steps - b.steps);
-      svg.append(draw("polyline", { points: own.map((p) => `${x(p.ms)},${y(p.value)}`).join(" "), fill: "none", stroke: color(name), "stroke-width": 1.5, opacity: 0.55 }));
+      svg.append(draw("polyline", { points: own.map((p) => `${x(cost(p))},${y(p.value)}`).join(" "), fill: "none", stroke: color(name), "stroke-width": 1.5, opacity: 0.55 }));
     }
-    const best = points.filter((p) => p.front).sort((a, b) => a.ms - b.ms);
-    svg.append(draw("path", { class: "frontline", d: best.map((p, i) => (i ? `H${x(p.ms)}V${y(p.value)}` : `M${x(p.ms)} ${y(p.value)}`)).join("") }));
-    const ordered = [...points].sort((a, b) => a.ms - b.ms);
-    for (const p of ordered) svg.append(mark(p, x(p.ms), y(p.value), y));
-    const taken = ordered.map((p) => [x(p.ms), y(p.value)]);
-    for (const p of ordered) svg.append(label(p, x(p.ms), y(p.value), taken));
+    const best = points.filter((p) => p.front).sort((a, b) => cost(a) - cost(b));
+    svg.append(draw("path", { class: "frontline", d: best.map((p, i) => (i ? `H${x(cost(p))}V${y(p.value)}` : `M${x(cost(p))} ${y(p.value)}`)).join("") }));
+    const ordered = [...points].sort((a, b) => cost(a) - cost(b));
+    for (const p of ordered) svg.append(mark(p, x(cost(p)), y(p.value), y));
+    const taken = ordered.map((p) => [x(cost(p)), y(p.value)]);
+    if (!crowded) for (const p of ordered) svg.append(label(p, x(cost(p)), y(p.value), taken));
     box.replaceChildren(svg);
   };
 
@@ -185,7 +193,7 @@
     const out = at("fastest");
     if (Number.isNaN(limit)) { out.textContent = ""; return; }
     const end = (p) => (p.low === null ? loss(p.value) : Math.max(loss(p.low), loss(p.high)));
-    const within = whole().filter((p) => end(p) <= loss(limit)).sort((a, b) => a.ms - b.ms || loss(a.value) - loss(b.value));
+    const within = whole().filter((p) => end(p) <= loss(limit)).sort((a, b) => cost(a) - cost(b) || loss(a.value) - loss(b.value));
     if (!within.length) { out.textContent = `None has its whole interval within ${number(limit)}.`; return; }
     const p = within[0];
     const gain = p.speed_up === null ? "" : `; ${p.speed_up.toFixed(1)} times as fast as the reference${p.doubt && ` (in doubt: ${p.doubt})`}`;

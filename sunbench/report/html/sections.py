@@ -27,13 +27,14 @@ def section(data: RunData, model: str) -> dict[str, object]:
     timing = [r for r in data.timing if r.model == model]
     needs = [n for n in data.requirements if n.model == model]
     metric = default_distance(mine)
-    best = recommend(points(mine, times, model, metric)) if metric else None
+    candidates = points(mine, times, model, metric) if metric else []
+    best = recommend(candidates)
     return {
         "name": model,
         "n": mine[0].n,
         "prompts": mine[0].prompts,
         "task": mine[0].task,
-        "sentence": _whole(_sentence(model, best)),
+        "sentence": _whole(_sentence(model, best, candidates)),
         "tiles": None if best is None else _tiles(data, model, best),
         "answer": [_whole(s) for s in model_answer(data.rows, times, data.win_rates, model)],
         "head": _headline(data, model)[0],
@@ -55,9 +56,9 @@ def _whole(text: str) -> str:
     return text.replace(" %", "\N{NO-BREAK SPACE}%")
 
 
-def _sentence(model: str, best: Recommendation | None) -> str:
+def _sentence(model: str, best: Recommendation | None, candidates: list[Point]) -> str:
     if best is None:
-        return f"No method on {model} has both a latency and a distance from the reference."
+        return _nearest(model, candidates)
     p = best.point
     mark = "†" if p.gain is not None and p.gain.flag else ""
     gain = (
@@ -67,6 +68,19 @@ def _sentence(model: str, best: Recommendation | None) -> str:
     if p.row.relative is not None:
         moved = f" and moves them by {percent(p.row.relative)} of what a new seed does"
     return f"{p.row.method} at {p.row.steps} steps makes {model} images{gain}{moved}."
+
+
+def _nearest(model: str, candidates: list[Point]) -> str:
+    """The answer where nothing has a latency."""
+    valued = [p for p in candidates if p.row.value is not None]
+    if not valued:
+        return f"No method on {model} has a distance from the reference."
+    p = min(valued, key=lambda p: p.loss)
+    moved = f"{p.row.metric} {number(p.row.value or 0.0)} from the reference's"
+    if p.row.relative is not None:
+        moved = f"by {percent(p.row.relative)} of what a new seed does"
+    name = f"{p.row.method} at {p.row.steps} steps"
+    return f"{name} moves {model} images least: {moved}. No latency was measured."
 
 
 def _tiles(data: RunData, model: str, best: Recommendation) -> dict[str, object]:
