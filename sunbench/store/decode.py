@@ -23,7 +23,7 @@ def decode(kind: type[T], record: Any, where: str) -> T:
     """
     if not isinstance(record, Mapping):
         raise _misfit(where, record, "an object")
-    hints = _hints(kind)
+    hints = _hints(kind)  # type: ignore[arg-type]  # classes are hashable
     names = [f.name for f in fields(kind)]  # type: ignore[arg-type]
     words = [f"no {n}" for n in names if n not in record]
     words += [f"unknown {n}" for n in record if n not in names]
