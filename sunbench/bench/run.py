@@ -137,10 +137,10 @@ class RunAtWork:
         runner.close()
         outcome.new_shards += runner.new_shards
         add_requirements(model, outcome)
-        if self.request.timing != "none":
-            self.progress.stage(f"{model.card.name}: timing pass")
         with clock.phase("timing pass"):
-            outcome.times += time_model(model, self.request, runner)
+            if self.request.timing != "none":
+                self.progress.stage(f"{model.card.name}: timing pass")
+                outcome.times += time_model(model, self.request, runner)
         self.progress.stage(f"{model.card.name}: statistics and intervals")
         with clock.phase("statistics and intervals"):
             texts = [p.text for p in model.prompts.rows]

@@ -23,8 +23,6 @@ PROMPTS = 64
 def time_model(model: ModelPlan, request: Request, runner: Runner) -> list[TimingRow]:
     """Time a model's reference and candidates as they were sampled: same settings, same batch."""
     assert model.loaded is not None
-    if request.timing == "none":
-        return []
     resolution = model.cells[0].cell.resolution
     # once more: what interrupted the plan's estimate would lengthen this pass as many times
     now = evaluation_seconds(model.loaded, request, resolution)

@@ -135,7 +135,7 @@ def _typed(kind: type, value: Any, where: str) -> Any:
 
 def _named_tuple(kind: Any, value: Any, where: str) -> Any:
     """A NamedTuple from a list of as many values."""
-    items, hints = _typed(list, value, where), get_type_hints(kind)
+    items, hints = _typed(list, value, where), _hints(kind)
     if len(items) != len(hints):
         raise _misfit(where, value, f"{len(hints)} values: {', '.join(hints)}")
     typed = zip(hints.items(), items, strict=True)

@@ -61,6 +61,11 @@ class Retention:
         """Method, model and steps."""
         return self.plugged.method, self.plugged.model, self.plugged.steps
 
+    @property
+    def is_base(self) -> bool:
+        """Whether the model is 0 % of itself: where the curves of all fine-tunes begin."""
+        return self.dose == Dose(self.plugged.model, 0.0)
+
 
 def _measured(rows: Iterable[ResultRow], metric: str) -> dict[Place, ResultRow]:
     return {
@@ -152,7 +157,7 @@ def _share(value: float | None) -> str:
 def _dose(r: Retention) -> str:
     if r.dose is None:
         return "–"
-    if r.dose == Dose(r.plugged.model, 0.0):
+    if r.is_base:
         return "base"
     of = "" if r.dose.fine_tune == r.plugged.model else f" of {plain(r.dose.fine_tune)}"
     return f"{100 * r.dose.share:.0f} %{of}"
@@ -187,8 +192,7 @@ MARK, LETTER, LINE = 0.6, 0.055, 0.16  # inches of a legend's entry
 def curves(rows: Iterable[Retention]) -> Curves:
     """Distances plugged in over the share of training: a curve per fine-tune, method and steps.
 
-    A model that is 0 % of itself is the base, where the curves of all fine-tunes begin. What has
-    one share alone is left out.
+    All begin at the base, if there is one. What has one share alone is left out.
     """
     out: Curves = {}
     starts: dict[tuple[str, int], float] = {}
@@ -196,7 +200,7 @@ def curves(rows: Iterable[Retention]) -> Curves:
         method, steps, value = r.plugged.method, r.plugged.steps, r.plugged.value
         if r.dose is None or value is None:
             continue
-        if r.dose == Dose(r.plugged.model, 0.0):
+        if r.is_base:
             starts[method, steps] = value
         else:
             points = out.setdefault((r.dose.fine_tune, method, steps), [])
