@@ -49,9 +49,16 @@ class Turns:
         """Whether a shard is in the cell's folder, or could be taken over into it."""
         store, numbers = self.handle.store, self.handle.cell.shard(k)
         if store.has_shard(k):
+            self._finish_for_the_dead(k)
             return True
         names = [self.names[k]] if self.images else [self.names[k], self._name(k, True)]
         return any(self.shared.adopt(name, store, k, numbers) for name in names)
+
+    def _finish_for_the_dead(self, k: int) -> None:
+        """Publish a whole shard whose maker was killed before it could, and free its claim."""
+        claims, name = self.shared.claims, self.names[k]
+        if claims.file(name).exists() and claims.take(name):
+            self.publish(k)
 
     def holds(self, k: int) -> bool:
         """Whether the claim of a shard still stands."""

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import socket
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -19,6 +22,7 @@ from sunbench.bench.workers import LocalWorkers, automatic
 from sunbench.cli.work import parse_workers
 from sunbench.errors import UserError
 from sunbench.store import RunFolder
+from sunbench.store.locks import Holder
 
 SMALL: dict[str, Any] = {"methods": ("ddim",), "steps": (2,), "images": 16, "timing": "none"}
 WORKER = Path(__file__).parents[1] / "support/lab_worker.py"
@@ -89,6 +93,24 @@ def test_one_two_and_killed_workers_give_the_same_bytes(lab: Any, monkeypatch: p
     # the progress of the run counts all workers: reference and floor in five steps, DDIM in two
     assert progress.total == progress.planned_nfe == 16 * 2 * (5 + 5 + 2)
     assert progress.cells[0] == "reference"
+
+
+def test_what_a_worker_killed_before_publishing_left_is_published_by_the_next(
+    lab: Any, monkeypatch: pytest.MonkeyPatch
+):
+    run(lab, "first", None, monkeypatch)
+    cache = lab.out / "first-cache"
+    published = sorted((cache / "shards").glob("*.json"))
+    reference = next(f for f in published if str(cache) in f.read_text())  # kept in the cache
+    content = reference.read_bytes()
+    reference.unlink()
+    dead = asdict(Holder(2**22 + 1, socket.gethostname(), 0.0))
+    (cache / "claims" / reference.stem).write_text(json.dumps(dead))
+    monkeypatch.setenv("SUNBENCH_CACHE", str(cache))
+    again = execute(lab.request(**SMALL), lab.out / "second")
+    assert again.new_shards == 0
+    assert reference.read_bytes() == content
+    assert list((cache / "claims").iterdir()) == []
 
 
 def test_a_worker_that_fails_three_times_stops_the_run_with_its_words(
