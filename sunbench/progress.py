@@ -28,18 +28,23 @@ WINDOW = 64
 class TimeLeft:
     """Expected seconds to the end, from the plan at first and from the measured speed after.
 
-    Work is counted in planned seconds, so that models of different cost share one clock.
+    Work is counted in planned seconds, so that models of different cost share one clock. What was
+    stored before says nothing about the speed.
     """
 
     def __init__(self, planned_seconds: float) -> None:
         self.total = planned_seconds
-        self.done = 0.0
+        self.done = self.worked = 0.0
         self.points: deque[tuple[float, float]] = deque([(time.monotonic(), 0.0)], maxlen=WINDOW)
 
-    def advance(self, planned_seconds: float, at: float | None = None) -> None:
-        """So much of the plan is done now."""
+    def advance(
+        self, planned_seconds: float, at: float | None = None, stored: bool = False
+    ) -> None:
+        """So much of the plan is done now; stored: it was before the run."""
         self.done += planned_seconds
-        self.points.append((time.monotonic() if at is None else at, self.done))
+        if not stored:
+            self.worked += planned_seconds
+            self.points.append((time.monotonic() if at is None else at, self.worked))
 
     @property
     def seconds(self) -> float:
@@ -132,10 +137,10 @@ class ConsoleProgress:
         else:
             self.console.print(Text(text), soft_wrap=True)
 
-    def advance(self, nfe: int) -> None:
+    def advance(self, nfe: int, stored: bool = False) -> None:
         """Move on by so many U-Net evaluations of the current cell."""
         seconds = nfe * self.seconds_per_nfe.get(self.model, 1e-9)
-        self.time_left.advance(seconds)
+        self.time_left.advance(seconds, stored=stored)
         if self.task is not None:
             left = f"{duration(self.time_left.seconds)} left"
             self.bar.update(self.task, advance=seconds, left=left)

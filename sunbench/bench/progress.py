@@ -18,8 +18,8 @@ class Progress(Protocol):
     def cell(self, planned: PlannedCell) -> None:
         """A cell begins."""
 
-    def advance(self, nfe: int) -> None:
-        """So many U-Net evaluations of the plan are done."""
+    def advance(self, nfe: int, stored: bool = False) -> None:
+        """So many U-Net evaluations of the plan are done; stored: they were before the run."""
 
     def stage(self, text: str) -> None:
         """Something else than a cell begins: a timing pass, statistics."""
@@ -34,7 +34,7 @@ class NoProgress:
     def cell(self, planned: PlannedCell) -> None:
         """Ignore."""
 
-    def advance(self, nfe: int) -> None:
+    def advance(self, nfe: int, stored: bool = False) -> None:
         """Ignore."""
 
     def stage(self, text: str) -> None:

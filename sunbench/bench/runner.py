@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 Features = dict[str, np.ndarray]
 
 
-def _ignore(nfe: int) -> None:
+def _ignore(nfe: int, stored: bool) -> None:
     pass
 
 
@@ -61,7 +61,7 @@ class Runner:
         keep_images: bool = True,
         extractors: FeatureExtractors | None = None,
         clock: Clock | None = None,
-        advance: Callable[[int], None] = _ignore,
+        advance: Callable[[int, bool], None] = _ignore,
         sources: Callable[[range], Tensor] | None = None,
         mask: Tensor | None = None,
         shared: SharedShards | None = None,
@@ -95,10 +95,10 @@ class Runner:
         handle = self.handle(planned)
         turns = Turns(self.shared, handle, self.keep_images, wait=True)
         whole = [k for k in range(planned.cell.shards) if turns.available(k)]
-        self._advance(handle, whole)
+        self._advance(handle, whole, stored=True)
         self._make(handle, reference, turns)
         others = set(range(planned.cell.shards)) - set(whole) - set(turns.taken)
-        self._advance(handle, sorted(others))
+        self._advance(handle, sorted(others), stored=False)
         return handle
 
     def help(self, planned: PlannedCell, reference: CellHandle | None = None) -> int:
@@ -133,9 +133,9 @@ class Runner:
                 turns.release(k)
         turns.left += left
 
-    def _advance(self, handle: CellHandle, shards: Sequence[int]) -> None:
+    def _advance(self, handle: CellHandle, shards: Sequence[int], *, stored: bool) -> None:
         images = sum(len(handle.cell.shard(k)) for k in shards)
-        self.advance(images * handle.planned.evaluations)
+        self.advance(images * handle.planned.evaluations, stored)
 
     def close(self) -> None:
         """Remove the embeddings of prompts."""
@@ -199,7 +199,7 @@ class Runner:
             latents.append(g.latents)
             rows += _rows(handle.planned, indices, g)
             encoded += writer.encode(g.images) if keep else []
-            self.advance(len(indices) * handle.planned.evaluations)
+            self.advance(len(indices) * handle.planned.evaluations, False)
             rest = rest[len(indices) :]
         pairable = {"images": torch.cat(images), "latents": torch.cat(latents)}
         features = {"cost": np.array(costs), LATENTS: pairable["latents"].numpy()}

@@ -50,9 +50,9 @@ class _Tally(NoProgress):
     def __init__(self, file: Path | None) -> None:
         self.file = file
 
-    def advance(self, nfe: int) -> None:
+    def advance(self, nfe: int, stored: bool = False) -> None:
         """A line for the evaluations done."""
-        if self.file is not None and nfe:
+        if self.file is not None and nfe and not stored:
             with self.file.open("a") as out:
                 out.write(f"{nfe}\n")
 

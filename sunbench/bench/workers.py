@@ -208,20 +208,23 @@ class Watch:
         self.images = dict.fromkeys((c.place for c in self.cells), 0)
         self.named: PlannedCell | None = None
 
-    def look(self) -> bool:
-        """Count what is there now; whether every shard is, of cells that can be made."""
-        left = [c for c in self.cells if not self._whole(c)]
+    def look(self, stored: bool = False) -> bool:
+        """Count what is there now; whether every shard is, of cells that can be made.
+
+        stored: it was there before the run.
+        """
+        left = [c for c in self.cells if not self._whole(c, stored)]
         if left and left[0] is not self.named:
             self.named = left[0]
             self.progress.cell(left[0])
         return not left
 
-    def _whole(self, planned: PlannedCell) -> bool:
+    def _whole(self, planned: PlannedCell, stored: bool) -> bool:
         """Tell of a cell's new images; whether it has all."""
         there = shards_of(self.run, planned)
         images = planned.cell.images * there // planned.cell.shards
         if (more := images - self.images[planned.place]) > 0:
-            self.progress.advance(more * planned.evaluations)
+            self.progress.advance(more * planned.evaluations, stored)
             self.images[planned.place] = images
         return there >= planned.cell.shards or skip_file(self.run, planned.key).exists()
 
@@ -244,6 +247,7 @@ def make_all(
 ) -> None:
     """Let workers make the shards of a plan and their features, until they are done."""
     watch = Watch(run.path, plans, progress)
+    watch.look(stored=True)
     workers.start(run.path)
     try:
         while workers.working(watch.look()):

@@ -70,7 +70,7 @@ class Counted:
     def cell(self, planned: Any) -> None:
         self.cells.append(planned.role)
 
-    def advance(self, nfe: int) -> None:
+    def advance(self, nfe: int, stored: bool = False) -> None:
         self.total += nfe
 
 

@@ -32,6 +32,16 @@ def test_time_left_follows_a_change_of_speed():
     assert left.seconds == pytest.approx(800.0)
 
 
+def test_what_was_stored_says_nothing_about_the_speed():
+    left = TimeLeft(1000.0)
+    start = left.points[0][0]
+    left.advance(500.0, at=start + 1, stored=True)
+    assert left.seconds == pytest.approx(500.0)
+    left.advance(10.0, at=start + 20)  # half as fast as planned
+    left.advance(90.0, at=start + 21, stored=True)
+    assert left.seconds == pytest.approx(800.0)
+
+
 def planned(model: str, label: str, skip: str | None = None) -> Any:
     cell = SimpleNamespace(model=model, method="[/red]x", steps=4, images=10, label=label)
     return SimpleNamespace(cell=cell, role="candidate", planned_nfe=80, skip=skip)
