@@ -21,10 +21,11 @@ from sunbench.methods.common.trainees import Trainee, about_weights, parameters_
 from sunbench.models import LoadedModel, find_model, load
 from sunbench.sampling import Method, SampleSettings
 from sunbench.training import LoopSettings, fit
+from sunbench.training.curves import draw_curves
 from sunbench.training.data import TrainingImages, open_training_images
 from sunbench.training.diffusion import Schedule
 from sunbench.training.encode import encode_texts, schedule_of
-from sunbench.training.record import Cost, averaged, draw_curves, record_cost, settle
+from sunbench.training.record import Cost, averaged, record_cost, settle
 from sunbench.training.request import TrainRequest
 from sunbench.training.settings import TrainingSettings
 from sunbench.training.trackers import Log, open_tracker

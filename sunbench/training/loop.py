@@ -7,6 +7,7 @@ share the micro-batches of an update (``sunbench.training.workers``).
 
 from __future__ import annotations
 
+import csv
 import json
 import logging
 import math
@@ -17,7 +18,6 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
@@ -326,8 +326,11 @@ class TrainingLoop:
         images = (done - self.start) * s.batch * s.accumulate
         speed = images / (time.monotonic() - self.began)
         row = {"step": done, "rate": f"{s.rate(done - 1):.4g}", "images_per_s": f"{speed:.1f}"}
-        new = not self.log_file.exists()
-        pd.DataFrame([row | means]).to_csv(self.log_file, mode="a", header=new, index=False)
+        with self.log_file.open("a", newline="") as file:
+            log_rows = csv.writer(file, lineterminator="\n")
+            if file.tell() == 0:
+                log_rows.writerow(row | means)
+            log_rows.writerow((row | means).values())
         log.info("step %d/%d %s %.0f images/s", done, s.steps, means, speed)
         self.sums = {}
         return {**values, "learning_rate": s.rate(done - 1), "images_per_s": speed}

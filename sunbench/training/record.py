@@ -1,8 +1,7 @@
-"""What a training leaves beside its weights: what it is, what it has cost, its curves."""
+"""What a training leaves beside its weights: what it is and what it has cost."""
 
 from __future__ import annotations
 
-import io
 import json
 import math
 from collections.abc import Iterator, Mapping
@@ -11,9 +10,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 from torch import Tensor, nn
 
 from sunbench.errors import UserError
@@ -22,8 +18,6 @@ from sunbench.store.files import JsonObject, make_folder, parse_json, read_file,
 from sunbench.store.tensors import read_header
 from sunbench.training.loop import LoopSettings, check_begun
 
-#: Columns of loss.csv that are no losses.
-OTHERS = ("step", "rate", "images_per_s", "replaced")
 #: Parts of training.json that change while it goes on; the loop checks its own settings.
 CHANGING = ("cost", "loop")
 
@@ -124,30 +118,3 @@ def record_cost(folder: Path, cost: Cost, loop: LoopSettings, part: str | None =
         sums = {name: sum(p[name] for p in parts.values()) for name in names}
         total = {**total, **sums, "parts": parts}
     write_atomic(path, to_json({**document, "loop": asdict(loop), "cost": total}))
-
-
-# ------------------------------------------------------------------------------ curves
-
-
-def read_curves(path: Path) -> tuple[list[int], dict[str, list[float]]]:
-    """Steps and the losses at them, of a loss.csv."""
-    rows = pd.read_csv(path)
-    losses = rows.drop(columns=list(OTHERS), errors="ignore").astype(float)
-    return rows["step"].tolist(), losses.to_dict("list")
-
-
-def draw_curves(log_file: Path, path: Path, label: str = "mean squared error of the noise") -> None:
-    """Plot every loss of a loss.csv over its steps, on a log scale where all are positive."""
-    steps, curves = read_curves(log_file)
-    figure = Figure(figsize=(6, 4), layout="constrained")
-    axes = figure.add_subplot()
-    for name, values in curves.items():
-        axes.plot(steps, values, label=name, marker="." if len(steps) == 1 else None)
-    if all(value > 0 for values in curves.values() for value in values):
-        axes.set_yscale("log")
-    axes.set_xlabel("step")
-    axes.set_ylabel(label)
-    axes.legend(frameon=False)
-    data = io.BytesIO()
-    FigureCanvasAgg(figure).print_png(data)
-    write_atomic(path, data.getvalue())

@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from sunbench.errors import UserError
 from sunbench.store.files import read_toml
 from sunbench.training import LoopSettings, fit
-from sunbench.training.record import Cost, averaged, read_curves, read_training, record_cost, settle
+from sunbench.training.curves import read_curves
+from sunbench.training.record import Cost, averaged, read_training, record_cost, settle
 from sunbench.training.settings import from_table, over
 
 LOOP = LoopSettings(
