@@ -239,9 +239,9 @@ def _name(place: tuple[str, str, int]) -> str:
     return f"{place[1]}, {place[2]} steps"
 
 
-def _looks(found: Curves) -> dict[str, tuple[str, str]]:
+def _looks(distances: Curves) -> dict[str, tuple[str, str]]:
     """Color and mark of each method and steps, the same in every panel."""
-    names = dict.fromkeys(_name(place) for place in sorted(found, key=lambda k: k[1:]))
+    names = dict.fromkeys(_name(place) for place in sorted(distances, key=lambda k: k[1:]))
     return {n: (COLORS[i % len(COLORS)], MARKS[i % len(MARKS)]) for i, n in enumerate(names)}
 
 

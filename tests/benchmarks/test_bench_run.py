@@ -218,28 +218,28 @@ def say(capsys: pytest.CaptureFixture[str]) -> Callable[[str], None]:
 
 
 def test_run(benchmark, warm, measured, tmp_path, say):
-    found = benchmark.pedantic(by_sunbench, (tmp_path, IMAGES), rounds=1)
-    measured["sunbench"] = found
-    benchmark.extra_info.update(images=IMAGES, phases=found.phases)
-    say(found.line("sunbench", IMAGES))
-    assert np.isfinite(found.values).all()
-    assert len(found.values) == 4 * len(METRICS) + 1  # and the reference's CLIP score
+    timed = benchmark.pedantic(by_sunbench, (tmp_path, IMAGES), rounds=1)
+    measured["sunbench"] = timed
+    benchmark.extra_info.update(images=IMAGES, phases=timed.phases)
+    say(timed.line("sunbench", IMAGES))
+    assert np.isfinite(timed.values).all()
+    assert len(timed.values) == 4 * len(METRICS) + 1  # and the reference's CLIP score
 
 
 @pytest.mark.parametrize(("name", "batch"), [("one image per call", 1), ("batched by hand", 64)])
 def test_by_hand(benchmark, ours, tmp_path, say, name, batch):
     folder = tmp_path / "by-hand"
     folder.mkdir()
-    found = benchmark.pedantic(by_hand, (folder, IMAGES, batch), rounds=1)
-    ratio = found.seconds / ours.seconds
-    benchmark.extra_info.update(images=IMAGES, phases=found.phases, times_sunbench=ratio)
-    say(f"{found.line(name, IMAGES)}: {ratio:.2f} times sunbench's")
-    assert np.isfinite(found.values).all()
-    assert len(found.values) == 4 * len(METRICS)
+    timed = benchmark.pedantic(by_hand, (folder, IMAGES, batch), rounds=1)
+    ratio = timed.seconds / ours.seconds
+    benchmark.extra_info.update(images=IMAGES, phases=timed.phases, times_sunbench=ratio)
+    say(f"{timed.line(name, IMAGES)}: {ratio:.2f} times sunbench's")
+    assert np.isfinite(timed.values).all()
+    assert len(timed.values) == 4 * len(METRICS)
 
 
-def share(found: Timed, names: tuple[str, ...]) -> float:
-    return sum(found.phases.get(n, 0.0) for n in names) / found.seconds
+def share(timed: Timed, names: tuple[str, ...]) -> float:
+    return sum(timed.phases.get(n, 0.0) for n in names) / timed.seconds
 
 
 def test_overhead(benchmark, ours, say):
