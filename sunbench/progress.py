@@ -34,7 +34,7 @@ class TimeLeft:
 
     def __init__(self, planned_seconds: float) -> None:
         self.total = planned_seconds
-        self.done = self.worked = 0.0
+        self.done = 0.0
         self.points: deque[tuple[float, float]] = deque([(time.monotonic(), 0.0)], maxlen=WINDOW)
 
     def advance(
@@ -43,8 +43,8 @@ class TimeLeft:
         """So much of the plan is done now; stored: it was before the run."""
         self.done += planned_seconds
         if not stored:
-            self.worked += planned_seconds
-            self.points.append((time.monotonic() if at is None else at, self.worked))
+            worked = self.points[-1][1] + planned_seconds
+            self.points.append((time.monotonic() if at is None else at, worked))
 
     @property
     def seconds(self) -> float:

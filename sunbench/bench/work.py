@@ -52,7 +52,7 @@ class _Tally(NoProgress):
 
     def advance(self, nfe: int, stored: bool = False) -> None:
         """A line for the evaluations done."""
-        if self.file is not None and nfe and not stored:
+        if self.file is not None and nfe:
             with self.file.open("a") as out:
                 out.write(f"{nfe}\n")
 

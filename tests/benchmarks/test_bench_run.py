@@ -56,7 +56,8 @@ METRICS = (
     "psnr",
     "cos[zoo-clip]",
 )
-#: Phases of a run inside neural networks (the solver counts to the sampler, LPIPS to the paired metrics).
+#: Phases of a run inside neural networks; the solver counts to the sampler, LPIPS to the paired
+#: metrics.
 NETWORKS = ("sampler", "VAE decoder", "text encoder", "feature networks")
 LOADING = ("loading models", "loading feature networks")
 
