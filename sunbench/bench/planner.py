@@ -126,10 +126,11 @@ def metrics_of(card: ModelCard, request: Request) -> tuple[str, ...]:
     return names
 
 
-def plan(request: Request) -> list[ModelPlan]:
+def plan(request: Request, *, estimate: bool = True) -> list[ModelPlan]:
     """Load the models and lay out their cells; names, metrics and prompts are checked first.
 
-    A model stays loaded for its work as long as memory has room for another like it.
+    estimate: time a few evaluations of each U-Net; without it, none is said to take any time. A
+    model stays loaded for its work as long as memory has room for another like it.
     """
     chosen = request_cards(request)
     for card in chosen:
@@ -138,14 +139,16 @@ def plan(request: Request) -> list[ModelPlan]:
     out: list[ModelPlan] = []
     for card, rows in zip(chosen, sets, strict=True):
         loaded = load_model(card, request)
-        out.append(_plan_model(loaded, rows, request))
+        out.append(_plan_model(loaded, rows, request, estimate))
         if len(out) < len(chosen) and not _room_beside(loaded):
             for earlier in out:
                 earlier.loaded = None
     return out
 
 
-def _plan_model(loaded: LoadedModel, rows: PromptSet, request: Request) -> ModelPlan:
+def _plan_model(
+    loaded: LoadedModel, rows: PromptSet, request: Request, estimate: bool
+) -> ModelPlan:
     sources = plan_sources(loaded, rows, request)
     cells = plan_model(loaded, rows, request, task_content(request, sources))
     facts = ModelRecord(
@@ -156,7 +159,8 @@ def _plan_model(loaded: LoadedModel, rows: PromptSet, request: Request) -> Model
         vae=loaded.vae,
         revision=loaded.revision,
     )
-    seconds = evaluation_seconds(loaded, request, cells[0].cell.resolution)
+    resolution = cells[0].cell.resolution
+    seconds = evaluation_seconds(loaded, request, resolution) if estimate else 0.0
     texts = 2 * len(rows) * embedding_bytes(loaded.pipeline)  # prompts, negative prompts
     return ModelPlan(loaded.card, rows, cells, facts, seconds, loaded, sources, texts)
 

@@ -101,15 +101,22 @@ class Runner:
         self._advance(handle, sorted(others), stored=False)
         return handle
 
-    def help(self, planned: PlannedCell, reference: CellHandle | None = None) -> int:
-        """Make what nobody else is making of a cell; how many of its shards are not there yet.
+    def help(
+        self,
+        planned: PlannedCell,
+        reference: CellHandle | None = None,
+        *,
+        before_reference: bool = False,
+    ) -> int:
+        """Make what nobody else is making of a cell; how many of its shards are not whole yet.
 
-        Where there is a reference, a shard's turn comes after the reference's. Errors as `make`.
+        Where there is a reference, a shard's turn comes after the reference's. before_reference:
+        sample it earlier where its images are kept, to be paired in a later call. Errors as `make`.
         """
         turns = Turns(self.shared, self.handle(planned), self.keep_images, wait=False)
         if reference is not None:
             turns.ready = reference.store.has_shard
-        self._make(turns.handle, reference, turns)
+        self._make(turns.handle, reference, turns, before_reference=before_reference)
         return len(turns.left)
 
     def handle(self, planned: PlannedCell) -> CellHandle:
@@ -120,10 +127,21 @@ class Runner:
             self._handles[planned.place] = CellHandle(planned, store)
         return self._handles[planned.place]
 
-    def _make(self, handle: CellHandle, reference: CellHandle | None, turns: Turns) -> None:
+    def _make(
+        self,
+        handle: CellHandle,
+        reference: CellHandle | None,
+        turns: Turns,
+        *,
+        before_reference: bool = False,
+    ) -> None:
+        ready = turns.ready
         missing = [k for k in range(handle.cell.shards) if not turns.available(k)]
         if missing:
+            if before_reference and turns.images:
+                turns.ready = lambda k: True
             self._sample(handle, reference, missing, turns)
+            turns.ready = ready
         lacking = partial(self._lacking, handle, reference)
         left = list(turns.left)
         whole = [k for k in range(handle.cell.shards) if k not in left and lacking(k)]
@@ -153,7 +171,7 @@ class Runner:
                 return
             with self._prepared(handle.planned) as sampler, turns.writer() as writer:
                 for k in chain([first], mine):
-                    if reference is not None:
+                    if reference is not None and reference.store.has_shard(k):
                         reference.decoded.prefetch(k)
                     writer.submit(k, *self._shard(handle, reference, sampler, writer, k))
                     turns.taken.append(k)
@@ -206,7 +224,7 @@ class Runner:
         features |= self._embedded(pairable["images"])
         if unmasked:
             features["unmasked_psnr"] = np.array(unmasked)
-        if reference is not None:
+        if reference is not None and reference.store.has_shard(k):
             features |= self._paired(handle, rows, pairable, reference, k)
         return rows, encoded, features
 

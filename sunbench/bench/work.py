@@ -34,7 +34,7 @@ def work(run: Path, *, device: str | None = None, signs: Path | None = None) -> 
     order = WorkOrder.read(run)
     request = decode(Request, order.request, f"{file_of(run)}, request")
     request = request if device is None else replace(request, device=device)
-    plans = plan(request)
+    plans = plan(request, estimate=False)
     for model in plans:
         model.cells = [c for c in model.cells if order.only in (None, c.role)]
     order.check(plans)
@@ -65,23 +65,44 @@ class Worker:
         self.request, self.run, self.new_shards = request, run, 0
 
     def make(self, model: ModelPlan) -> None:
-        """Work on one model's cells until every shard is there or cannot be made."""
+        """Work on one model's cells until every shard is there or cannot be made.
+
+        The longest cells go first after the reference, so that workers end at about one time.
+        """
         model.loaded = model.loaded or load_model(model.card, self.request)
         runner = self.at_work.runner_for(model, Clock(), Outcome())
         cells = [c for c in model.cells if c.skip is None]
+        cells.sort(key=lambda c: (c is not model.cells[0], -c.planned_nfe))
         while cells:
             before = runner.new_shards
             cells = [c for c in cells if self._left(runner, model.cells[0], c)]
-            if cells and runner.new_shards == before:
+            if cells and runner.new_shards == before and not self._early(runner, model, cells):
                 time.sleep(POLL)
         self.new_shards += runner.new_shards
         model.loaded = None
 
-    def _left(self, runner: Runner, first: PlannedCell, planned: PlannedCell) -> bool:
-        """Whether a cell lacks shards after this worker did what it could."""
+    def _early(self, runner: Runner, model: ModelPlan, cells: list[PlannedCell]) -> bool:
+        """Sample of one cell what waits for its reference, instead of waiting with it."""
+        before = runner.new_shards
+        for planned in cells:
+            self._left(runner, model.cells[0], planned, before_reference=True)
+            if runner.new_shards > before:
+                return True
+        return False
+
+    def _left(
+        self,
+        runner: Runner,
+        first: PlannedCell,
+        planned: PlannedCell,
+        *,
+        before_reference: bool = False,
+    ) -> bool:
+        """Whether a cell lacks something after this worker did what it could."""
         paired = planned.role in ("candidate", "floor") and first.place != planned.place
+        reference = runner.handle(first) if paired else None
         try:
-            return runner.help(planned, runner.handle(first) if paired else None) > 0
+            return runner.help(planned, reference, before_reference=before_reference) > 0
         except CannotSample as error:
             if planned.role != "candidate":
                 raise

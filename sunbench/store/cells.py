@@ -212,7 +212,12 @@ class CellStore:
         return self._put(feature_file(index, name), lambda f: _write(f, data), len(data))
 
     def _commit(self, index: int, body: ShardFiles) -> None:
-        """Write the manifest: from here on the shard is there."""
+        """Write the manifest: from here on the shard is there.
+
+        Its features stand in the order of their names, whoever added which.
+        """
+        features = {name: body["features"][name] for name in sorted(body["features"])}
+        body = {**body, "features": features}
         write_atomic(self._manifest_file(index), seal(body, self.key, index))
         self._checked[index] = self._stamp(body)
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import socket
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,10 +15,14 @@ from typing import Any
 import pytest
 import torch
 
+from sunbench.bench.claim import claim
+from sunbench.bench.clock import Clock
 from sunbench.bench.order import WorkOrder
+from sunbench.bench.outcome import Outcome
 from sunbench.bench.planner import plan
+from sunbench.bench.progress import NoProgress
 from sunbench.bench.ray_workers import RayWorkers, check_device
-from sunbench.bench.run import execute
+from sunbench.bench.run import RunAtWork, execute
 from sunbench.bench.work import work
 from sunbench.bench.workers import LocalWorkers, automatic
 from sunbench.cli.work import parse_workers
@@ -42,10 +48,16 @@ def run(
 ) -> Any:
     """A run in a cache of its own."""
     monkeypatch.setenv("SUNBENCH_CACHE", str(lab.out / f"{name}-cache"))
+    with one_thread():
+        return execute(lab.request(**SMALL), lab.out / name, progress, workers=workers)
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        return execute(lab.request(**SMALL), lab.out / name, progress, workers=workers)
+        yield
     finally:
         torch.set_num_threads(threads)
 
@@ -93,6 +105,37 @@ def test_one_two_and_killed_workers_give_the_same_bytes(lab: Any, monkeypatch: p
     # the progress of the run counts all workers: reference and floor in five steps, DDIM in two
     assert progress.total == progress.planned_nfe == 16 * 2 * (5 + 5 + 2)
     assert progress.cells[0] == "reference"
+
+
+def test_a_worker_samples_while_another_makes_the_reference_and_pairs_later(
+    lab: Any, monkeypatch: pytest.MonkeyPatch
+):
+    run(lab, "alone", None, monkeypatch)
+    monkeypatch.setenv("SUNBENCH_CACHE", str(lab.out / "early-cache"))
+    request, folder = lab.request(**SMALL), RunFolder(lab.out / "early")
+    claim(folder.path)
+    (model,) = plan(request)
+    reference, floor, candidate = model.cells
+    runner = RunAtWork(request, folder, NoProgress()).runner_for(model, Clock(), Outcome())
+    of = runner.handle(reference)
+    scores = set(runner.extractors.paired_names(of.settings_key).values())
+
+    def scored() -> bool:
+        return scores <= set(runner.handle(candidate).store.feature_names(0))
+
+    with one_thread():
+        assert runner.help(candidate, of) == 4  # every shard waits for its reference
+        assert runner.new_shards == 0
+        assert runner.help(candidate, of, before_reference=True) == 4
+        assert runner.new_shards == 4
+        assert not scored()
+        assert runner.help(reference) == runner.help(floor, of) == 0
+        assert runner.help(candidate, of, before_reference=True) == 0
+        assert runner.new_shards == 3 * 4
+        assert scored()
+        execute(request, folder.path)
+    assert results(lab, "early") == results(lab, "alone")
+    assert manifests(lab.out / "early") == manifests(lab.out / "alone")
 
 
 def test_what_a_worker_killed_before_publishing_left_is_published_by_the_next(
