@@ -95,7 +95,7 @@ def _with_negatives(
 def _find(spec: str, column: str | None, limit: int | None) -> tuple[PromptSet, bool]:
     """The set, and whether its negatives are its own."""
     if spec == "zoo":
-        return _zoo(column), False
+        return _zoo(column, limit), False
     if spec in named_sets():
         entry = named_sets()[spec]
         if "file" in entry:
@@ -111,13 +111,13 @@ def _find(spec: str, column: str | None, limit: int | None) -> tuple[PromptSet, 
     raise unknown("prompt set", spec, named_sets())
 
 
-def _zoo(column: str | None) -> PromptSet:
+def _zoo(column: str | None, limit: int | None) -> PromptSet:
     if column is not None:
         raise UserError(f"given column {column!r} for the set zoo, expected none")
     from sunbench.zoo.world.captions import held_out_prompts
 
     entry = named_sets()["zoo"]
-    rows = tuple(Prompt(p.id, p.text) for p in held_out_prompts())
+    rows = tuple(Prompt(p.id, p.text) for p in held_out_prompts(limit))
     return PromptSet("zoo", rows, entry["source"], entry["license"])
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import AutoencoderTiny, UNet2DConditionModel
+from diffusers import AutoencoderTiny, ControlNetModel, UNet2DConditionModel
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import CLIPModel, CLIPTextModel
@@ -218,8 +218,14 @@ class Builder:
         def encode(images: Tensor) -> Tensor:
             return vae.encode(images).latents.float() * vae.config.scaling_factor
 
-        net = Controlled(new_controlnet(unet, recipe()["controlnet"]["embedding"]), unet, encoder)
-        train_controlnet(self.sprites, encode, net, place, self.device).save_pretrained(out)
+        if behind := self._updates(CONTROLNET):
+            assert self.begin is not None
+            control = ControlNetModel.from_pretrained(self.begin / CONTROLNET / "model")
+        else:
+            control = new_controlnet(unet, recipe()["controlnet"]["embedding"])
+        net = Controlled(control, unet, encoder)
+        trained = train_controlnet(self.sprites, encode, net, place, self.device, behind)
+        trained.save_pretrained(out)
 
     def _real(self, place: Path, out: Path) -> None:
         """Features of the held-out prompts' real images in each model's styles."""

@@ -204,14 +204,14 @@ class HeldOutPrompt:
 
 
 @cache
-def held_out_prompts() -> tuple[HeldOutPrompt, ...]:
-    """One prompt per held-out scene, of all levels, no text twice."""
-    return tuple(_distinct_prompts())
+def held_out_prompts(limit: int | None = None) -> tuple[HeldOutPrompt, ...]:
+    """One prompt per held-out scene, of all levels, no text twice; limit: the first so many."""
+    return tuple(_distinct_prompts(limit))
 
 
-def _distinct_prompts() -> Iterator[HeldOutPrompt]:
+def _distinct_prompts(limit: int | None) -> Iterator[HeldOutPrompt]:
     texts: set[str] = set()
-    for k, scene in enumerate(scenes()[1]):
+    for k, scene in enumerate(scenes()[1][:limit]):
         g = torch.Generator().manual_seed(1_000_003 * k + 7)
         prompt = HeldOutPrompt(scene, sample_mention(scene, g))
         for _ in range(30):

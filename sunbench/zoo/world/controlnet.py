@@ -8,6 +8,7 @@ choices open, as everywhere in the zoo, so the edges have something to decide.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -63,14 +64,21 @@ class Controlled(nn.Module):
 
 
 def train_controlnet(
-    sprites: Sprites, encode: Encode, net: Controlled, folder: Path, device: str = "cpu"
+    sprites: Sprites,
+    encode: Encode,
+    net: Controlled,
+    folder: Path,
+    device: str = "cpu",
+    behind: int = 0,
 ) -> ControlNetModel:
     """Train on the base model's own styles, with the U-Nets' loss.
 
-    encode: images (N, 3, 64, 64) in -1..1 -> scaled latents.
+    encode: images (N, 3, 64, 64) in -1..1 -> scaled latents. behind: updates that the network
+    already has of those in the recipe; it goes on with the batches after them.
     """
     table, tokenizer = recipe()["controlnet"], build_tokenizer()
-    settings = LoopSettings.from_table(table["loop"])
+    whole = LoopSettings.from_table(table["loop"])
+    settings = replace(whole, steps=whole.steps - behind)
     torch.manual_seed(settings.seed)
     net = net.to(device)
     styles = style_indices(recipe()["models"][0])
@@ -78,7 +86,8 @@ def train_controlnet(
     alpha_bar = DDPMScheduler(**recipe()["scheduler"]).alphas_cumprod
     weights = noise_weights(alpha_bar, recipe()["unet"])
 
-    def loss(k: int) -> dict[str, Tensor]:
+    def loss(update: int) -> dict[str, Tensor]:
+        k = update + behind
         g = torch.Generator().manual_seed(settings.seed * 1_000_003 + k)
         batch = batches(k)
         texts = sample_captions(batch.scenes, batch.styles, g)

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
-from diffusers import UNet2DConditionModel
+from diffusers import ControlNetModel, StableDiffusionPipeline, UNet2DConditionModel
 
+from sunbench import zoo
 from sunbench.errors import UserError
-from sunbench.zoo.world import build
+from sunbench.training import LoopSettings
+from sunbench.zoo.world import build, controlnet
 from sunbench.zoo.world.captions import recipe, style_words
 from sunbench.zoo.world.clip import contrastive_loss
 from sunbench.zoo.world.reader import ATTRIBUTES, Reader, class_counts
@@ -105,3 +108,29 @@ def test_a_build_begins_with_finished_and_unfinished_stages(tmp_path: Path) -> N
     assert builder._rest(base)["steps"] == recipe()["unet"]["loop"]["steps"] - 700
     builder.run("vae")  # nothing to do
     assert not (tmp_path / "build" / "vae").exists()
+
+
+def test_a_controlnet_goes_on_from_the_weights_that_a_build_begins_with(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begin = tmp_path / "begin"
+    pipeline: Any = StableDiffusionPipeline.from_pretrained(zoo.folder("emoji"))
+    pipeline.unet.save_pretrained(begin / "emoji/model")
+    pipeline.text_encoder.save_pretrained(begin / "emoji/model/text_encoder")
+    pipeline.vae.save_pretrained(begin / "vae/model")
+    shipped = ControlNetModel.from_pretrained(zoo.controlnet())
+    shipped.save_pretrained(begin / "controlnet-edges/model")
+    (begin / "controlnet-edges" / build.UPDATES).write_text('{"updates": 400}')
+    trained: list[int] = []
+
+    def fit(net: Any, loss: Any, settings: LoopSettings, folder: Path) -> Any:
+        trained.append(settings.steps)
+        for name, weight in net.control.state_dict().items():
+            torch.testing.assert_close(weight, shipped.state_dict()[name])
+        return net.state_dict()
+
+    monkeypatch.setattr(controlnet, "fit", fit)
+    monkeypatch.setattr(build.Builder, "sprites", None)
+    build.Builder(tmp_path / "build", begin=begin).run("controlnet-edges")
+    assert trained == [recipe()["controlnet"]["loop"]["steps"] - 400]
+    assert (tmp_path / "build/controlnet-edges/model/config.json").exists()

@@ -87,6 +87,11 @@ def test_held_out_prompts_are_distinct_and_of_all_levels() -> None:
     assert min(named[n] for n in (1, 2, 3, 4, 5)) > 100
 
 
+@pytest.mark.parametrize("limit", [1, 64, 10**30])
+def test_the_first_held_out_prompts_are_the_same_without_the_rest(limit: int) -> None:
+    assert held_out_prompts(limit) == held_out_prompts()[:limit]
+
+
 def test_only_small_subjects_have_places() -> None:
     assert all(s.place < PLACES_OF_SIZE[s.size] for pool in scenes() for s in pool)
 
