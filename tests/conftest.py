@@ -84,5 +84,5 @@ def deep(tmp_path_factory: pytest.TempPathFactory) -> Any:
 @pytest.fixture(scope="session")
 def deep_weights(deep: Any, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """Random weights of every pruned and assembled network for it: method -> path."""
-    made = random_weights.networks(deep.unet, tmp_path_factory.mktemp("networks"))
-    return {name: str(path) for name, path in made.items()}
+    paths = random_weights.networks(deep.unet, tmp_path_factory.mktemp("networks"))
+    return {name: str(path) for name, path in paths.items()}

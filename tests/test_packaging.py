@@ -69,15 +69,15 @@ def texts() -> list[tuple[Path, str]]:
 
 
 def test_every_package_is_listed():
-    found = {
+    existing = {
         ".".join(p.parent.relative_to(ROOT).parts) for p in ROOT.glob("sunbench/**/__init__.py")
     }
-    found |= {
+    existing |= {
         ".".join(("sunbench", *p.parent.relative_to(ROOT).parts))
         for top in ("methods", "reference_sets")
         for p in ROOT.glob(f"{top}/**/__init__.py")
     }
-    assert set(PACKAGES) == found
+    assert set(PACKAGES) == existing
 
 
 def test_every_module_stands_in_a_package():
@@ -100,8 +100,8 @@ def data_files(top: Path) -> set[Path]:
 
 def test_every_data_file_is_shipped():
     shipped = {p for name in PACKAGES for p in matched(name)}
-    found = {p for top in ("sunbench", "methods", "reference_sets") for p in data_files(ROOT / top)}
-    assert found - shipped == set()
+    files = {p for top in ("sunbench", "methods", "reference_sets") for p in data_files(ROOT / top)}
+    assert files - shipped == set()
     assert ROOT / "sunbench/py.typed" in shipped
     assert {p.parent.name for p in shipped} >= {"cards", "data", "reference_sets", "unet", "world"}
 
@@ -125,15 +125,15 @@ def test_installed_package_holds_its_data(package):
 
 def installed() -> metadata.Distribution:
     """What pip installed; a checkout's own .egg-info may come before it on the path."""
-    (found,) = (d for d in metadata.distributions(name="sunbench") if d.read_text("METADATA"))
-    return found
+    (dist,) = (d for d in metadata.distributions(name="sunbench") if d.read_text("METADATA"))
+    return dist
 
 
 def test_version_is_the_same_everywhere():
-    given = PROJECT["project"]["version"]
-    assert sunbench.__version__ == given == installed().version
+    version = PROJECT["project"]["version"]
+    assert sunbench.__version__ == version == installed().version
     assert re.search(
-        rf"^## \[{re.escape(given)}\]", (ROOT / "CHANGELOG.md").read_text("utf-8"), re.M
+        rf"^## \[{re.escape(version)}\]", (ROOT / "CHANGELOG.md").read_text("utf-8"), re.M
     )
 
 
@@ -234,13 +234,13 @@ def test_constraints_agree_among_themselves():
 
 
 def test_no_file_names_a_machine():
-    found = [f"{p.relative_to(ROOT)}: {m[0]}" for p, t in texts() if (m := MACHINE.search(t))]
-    assert found == []
+    hits = [f"{p.relative_to(ROOT)}: {m[0]}" for p, t in texts() if (m := MACHINE.search(t))]
+    assert hits == []
 
 
 def test_no_file_names_a_package_index():
-    found = [f"{p.relative_to(ROOT)}: {m[0]}" for p, t in texts() if (m := INDEX.search(t))]
-    assert found == []
+    hits = [f"{p.relative_to(ROOT)}: {m[0]}" for p, t in texts() if (m := INDEX.search(t))]
+    assert hits == []
 
 
 @pytest.mark.parametrize(

@@ -261,7 +261,7 @@ def test_verify_wants_a_finished_run(done: Any):
 # ------------------------------------------------------------------------------ equal N
 
 
-def made(folder: Path, like: Any, n: int) -> CellHandle:
+def cell_of(folder: Path, like: Any, n: int) -> CellHandle:
     """A cell of n images with a feature of the network called "zoo-clip"."""
     cell = replace(Cell.from_content(like.content), n_prompts=n, seeds=(0,))
     store = CellStore(folder / str(n), cell.content())
@@ -275,7 +275,7 @@ def made(folder: Path, like: Any, n: int) -> CellHandle:
 
 @pytest.mark.parametrize("metric", ["fd[zoo-clip]", "kid[zoo-clip]", "cos[zoo-clip]"])
 def test_different_n_are_refused(done: Any, tmp_path: Path, metric: str):
-    six, eight = (made(tmp_path, done.cell(), n) for n in (6, 8))
+    six, eight = (cell_of(tmp_path, done.cell(), n) for n in (6, 8))
     choice = find_metric(metric)
     network = SimpleNamespace(key="k" * 20, protocol="")
     reducer = Reducer(FeatureExtractors((choice,), {"zoo-clip": network}), six, ["a cat"] * 6)
@@ -285,7 +285,7 @@ def test_different_n_are_refused(done: Any, tmp_path: Path, metric: str):
 
 
 def test_a_cell_with_too_few_images_is_refused(done: Any, tmp_path: Path):
-    whole = made(tmp_path, done.cell(), 8)
+    whole = cell_of(tmp_path, done.cell(), 8)
     claims = replace(whole.planned, cell=replace(whole.cell, n_prompts=7))
     with pytest.raises(UserError, match="8 images, expected 7"):
         cell_features(CellHandle(claims, whole.store), "embed-zoo-clip-kkkkkkkk")

@@ -107,16 +107,23 @@ def test_one_two_and_killed_workers_give_the_same_bytes(lab: Any, monkeypatch: p
     assert progress.cells[0] == "reference"
 
 
+def started(lab: Any, name: str, monkeypatch: pytest.MonkeyPatch, **more: Any) -> Any:
+    """A run of which nothing is made: its request, folder, cells and runner."""
+    monkeypatch.setenv("SUNBENCH_CACHE", str(lab.out / f"{name}-cache"))
+    request, folder = lab.request(**SMALL, **more), RunFolder(lab.out / name)
+    claim(folder.path)
+    (model,) = plan(request)
+    runner = RunAtWork(request, folder, NoProgress()).runner_for(model, Clock(), Outcome())
+    return SimpleNamespace(request=request, out=folder.path, cells=model.cells, runner=runner)
+
+
 def test_a_worker_samples_while_another_makes_the_reference_and_pairs_later(
     lab: Any, monkeypatch: pytest.MonkeyPatch
 ):
     run(lab, "alone", None, monkeypatch)
-    monkeypatch.setenv("SUNBENCH_CACHE", str(lab.out / "early-cache"))
-    request, folder = lab.request(**SMALL), RunFolder(lab.out / "early")
-    claim(folder.path)
-    (model,) = plan(request)
-    reference, floor, candidate = model.cells
-    runner = RunAtWork(request, folder, NoProgress()).runner_for(model, Clock(), Outcome())
+    begun = started(lab, "early", monkeypatch)
+    reference, floor, candidate = begun.cells
+    runner = begun.runner
     of = runner.handle(reference)
     scores = set(runner.extractors.paired_names(of.settings_key).values())
 
@@ -133,9 +140,19 @@ def test_a_worker_samples_while_another_makes_the_reference_and_pairs_later(
         assert runner.help(candidate, of, before_reference=True) == 0
         assert runner.new_shards == 3 * 4
         assert scored()
-        execute(request, folder.path)
+        execute(begun.request, begun.out)
     assert results(lab, "early") == results(lab, "alone")
     assert manifests(lab.out / "early") == manifests(lab.out / "alone")
+
+
+def test_without_kept_images_nothing_is_sampled_before_its_reference(
+    lab: Any, monkeypatch: pytest.MonkeyPatch
+):
+    begun = started(lab, "no-images", monkeypatch, keep_images=False)
+    reference, _, candidate = begun.cells
+    of = begun.runner.handle(reference)
+    assert begun.runner.help(candidate, of, before_reference=True) == 4
+    assert begun.runner.new_shards == 0
 
 
 def test_what_a_worker_killed_before_publishing_left_is_published_by_the_next(

@@ -68,8 +68,8 @@ def sd15_unet(place: Place) -> Any:
     with torch.device("meta"):
         unet = UNet2DConditionModel(sample_size=64, cross_attention_dim=768, attention_head_dim=8)
     assert sum(p.numel() for p in unet.parameters()) == 859_520_964
-    made = filled(unet, place.device, place.dtype)
-    return made.to(memory_format=torch.channels_last)
+    filled_unet = filled(unet, place.device, place.dtype)
+    return filled_unet.to(memory_format=torch.channels_last)
 
 
 @dataclass(frozen=True)
@@ -114,8 +114,8 @@ class Bench:
         with UNetCounter(self.unet) as counter, ModuleTimer(self.unet, self.stopwatch) as timer:
             for t in scheduler.timesteps[: self.place.run_steps]:
                 rows = zip(torch.cat([x, x]).chunk(batches), both.chunk(batches), strict=True)
-                made = [self._predict(x_, t, text, None) for x_, text in rows]
-                n, p = torch.cat(made).chunk(2)
+                predictions = [self._predict(x_, t, text, None) for x_, text in rows]
+                n, p = torch.cat(predictions).chunk(2)
                 x = scheduler.step(n + 8.0 * (p - n), t, x).prev_sample
         assert counter.rows == 2 * self.place.run_steps * len(self.noise)
         self.stopwatch.synchronize()
@@ -136,8 +136,8 @@ def bench() -> Bench:
     adapter.bind(unet)
     g = torch.Generator().manual_seed(0)
     shape = (place.images, 4, place.side, place.side)
-    made = [torch.randn(s, generator=g) for s in (shape, TEXT, TEXT)]
-    noise, *texts = [x.to(place.device, place.dtype) for x in made]
+    inputs = [torch.randn(s, generator=g) for s in (shape, TEXT, TEXT)]
+    noise, *texts = [x.to(place.device, place.dtype) for x in inputs]
     positive, negative = (x.expand(place.images, -1, -1).contiguous() for x in texts)
     return Bench(place, unet, adapter, noise, positive, negative)
 

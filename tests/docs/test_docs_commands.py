@@ -34,7 +34,7 @@ VARIABLES = ("SUNBENCH_CACHE", "HF_HUB_OFFLINE", "HF_HOME", "HF_TOKEN")
 
 
 def blocks(page: Path, language: str) -> list[str]:
-    return [code for given, code in FENCE.findall(page.read_text("utf-8")) if given == language]
+    return [code for tag, code in FENCE.findall(page.read_text("utf-8")) if tag == language]
 
 
 def commands(page: Path) -> Iterator[list[str]]:
@@ -134,15 +134,15 @@ def check_request(request: Any) -> None:
     """Models and prompts that can be found; the request has checked the other names itself."""
     for model in request.models:
         find_model(model)
-    given = request.prompts
-    if given is not None and given not in prompts.names():
-        prompts.load(given, column=request.column, negatives=request.negatives)
+    prompt_set = request.prompts
+    if prompt_set is not None and prompt_set not in prompts.names():
+        prompts.load(prompt_set, column=request.column, negatives=request.negatives)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
 def test_programs_variables_and_paths_are_known(page: Path):
-    for given in commands(page):
-        variables, words = parted(given)
+    for command in commands(page):
+        variables, words = parted(command)
         assert set(variables) <= set(VARIABLES)
         program = Path(words[0]).name
         assert program == "sunbench" or program in OTHERS, words

@@ -78,11 +78,11 @@ def test_a_run_gives_the_results_of_a_cpu(tmp_path: Path, monkeypatch: pytest.Mo
     rows: dict[str, dict[tuple[str, str], float]] = {}
     for device in (DEVICE, "cpu"):
         monkeypatch.setenv("SUNBENCH_CACHE", str(tmp_path / f"cache-{device}"))
-        made = run(tmp_path / f"run-{device}", methods=("sun", "lcm", "ddim"), device=device)
+        outcome = run(tmp_path / f"run-{device}", methods=("sun", "lcm", "ddim"), device=device)
         assert verify_run(tmp_path / f"run-{device}")[1] == []
-        assert all(min(t.unet_seconds) > 0 for t in made.times)
-        assert {t.memory for t in made.times} == {"cuda" if device == DEVICE else "rss"}
-        valued = [r for r in made.rows if r.value is not None]
+        assert all(min(t.unet_seconds) > 0 for t in outcome.times)
+        assert {t.memory for t in outcome.times} == {"cuda" if device == DEVICE else "rss"}
+        valued = [r for r in outcome.rows if r.value is not None]
         rows[device] = {(f"{r.role} {r.method}", r.metric): r.value for r in valued}
     assert rows[DEVICE].keys() == rows["cpu"].keys()
     for (method, metric), value in rows[DEVICE].items():
@@ -155,10 +155,10 @@ def test_a_model_of_stable_diffusions_size_runs_in_float16(
 ):
     """A card of a diffusers folder of SD 1.5's full shape, with random weights."""
     monkeypatch.setenv("SUNBENCH_CACHE", str(tmp_path / "cache"))
-    made = random_pipeline("sd1", DEVICE, torch.float16)
-    assert sum(p.numel() for p in made.unet.parameters()) == 859_520_964
-    with_words(made, tmp_path / "words").save_pretrained(tmp_path / "model")
-    adapter = SunAdapter.for_unet(torch.nn.Module.to(made.unet, "cpu", torch.float32))
+    pipe = random_pipeline("sd1", DEVICE, torch.float16)
+    assert sum(p.numel() for p in pipe.unet.parameters()) == 859_520_964
+    with_words(pipe, tmp_path / "words").save_pretrained(tmp_path / "model")
+    adapter = SunAdapter.for_unet(torch.nn.Module.to(pipe.unet, "cpu", torch.float32))
     write_adapter(adapter, tmp_path / "sun.safetensors")
     (tmp_path / "prompts.txt").write_text("a b\nb a\n")
     (tmp_path / "large.toml").write_text(

@@ -90,13 +90,13 @@ def loaded(pipe: Any, tmp_path: Path) -> LoadedModel:
 def make(loaded: LoadedModel, tmp_path: Path) -> Callable[..., TrainingJob]:
     """A job of a method; changes to its settings, ``loop`` ones in a dictionary."""
 
-    def made(method: str, out: str = "out", loop: dict[str, Any] | None = None, **changes: Any):
+    def job(method: str, out: str = "out", loop: dict[str, Any] | None = None, **changes: Any):
         settings = SETTINGS[method]
         settings = replace(settings, loop=replace(settings.loop, **(loop or {})), **changes)
         listed = Listed("colors", len(COLORS), 16, row)
         return TrainingJob(method, loaded, listed, settings, tmp_path / out)
 
-    return made
+    return job
 
 
 @pytest.fixture

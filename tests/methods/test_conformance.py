@@ -63,12 +63,12 @@ def method(
     weights: dict[str, str],
     deep_weights: dict[str, str],
 ) -> Iterator[Method]:
-    made = registry.method(request.param, weights={**weights, **deep_weights})
-    reason = made.skip(target, SETTINGS)
+    chosen = registry.method(request.param, weights={**weights, **deep_weights})
+    reason = chosen.skip(target, SETTINGS)
     if reason is not None:
         pytest.skip(reason)
-    yield made
-    made.release(target)
+    yield chosen
+    chosen.release(target)
 
 
 def batch_of(tiny: ModuleType, which: list[int]) -> SampleBatch:

@@ -24,8 +24,8 @@ def texts(tiny: ModuleType) -> torch.Tensor:
 def test_a_gate_at_the_end_is_plain_guidance(pipeline: Any, tiny: ModuleType):
     ours = replace(tgate(), share=1.0).prepare(pipeline, SETTINGS)
     plain = registry.method("dpm++").prepare(pipeline, SETTINGS)
-    given = [make_batch(IDS, *texts(tiny), (4, 8, 8)) for _ in range(2)]
-    assert torch.equal(ours.sample(given[0]), plain.sample(given[1]))
+    batches = [make_batch(IDS, *texts(tiny), (4, 8, 8)) for _ in range(2)]
+    assert torch.equal(ours.sample(batches[0]), plain.sample(batches[1]))
     assert ours.nfe == 10
 
 
@@ -59,10 +59,10 @@ def test_what_is_kept_is_the_average_of_both_texts(pipeline: Any, tiny: ModuleTy
                 lambda m, args, out, name=name: outputs.__setitem__(name, out.detach().clone())
             )
     x, (positive, negative) = torch.randn(1, 4, 8, 8), texts(tiny)
-    given = torch.cat([x, x]), 9, torch.cat([negative[:1], positive[:1]])
+    inputs = torch.cat([x, x]), 9, torch.cat([negative[:1], positive[:1]])
     rule.needs_unconditional(torch.tensor(9), 1)
-    unet(*given)
-    pipeline.unet(*given)
+    unet(*inputs)
+    pipeline.unet(*inputs)
     for module in pipeline.unet.modules():
         module._forward_hooks.clear()
     assert outputs

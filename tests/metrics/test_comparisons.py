@@ -52,13 +52,13 @@ def test_equivalence_is_two_one_sided_t_tests():
     """Each at half of 5 %, as the whole 95 % interval lies within the margin."""
     x = rng(1).standard_normal(30) * 0.1
     d = paired_difference(x, np.zeros(30), np.arange(30))
-    found = []
+    decisions = []
     for margin in np.linspace(0.01, 0.1, 40):
         above = stats.ttest_1samp(x, -margin, alternative="greater").pvalue
         below = stats.ttest_1samp(x, margin, alternative="less").pvalue
-        found.append(compared([d], [margin])[0].equivalent)
-        assert found[-1] == (max(above, below) < 0.025)
-    assert set(found) == {True, False}
+        decisions.append(compared([d], [margin])[0].equivalent)
+        assert decisions[-1] == (max(above, below) < 0.025)
+    assert set(decisions) == {True, False}
     with pytest.raises(UserError, match="expected one above 0"):
         compared([d], [0.0])
 
@@ -120,12 +120,12 @@ def test_corrected_p_lies_between_p_and_bonferroni_and_says_what_the_interval_sa
 
 def test_an_interval_that_excludes_zero_has_a_small_corrected_p():
     differences = apart(*((v, 1.0, 50) for v in (0.5, 2.5, -3.0, 4.0)))
-    found = compared(differences, [None] * 4)
-    for c in found:
+    comparisons = compared(differences, [None] * 4)
+    for c in comparisons:
         assert c.equivalent is None
         if not c.difference_low <= 0 <= c.difference_high:
             assert c.p_adjusted < 0.05
-    assert [c.p_adjusted < 0.05 for c in found] == [False, False, True, True]
+    assert [c.p_adjusted < 0.05 for c in comparisons] == [False, False, True, True]
 
 
 def test_equivalent_and_different_are_told_apart():
@@ -171,6 +171,8 @@ def test_a_difference_of_resampled_statistics_has_the_paired_error():
     d, exact = resampled_difference(a, b), paired_difference(*x, np.arange(300))
     assert d.value == pytest.approx(exact.value)
     assert d.error == pytest.approx(exact.error, rel=0.08)
-    (found,) = compared([d], [1.0])
-    assert {type(x) for x in (found.difference, found.difference_low, found.p_adjusted)} == {float}
-    assert type(found.equivalent) is bool  # and so JSON
+    (comparison,) = compared([d], [1.0])
+    assert {
+        type(x) for x in (comparison.difference, comparison.difference_low, comparison.p_adjusted)
+    } == {float}
+    assert type(comparison.equivalent) is bool  # and so JSON

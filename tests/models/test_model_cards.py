@@ -225,9 +225,9 @@ def test_hub_ids_keep_their_revision(owner: str, revision: str | None) -> None:
 
 
 def test_one_file_of_a_repository_can_be_named() -> None:
-    found = place("owner/name@v2:folder/model.safetensors")
-    assert (found.kind, found.id, found.revision) == ("hub", "owner/name", "v2")
-    assert found.file == "folder/model.safetensors"
+    location = place("owner/name@v2:folder/model.safetensors")
+    assert (location.kind, location.id, location.revision) == ("hub", "owner/name", "v2")
+    assert location.file == "folder/model.safetensors"
     card = find_model("owner/name@v2:folder/model.safetensors")
     assert (card.id, card.revision) == ("owner/name:folder/model.safetensors", "v2")
 

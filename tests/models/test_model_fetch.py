@@ -60,9 +60,9 @@ def downloads(card: ModelCard) -> list[Download]:
     return [look_up(need) for need in model_needs(card)]
 
 
-def brought(found: Sequence[Download]) -> dict[str, int]:
+def brought(pending: Sequence[Download]) -> dict[str, int]:
     done: dict[str, int] = {}
-    for download in found:
+    for download in pending:
         bring(download, done.__setitem__)
     return done
 
@@ -97,13 +97,13 @@ def test_what_was_fetched_runs_offline(hub_with_model: Any, monkeypatch: Any) ->
 
 def test_a_download_goes_on_where_it_broke_off(hub_with_model: Any) -> None:
     hub_with_model.down.add(UNET_FILE)
-    found = downloads(find_model(REPOSITORY))
+    first = downloads(find_model(REPOSITORY))
     with pytest.raises(UserError, match="broke off"):
-        brought(found)
+        brought(first)
     hub_with_model.down.clear()
     again = downloads(find_model(REPOSITORY))
     assert again[0].missing[-1:] != ()
-    assert set(again[0].missing) < set(found[0].missing)
+    assert set(again[0].missing) < set(first[0].missing)
     assert UNET_FILE in brought(again)
 
 

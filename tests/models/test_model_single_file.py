@@ -67,14 +67,14 @@ def test_every_tensor_of_a_single_file_lands_once(tiny_file: Path, sd1_folder: P
     pipeline = load(card_of(tiny_file, sd1_folder)).pipeline
     networks = (pipeline.unet, pipeline.vae, pipeline.text_encoder)
     landed = [t for network in networks for t in network.state_dict().values()]
-    given = [
+    tensors = [
         tensor
         for name, tensor in load_file(tiny_file).items()
         if name.startswith(("model.diffusion", "first_stage", "cond_stage"))
         and "position_ids" not in name
     ]
     sums = sorted(round(float(t.double().sum()), 9) for t in landed)
-    assert sums == sorted(round(float(t.double().sum()), 9) for t in given)
+    assert sums == sorted(round(float(t.double().sum()), 9) for t in tensors)
 
 
 def test_swap_takes_only_the_unet_of_a_single_file(tiny_file: Path, sd1_folder: Path) -> None:
@@ -216,10 +216,12 @@ def test_original_layout_maps_onto_sd15_key_by_key() -> None:
     with torch.device("meta"):
         unet = UNet2DConditionModel.from_config(config("unet"))
         vae = AutoencoderKL.from_config(config("vae"))
-        given = [{name: torch.empty(shape) for name, shape in layout.items()} for layout in layouts]
+        checkpoints = [
+            {name: torch.empty(shape) for name, shape in layout.items()} for layout in layouts
+        ]
     converted = (
-        convert_ldm_unet_checkpoint(given[0], config("unet")),
-        convert_ldm_vae_checkpoint(given[1], config("vae")),
+        convert_ldm_unet_checkpoint(checkpoints[0], config("unet")),
+        convert_ldm_vae_checkpoint(checkpoints[1], config("vae")),
     )
     for network, tensors in zip((unet, vae), converted, strict=True):
         wanted = {name: tensor.shape for name, tensor in network.state_dict().items()}

@@ -37,11 +37,11 @@ class Lab:
 @pytest.fixture(scope="session")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Any:
     root = tmp_path_factory.mktemp("paper-world")
-    made = tiny_sd.World.write(root)
-    text = made.card.read_text()
+    tiny_world = tiny_sd.World.write(root)
+    text = tiny_world.card.read_text()
     for name in NAMES:
         (root / f"{name}.toml").write_text(text.replace('name = "tiny"', f'name = "{name}"'))
-    return made
+    return tiny_world
 
 
 def settle(world: Any, cache: Path, patch: pytest.MonkeyPatch) -> None:
@@ -106,12 +106,12 @@ def four_stages(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> Lab:
     """One model of four stages, and the zoo's weights of two of its networks."""
-    made = tiny_sd.World.write(tmp_path)
+    tiny_world = tiny_sd.World.write(tmp_path)
     pipe = tiny_sd.pipeline(tmp_path / "deep-words", **tiny_sd.DEEP)
     pipe.save_pretrained(tmp_path / "tiny")
-    random_weights.pruned(pipe.unet, made.weights / "bk-sdm-base.safetensors", 1, cut="base")
-    random_weights.pruned(pipe.unet, made.weights / "a-sdm-m1.safetensors", 2, cut="m1")
-    return in_world(made, (str(made.card),), tmp_path, monkeypatch, capsys)
+    random_weights.pruned(pipe.unet, tiny_world.weights / "bk-sdm-base.safetensors", 1, cut="base")
+    random_weights.pruned(pipe.unet, tiny_world.weights / "a-sdm-m1.safetensors", 2, cut="m1")
+    return in_world(tiny_world, (str(tiny_world.card),), tmp_path, monkeypatch, capsys)
 
 
 @pytest.fixture

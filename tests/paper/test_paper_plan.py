@@ -121,8 +121,8 @@ def test_every_ablation_has_a_recipe_that_trains_what_it_says():
         for part in find_entry(name).parts:
             if not part.adapter:
                 continue
-            made = read_settings(folder / f"{part.adapter}.toml", zoo=True)
+            settings = read_settings(folder / f"{part.adapter}.toml", zoo=True)
             key, value = part.train.split(" = ")
-            assert str(getattr(made, key)) == value.strip('"')
-            assert made.loop == default.loop
-            assert made.delta / made.substeps == default.delta / default.substeps
+            assert str(getattr(settings, key)) == value.strip('"')
+            assert settings.loop == default.loop
+            assert settings.delta / settings.substeps == default.delta / default.substeps

@@ -71,11 +71,11 @@ def test_a_method_without_its_ablation_is_left_out(tmp_path: Path):
     assert with_ablation(job, tmp_path).absent is not None
     file = tmp_path / "bk-sdm-base-condconv.safetensors"
     file.touch()
-    found = with_ablation(job, tmp_path)
-    assert found.request.methods == ("bk-sdm-base",)
-    assert found.request.weights == {"bk-sdm-base": str(file)}
-    assert found.lacking.keys() == {"bk-sdm-small", "bk-sdm-tiny"}
-    assert found.absent is None
+    changed = with_ablation(job, tmp_path)
+    assert changed.request.methods == ("bk-sdm-base",)
+    assert changed.request.weights == {"bk-sdm-base": str(file)}
+    assert changed.lacking.keys() == {"bk-sdm-small", "bk-sdm-tiny"}
+    assert changed.absent is None
 
 
 # ------------------------------------------------------------------------------ real images
@@ -84,13 +84,13 @@ def test_a_method_without_its_ablation_is_left_out(tmp_path: Path):
 def test_real_images_are_those_of_the_same_prompts():
     entry, card = catalogue.find_entry("a-sdm-2"), find_model("emoji")
     request = Request(("emoji",), ("ddim",), (25,), images=6, seeds=(0, 1))
-    found = real.real_features(entry, card, request)
-    assert found is not None
-    assert found.shape == (6, 128)
-    assert np.array_equal(found[::2], found[1::2])
+    features = real.real_features(entry, card, request)
+    assert features is not None
+    assert features.shape == (6, 128)
+    assert np.array_equal(features[::2], features[1::2])
     whole = real.real_features(entry, card, replace(request, images=10))
     assert whole is not None
-    assert np.array_equal(whole[:6], found)
+    assert np.array_equal(whole[:6], features)
     assert real.real_features(entry, card, replace(request, prompts="general")) is None
     assert real.real_features(entry, ModelCard("emoji", "folder", "x"), request) is None
     assert real.real_features(catalogue.find_entry("sun-1"), card, request) is None

@@ -28,9 +28,9 @@ def options(lab: Any, *cards: str, **more: Any) -> Options:
 
 def test_figure_4_has_methods_down_and_steps_beside_the_reference(done):
     run = done.root / "runs/paper/sun-2"
-    made = make_figure(find_entry("sun-fig-4"), options(done), run, None, reuse=True)
-    assert [s.name for s in made] == [f"sun-fig-4-{n}" for n in ("one", "two", "three")]
-    sheet = made[0]
+    sheets = make_figure(find_entry("sun-fig-4"), options(done), run, None, reuse=True)
+    assert [s.name for s in sheets] == [f"sun-fig-4-{n}" for n in ("one", "two", "three")]
+    sheet = sheets[0]
     assert [s.name for s in sheet.strips] == ["DPM-Solver++", "LCM-LoRA", "Guided-Distill", "SUN"]
     assert len(sheet.columns) == 4 * 3
     kinds = [c.splitlines()[-1] for c in sheet.columns[:3]]

@@ -27,8 +27,8 @@ def records(folder: Path, name: str) -> list[dict[str, str]]:
 
 
 def adapter(pipeline: Any, path: Path, alpha: float) -> Path:
-    made = SunAdapter.for_unet(pipeline.unet, add_pos=True, alpha0=alpha)
-    write_adapter(made, path)
+    sun_adapter = SunAdapter.for_unet(pipeline.unet, add_pos=True, alpha0=alpha)
+    write_adapter(sun_adapter, path)
     return path
 
 

@@ -137,9 +137,9 @@ def test_listing_names_imports_no_torch() -> None:
     ],
 )
 def test_hub_specs(spec: str, expected: tuple[str, str | None, str]) -> None:
-    found = hub.parse(spec)
-    assert found is not None
-    assert (found.path, found.revision, found.split) == expected
+    hub_set = hub.parse(spec)
+    assert hub_set is not None
+    assert (hub_set.path, hub_set.revision, hub_set.split) == expected
 
 
 @pytest.mark.parametrize("streaming", [False, True])
@@ -152,10 +152,10 @@ def test_data_sets_are_read_through_datasets(
     rows = [{"captions": ["a dog", "one dog"], "id": 1}, {"captions": ["a cat"], "id": 1}]
     file.write_text("".join(json.dumps(r) + "\n" for r in rows))
     there = hub.HubSet("json", data_files=str(file), streaming=streaming)
-    found, column, as_read = hub.read_hub_set(there, "captions", None)
+    table, column, as_read = hub.read_hub_set(there, "captions", None)
     assert as_read == there
     assert column == "captions"
-    assert [r.values["captions"][0] for r in found.records] == ["a dog", "a cat"]
+    assert [r.values["captions"][0] for r in table.records] == ["a dog", "a cat"]
     assert len(hub.read_hub_set(there, "captions", 1)[0].records) == 1
 
 
@@ -164,10 +164,10 @@ def test_named_set_reads_its_column(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     file = tmp_path / "evaluation.jsonl"
     file.write_text('{"prompt": "a photo of a bench", "tag": "single_object"}\n')
     monkeypatch.setitem(named_sets()["geneval"], "url", str(file))
-    found = load("geneval", negatives="sampled")
-    assert [r.text for r in found.rows] == ["a photo of a bench"]
-    assert found.license == "MIT"
-    assert found.rows[0].negative
+    prompt_set = load("geneval", negatives="sampled")
+    assert [r.text for r in prompt_set.rows] == ["a photo of a bench"]
+    assert prompt_set.license == "MIT"
+    assert prompt_set.rows[0].negative
     with pytest.raises(UserError, match="given 2 prompts of geneval, expected 1 to 1"):
         load("geneval", limit=2)
 
@@ -253,9 +253,9 @@ def test_of_hub_sets_only_texts_are_read_and_kept_for_offline(
         return real(*args, **options)
 
     monkeypatch.setattr(datasets, "load_dataset", spy)
-    found, column, _ = hub.read_hub_set(there, None, None)
+    table, column, _ = hub.read_hub_set(there, None, None)
     assert column == "caption"
-    assert [dict(r.values) for r in found.records] == [
+    assert [dict(r.values) for r in table.records] == [
         {"caption": c, "negative": n}
         for c, n in zip(rows["caption"], rows["negative"], strict=True)
     ]
@@ -264,6 +264,6 @@ def test_of_hub_sets_only_texts_are_read_and_kept_for_offline(
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     again, *_ = hub.read_hub_set(there, None, 2)
-    assert [r.values for r in again.records] == [r.values for r in found.records[:2]]
+    assert [r.values for r in again.records] == [r.values for r in table.records[:2]]
     with pytest.raises(NotAvailable):
         hub.read_hub_set(hub.HubSet("nobody/nothing", streaming=True), None, None)

@@ -192,23 +192,23 @@ def name_of(row: ResultRow) -> str:
     return row.method if row.role == "candidate" else row.role
 
 
-def found(comparison: RunComparison) -> dict[tuple[str, str], str]:
+def verdicts(comparison: RunComparison) -> dict[tuple[str, str], str]:
     return {(name_of(v.row), v.row.metric): v.verdict for v in comparison.verdicts}
 
 
 def only(comparison: RunComparison, method: str = "ddim") -> dict[str, str]:
     """Verdicts of what is not the same."""
-    return {m: v for (who, m), v in found(comparison).items() if v != "same" and who == method}
+    return {m: v for (who, m), v in verdicts(comparison).items() if v != "same" and who == method}
 
 
 # ------------------------------------------------------------------------------ verdicts
 
 
 def test_equal_runs_are_the_same(base: Path, tmp_path: Path):
-    got = judge(base, write_run(tmp_path / "run"))
-    assert set(found(got).values()) == {"same"}
-    assert got.exit_code() == 0
-    assert got.headline == "No row is worse than the baseline: 13 same."
+    comparison = judge(base, write_run(tmp_path / "run"))
+    assert set(verdicts(comparison).values()) == {"same"}
+    assert comparison.exit_code() == 0
+    assert comparison.headline == "No row is worse than the baseline: 13 same."
 
 
 @pytest.mark.parametrize(
@@ -226,14 +226,14 @@ def test_equal_runs_are_the_same(base: Path, tmp_path: Path):
 )
 def test_direction_and_tolerance(base: Path, tmp_path: Path, metric: str, by: float, verdict: str):
     """By pairs: the same shift is far inside the intervals of the two values."""
-    got = judge(base, write_run(tmp_path / "run", shift={metric: by}))
+    comparison = judge(base, write_run(tmp_path / "run", shift={metric: by}))
     label = "perceptual[zoo-clip]" if metric == "perceptual" else metric
-    one = next(v for v in got.verdicts if (v.row.method, v.row.metric) == ("ddim", label))
+    one = next(v for v in comparison.verdicts if (v.row.method, v.row.metric) == ("ddim", label))
     assert one.verdict == verdict
     assert one.change is not None
     assert one.change.value == pytest.approx(by, abs=1e-6)
-    assert only(got) == ({} if verdict == "same" else {label: verdict})
-    assert got.exit_code() == (verdict == "worse")
+    assert only(comparison) == ({} if verdict == "same" else {label: verdict})
+    assert comparison.exit_code() == (verdict == "worse")
 
 
 def test_without_scores_an_image_intervals_decide(base: Path, tmp_path: Path):
@@ -241,9 +241,9 @@ def test_without_scores_an_image_intervals_decide(base: Path, tmp_path: Path):
     save_baseline(base, light)
     strip(light, "psnr")
     assert only(judge(light, write_run(tmp_path / "near", shift={"psnr": -0.2}))) == {}
-    got = judge(light, write_run(tmp_path / "far", shift={"psnr": -9.0}))
-    assert only(got) == {"psnr": "worse"}
-    assert {v.why for v in got.verdicts if v.row.metric == "psnr"} == {"by intervals"}
+    comparison = judge(light, write_run(tmp_path / "far", shift={"psnr": -9.0}))
+    assert only(comparison) == {"psnr": "worse"}
+    assert {v.why for v in comparison.verdicts if v.row.metric == "psnr"} == {"by intervals"}
 
 
 def strip(light: Path, metric: str) -> None:
@@ -268,20 +268,20 @@ def strip(light: Path, metric: str) -> None:
     ],
 )
 def test_set_metrics_by_intervals(base: Path, tmp_path: Path, fd: Any, verdict: str):
-    got = judge(base, write_run(tmp_path / "run", fd=fd))
-    assert found(got)["ddim", "fd[zoo-clip]"] == verdict
+    comparison = judge(base, write_run(tmp_path / "run", fd=fd))
+    assert verdicts(comparison)["ddim", "fd[zoo-clip]"] == verdict
 
 
 @pytest.mark.parametrize("floor", [(0.1, 0.05, 0.15), (3.0, 2.9, 3.1)])
 def test_the_floor_may_not_move_either_way(base: Path, tmp_path: Path, floor: Any):
-    got = judge(base, write_run(tmp_path / "run", floor_fd=floor))
-    assert only(got, "floor") == {"fd[zoo-clip]": "worse"}
-    assert "reference itself moved" in got.verdicts[0].why
+    comparison = judge(base, write_run(tmp_path / "run", floor_fd=floor))
+    assert only(comparison, "floor") == {"fd[zoo-clip]": "worse"}
+    assert "reference itself moved" in comparison.verdicts[0].why
 
 
 def test_the_reference_may_not_move_even_when_its_mean_does_not(base: Path, tmp_path: Path):
-    got = judge(base, write_run(tmp_path / "run", turn=0.5))
-    moved = next(v for v in got.verdicts if v.row.role == "reference")
+    comparison = judge(base, write_run(tmp_path / "run", turn=0.5))
+    moved = next(v for v in comparison.verdicts if v.row.role == "reference")
     assert moved.verdict == "worse"
     assert "mean |change|" in moved.why
 
@@ -291,9 +291,9 @@ def test_the_reference_may_not_move_even_when_its_mean_does_not(base: Path, tmp_
 
 def test_order_of_rows_and_keys_of_cells_do_not_matter(base: Path, tmp_path: Path):
     run = write_run(tmp_path / "run", change=lambda rows: rows[::-1], dtype="bfloat16")
-    got = judge(base, run)
-    assert set(found(got).values()) == {"same"}
-    assert [c.split(" (")[0] for c in got.changes] == ["dtype: float32 -> bfloat16"]
+    comparison = judge(base, run)
+    assert set(verdicts(comparison).values()) == {"same"}
+    assert [c.split(" (")[0] for c in comparison.changes] == ["dtype: float32 -> bfloat16"]
 
 
 @pytest.mark.parametrize(
@@ -315,12 +315,12 @@ def test_what_means_something_else_is_refused(
 
 
 def test_another_feature_network_concerns_its_metrics_alone(base: Path, tmp_path: Path):
-    got = judge(base, write_run(tmp_path / "run", weights="ffffffff"))
-    assert only(got) == dict.fromkeys(
+    comparison = judge(base, write_run(tmp_path / "run", weights="ffffffff"))
+    assert only(comparison) == dict.fromkeys(
         ("perceptual[zoo-clip]", "cos[zoo-clip]", "fd[zoo-clip]"), "not comparable"
     )
-    assert "feature network: ffffffff, the baseline's 0123abcd" in got.headline
-    assert got.exit_code() == got.exit_code(allow_missing=True) == 2
+    assert "feature network: ffffffff, the baseline's 0123abcd" in comparison.headline
+    assert comparison.exit_code() == comparison.exit_code(allow_missing=True) == 2
 
 
 def test_another_reference_is_another_comparison(base: Path, tmp_path: Path):
@@ -330,11 +330,11 @@ def test_another_reference_is_another_comparison(base: Path, tmp_path: Path):
 
 
 def test_missing_and_new_rows(base: Path, tmp_path: Path):
-    got = judge(base, write_run(tmp_path / "run", methods=("ddim", "unipc")))
-    lost = [v for v in got.verdicts if name_of(v.row) == "dpm++"]
+    comparison = judge(base, write_run(tmp_path / "run", methods=("ddim", "unipc")))
+    lost = [v for v in comparison.verdicts if name_of(v.row) == "dpm++"]
     assert {(v.verdict, v.why) for v in lost} == {("not comparable", "missing in the run")}
-    assert set(only(got, "unipc").values()) == {"new"}
-    assert (got.exit_code(), got.exit_code(allow_missing=True)) == (2, 0)
+    assert set(only(comparison, "unipc").values()) == {"new"}
+    assert (comparison.exit_code(), comparison.exit_code(allow_missing=True)) == (2, 0)
 
 
 def test_a_row_without_a_value_says_why(base: Path, tmp_path: Path):
@@ -343,21 +343,23 @@ def test_a_row_without_a_value_says_why(base: Path, tmp_path: Path):
         return [replace(r, **none) if r.metric == "ssim" else r for r in rows]
 
     lost = write_run(tmp_path / "lost", change=fail)
-    got = judge(base, lost)
-    assert only(got) == {"ssim": "not comparable"}
-    assert got.verdicts[0].why == "the run has none: out of reach"
+    comparison = judge(base, lost)
+    assert only(comparison) == {"ssim": "not comparable"}
+    assert comparison.verdicts[0].why == "the run has none: out of reach"
     assert only(judge(lost, base)) == {"ssim": "new"}
     assert "ssim" not in only(judge(lost, lost))
 
 
 def test_worse_goes_before_not_comparable(base: Path, tmp_path: Path):
     run = write_run(tmp_path / "run", methods=("ddim",), shift={"ssim": -0.3, "psnr": -0.5})
-    got = judge(base, run)
-    assert got.exit_code() == 1
-    order = [(v.verdict, v.row.metric) for v in got.verdicts]
+    comparison = judge(base, run)
+    assert comparison.exit_code() == 1
+    order = [(v.verdict, v.row.metric) for v in comparison.verdicts]
     assert order[:3] == [("worse", "ssim"), ("worse", "psnr"), order[2]]
     assert order[2][0] == "not comparable"
-    assert got.headline.startswith("Worse: 2 of 13 rows, first ssim of ddim at 4 steps on tiny")
+    assert comparison.headline.startswith(
+        "Worse: 2 of 13 rows, first ssim of ddim at 4 steps on tiny"
+    )
 
 
 # ------------------------------------------------------------------------------ light baselines
@@ -404,9 +406,9 @@ def test_without_the_text_network_intervals_decide(
 
     run = write_run(tmp_path / "run")
     monkeypatch.setattr("sunbench.bench.paired_scores.clip_extractor", away)
-    got = judge(base, run)
-    assert got.exit_code() == 0
-    why = {v.why for v in got.verdicts if v.row.metric.startswith("clip_score")}
+    comparison = judge(base, run)
+    assert comparison.exit_code() == 0
+    why = {v.why for v in comparison.verdicts if v.row.metric.startswith("clip_score")}
     assert why == {"by intervals"}
 
 
@@ -460,16 +462,16 @@ def test_the_page_and_githubs_summary(
     caplog: pytest.LogCaptureFixture,
 ):
     run = write_run(tmp_path / "run", shift={"ssim": -0.02}, dtype="<b>|x")
-    got = judge(base, run)
+    comparison = judge(base, run)
     summary = tmp_path / "summary.md"
     summary.write_text("before\n")
     monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(summary))
-    page = write_comparison(got, run).read_text()
+    page = write_comparison(comparison, run).read_text()
     monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(tmp_path / "nowhere/summary.md"))
-    assert write_comparison(got, run).read_text() == page
+    assert write_comparison(comparison, run).read_text() == page
     assert "cannot write GITHUB_STEP_SUMMARY" in caplog.text
     assert summary.read_text() == "before\n" + page
-    assert page == comparison_markdown(got)
+    assert page == comparison_markdown(comparison)
     lines = page.splitlines()
     assert lines[2].startswith("Worse: 1 of 13 rows, first ssim of ddim at 4 steps on tiny (-0.02")
     table = [x for x in lines if x.startswith("| ")]

@@ -49,13 +49,13 @@ class Saved:
 @pytest.fixture(scope="module")
 def saved(tiny: Any, world: Any, tmp_path_factory: pytest.TempPathFactory) -> Saved:
     root = tmp_path_factory.mktemp("saved")
-    made = Saved(root / "run", root / "light", root / "cache")
+    paths = Saved(root / "run", root / "light", root / "cache")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("SUNBENCH_CACHE", str(made.cache))
+        patch.setenv("SUNBENCH_CACHE", str(paths.cache))
         tiny.settle(world, patch.setattr)
-        execute(Request(models=(str(world.card),), **SETTINGS), made.run)
-        save_baseline(made.run, made.light)
-    return made
+        execute(Request(models=(str(world.card),), **SETTINGS), paths.run)
+        save_baseline(paths.run, paths.light)
+    return paths
 
 
 @pytest.fixture
@@ -72,8 +72,8 @@ def gate(lab: Any, saved: Saved, **changes: Any) -> RunComparison:
     return compare(saved.light, lab.out / "run")
 
 
-def worse(found: RunComparison, method: str) -> set[str]:
-    rows = [v.row for v in found.of("worse")]
+def worse(comparison: RunComparison, method: str) -> set[str]:
+    rows = [v.row for v in comparison.of("worse")]
     return {r.metric for r in rows if method == (r.method if r.role == "candidate" else r.role)}
 
 
@@ -92,16 +92,16 @@ def test_honest_run_passes(
         real = Runner._sample
 
         def last_first(
-            self: Any, made: Any, reference: Any, missing: list[int], *rest: Any
+            self: Any, handle: Any, reference: Any, missing: list[int], *rest: Any
         ) -> None:
-            real(self, made, reference, missing[::-1], *rest)
+            real(self, handle, reference, missing[::-1], *rest)
 
         monkeypatch.setattr(Runner, "_sample", last_first)
-    found = gate(lab, saved, batch=batch)
-    assert {v.verdict for v in found.verdicts} == {"same"}, comparison_markdown(found)
-    assert found.problems == ()
-    assert found.exit_code() == 0
-    by_pairs = [v for v in found.verdicts if "by pairs" in v.why]
+    comparison = gate(lab, saved, batch=batch)
+    assert {v.verdict for v in comparison.verdicts} == {"same"}, comparison_markdown(comparison)
+    assert comparison.problems == ()
+    assert comparison.exit_code() == 0
+    by_pairs = [v for v in comparison.verdicts if "by pairs" in v.why]
     # clip_score of reference and floor; five pairs of the floor; six per candidate
     assert len(by_pairs) == 2 + 5 + 2 * 6
 
@@ -109,10 +109,10 @@ def test_honest_run_passes(
 def test_a_run_is_the_same_as_itself(saved: Saved, lab: Any, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("SUNBENCH_CACHE", str(saved.cache))
     for baseline in (saved.run, saved.light):
-        found = compare(baseline, saved.run)
-        assert {v.verdict for v in found.verdicts} == {"same"}
-        assert {v.change.value for v in found.verdicts if v.change is not None} == {0.0}
-        assert found.changes == ()
+        comparison = compare(baseline, saved.run)
+        assert {v.verdict for v in comparison.verdicts} == {"same"}
+        assert {v.change.value for v in comparison.verdicts if v.change is not None} == {0.0}
+        assert comparison.changes == ()
 
 
 # ------------------------------------------------------------------------------ planted
@@ -121,26 +121,26 @@ def test_a_run_is_the_same_as_itself(saved: Saved, lab: Any, monkeypatch: pytest
 def test_wrong_timestep_spacing(quick: Any, saved: Saved, monkeypatch: pytest.MonkeyPatch):
     leading = replace(ddim_module.ddim_leading(), name="ddim")
     monkeypatch.setattr(ddim_module, "ddim", lambda: leading)
-    found = gate(quick, saved)
-    assert worse(found, "ddim") >= PAIRED
-    assert worse(found, "dpm++") == worse(found, "reference") == set()
-    assert found.exit_code() == 1
-    assert any("timestep_spacing" in c and "trailing" in c for c in found.changes)
+    comparison = gate(quick, saved)
+    assert worse(comparison, "ddim") >= PAIRED
+    assert worse(comparison, "dpm++") == worse(comparison, "reference") == set()
+    assert comparison.exit_code() == 1
+    assert any("timestep_spacing" in c and "trailing" in c for c in comparison.changes)
 
 
 def test_swapped_vae(quick: Any, saved: Saved, tiny: Any, tmp_path: Path):
-    made = tiny.pipeline(tmp_path / "words")
-    made.vae = tiny.pipeline(tmp_path / "words", seed=7).vae
-    made.save_pretrained(tmp_path / "other")
+    other_pipe = tiny.pipeline(tmp_path / "words")
+    other_pipe.vae = tiny.pipeline(tmp_path / "words", seed=7).vae
+    other_pipe.save_pretrained(tmp_path / "other")
     lines = quick.world.card.read_text().splitlines()
     card = tmp_path / "other.toml"
     card.write_text("\n".join(x if x[:4] != "id =" else f'id = "{tmp_path}/other"' for x in lines))
-    found = gate(quick, saved, models=(str(card),))
-    assert "clip_score[zoo-clip]" in worse(found, "reference")
-    assert any("the reference itself moved" in v.why for v in found.of("worse"))
-    assert found.exit_code() == 1
-    assert any(c.startswith("weights.vae: ") for c in found.changes)
-    assert not any(c.startswith("weights.unet: ") for c in found.changes)
+    comparison = gate(quick, saved, models=(str(card),))
+    assert "clip_score[zoo-clip]" in worse(comparison, "reference")
+    assert any("the reference itself moved" in v.why for v in comparison.of("worse"))
+    assert comparison.exit_code() == 1
+    assert any(c.startswith("weights.vae: ") for c in comparison.changes)
+    assert not any(c.startswith("weights.unet: ") for c in comparison.changes)
 
 
 def test_pairs_of_other_noise(quick: Any, saved: Saved):
@@ -151,9 +151,9 @@ def test_pairs_of_other_noise(quick: Any, saved: Saved):
     features = {n: store.read_features(0, n)[::-1].copy() for n in store.feature_names(0)}
     turned = [replace(b, index=a.index) for a, b in zip(rows, rows[::-1], strict=True)]
     store.write_shard(0, turned, features)
-    found = compare(saved.light, quick.out / "run")
-    assert found.exit_code() == 2
-    assert any("expected its reference's prompt" in p for p in found.problems)
+    comparison = compare(saved.light, quick.out / "run")
+    assert comparison.exit_code() == 2
+    assert any("expected its reference's prompt" in p for p in comparison.problems)
     with pytest.raises(UserError, match="cannot be a baseline"):
         save_baseline(quick.out / "run", quick.out / "light")
 
@@ -167,25 +167,25 @@ def test_pairs_of_other_pictures(quick: Any, saved: Saved, monkeypatch: pytest.M
         return real(self, cell, rows, other, reference, k)
 
     monkeypatch.setattr(Runner, "_paired", turned)
-    found = gate(quick, saved)
-    assert worse(found, "ddim") >= PAIRED
-    assert found.exit_code() == 1
+    comparison = gate(quick, saved)
+    assert worse(comparison, "ddim") >= PAIRED
+    assert comparison.exit_code() == 1
 
 
 def test_floor_of_the_references_seeds(quick: Any, saved: Saved, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("sunbench.bench.cells.FLOOR_OFFSET", 0)
-    found = gate(quick, saved)
-    assert found.exit_code() == 2
-    assert any("the floor shares seeds [0, 1]" in p for p in found.problems)
+    comparison = gate(quick, saved)
+    assert comparison.exit_code() == 2
+    assert any("the floor shares seeds [0, 1]" in p for p in comparison.problems)
 
 
 def test_noise_that_ignores_the_seed(quick: Any, saved: Saved, monkeypatch: pytest.MonkeyPatch):
     real = batch_module.image_generator
     monkeypatch.setattr(batch_module, "image_generator", lambda i: real(replace(i, seed=0)))
-    found = gate(quick, saved)
-    assert found.exit_code() == 2
-    assert any("6 images start from another image's noise" in p for p in found.problems)
-    assert any("the floor shares the noise of 6 images" in p for p in found.problems)
+    comparison = gate(quick, saved)
+    assert comparison.exit_code() == 2
+    assert any("6 images start from another image's noise" in p for p in comparison.problems)
+    assert any("the floor shares the noise of 6 images" in p for p in comparison.problems)
 
 
 def test_floor_of_the_references_pictures(
@@ -201,9 +201,9 @@ def test_floor_of_the_references_pictures(
         return replace(real(replace(cell, seeds=(0, 1)), *rest), noise_hashes=own.noise_hashes)
 
     monkeypatch.setattr(runner_module, "generate", shared)
-    found = gate(quick, saved)
-    assert found.exit_code() == 2
-    assert any("12 images of the floor are the reference's" in p for p in found.problems)
+    comparison = gate(quick, saved)
+    assert comparison.exit_code() == 2
+    assert any("12 images of the floor are the reference's" in p for p in comparison.problems)
 
 
 # ------------------------------------------------------------------------------ lossy
@@ -225,26 +225,26 @@ def lossy(chosen: Callable[[Any], bool]) -> Callable[..., Any]:
     real = runner_module.generate
 
     def generate(cell: Any, *rest: Any) -> Any:
-        made = real(cell, *rest)
-        return replace(made, images=round_trip(made.images)) if chosen(cell) else made
+        own = real(cell, *rest)
+        return replace(own, images=round_trip(own.images)) if chosen(cell) else own
 
     return generate
 
 
 def test_lossy_candidate(quick: Any, saved: Saved, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(runner_module, "generate", lossy(lambda cell: cell.method == "ddim"))
-    found = gate(quick, saved)
-    assert worse(found, "ddim") >= PAIRED
-    assert worse(found, "dpm++") == worse(found, "reference") == set()
-    assert found.exit_code() == 1
+    comparison = gate(quick, saved)
+    assert worse(comparison, "ddim") >= PAIRED
+    assert worse(comparison, "dpm++") == worse(comparison, "reference") == set()
+    assert comparison.exit_code() == 1
 
 
 def test_lossy_everywhere(quick: Any, saved: Saved, monkeypatch: pytest.MonkeyPatch):
     """The reference too: it may move in neither direction."""
     monkeypatch.setattr(runner_module, "generate", lossy(lambda cell: True))
-    found = gate(quick, saved)
-    assert "clip_score[zoo-clip]" in worse(found, "reference")
-    assert found.exit_code() == 1
+    comparison = gate(quick, saved)
+    assert "clip_score[zoo-clip]" in worse(comparison, "reference")
+    assert comparison.exit_code() == 1
 
 
 def test_lossy_files(quick: Any, saved: Saved, monkeypatch: pytest.MonkeyPatch):

@@ -214,13 +214,13 @@ def test_where_higher_is_better_the_limit_is_a_least_value():
 
 
 def test_pick_by_time_and_by_loss():
-    given = points(ROWS, TIMES, "tiny", "perceptual[zoo-clip]")
+    choices = points(ROWS, TIMES, "tiny", "perceptual[zoo-clip]")
     names = [
-        getattr(pick(given, max_latency_ms=15), "name", None),
-        getattr(pick(given, max_latency_ms=20), "name", None),
-        getattr(pick(given, max_latency_ms=99), "name", None),
-        getattr(pick(given, max_distance=0.3), "name", None),
-        getattr(pick(given, max_distance=0.05), "name", None),
+        getattr(pick(choices, max_latency_ms=15), "name", None),
+        getattr(pick(choices, max_latency_ms=20), "name", None),
+        getattr(pick(choices, max_latency_ms=99), "name", None),
+        getattr(pick(choices, max_distance=0.3), "name", None),
+        getattr(pick(choices, max_distance=0.05), "name", None),
     ]
     assert names == [None, "dpm++ at 4 steps", "dpm++ at 8 steps", "dpm++ at 4 steps", None]
 

@@ -61,23 +61,23 @@ def data_of(page: Path) -> dict[str, Any]:
 
 def test_the_page_is_one_file_that_asks_for_nothing_else(finished: Finished):
     page = write_page(finished())
-    found = Elements(page.read_text(encoding="utf-8"))
-    links = [(t, a.get(n)) for t, a in found.tags for n in ("src", "href", "srcset") if n in a]
+    elements = Elements(page.read_text(encoding="utf-8"))
+    links = [(t, a.get(n)) for t, a in elements.tags for n in ("src", "href", "srcset") if n in a]
     assert links == [("a", "#answer")]
-    policy = next(a["content"] for t, a in found.tags if t == "meta" and "http-equiv" in a)
+    policy = next(a["content"] for t, a in elements.tags if t == "meta" and "http-equiv" in a)
     assert policy is not None
     assert policy.startswith("default-src 'none'; img-src data:;")
     assert "url(" not in page.read_text(encoding="utf-8")
 
 
 def test_names_and_reasons_cannot_become_markup(finished: Finished):
-    found = Elements(write_page(finished()).read_text(encoding="utf-8"))
-    assert [t for t, _ in found.tags if t in ("i", "b", "s", "u", "em", "tt", "svg", "img")] == [
+    elements = Elements(write_page(finished()).read_text(encoding="utf-8"))
+    assert [t for t, _ in elements.tags if t in ("i", "b", "s", "u", "em", "tt", "svg", "img")] == [
         "img",  # the two of the slider
         "img",
     ]
-    assert len(found.scripts) == 2
-    assert "other <i>model</i>" in "".join(found.words)
+    assert len(elements.scripts) == 2
+    assert "other <i>model</i>" in "".join(elements.words)
 
 
 def test_json_cannot_end_its_script_element_and_reads_back():
@@ -160,10 +160,10 @@ def test_best_and_worst_come_from_all_images_each_prompt_once(finished: Finished
 
 
 def test_pictures_that_were_not_kept_are_said(finished: Finished):
-    found = data_of(write_page(finished(keep=False)))["models"][0]["gallery"]
-    assert "ddim at 4 steps: its images were not kept." in found["notes"]
-    assert found["items"][0]["images"][0] is not None
-    assert found["items"][0]["images"][1:] == [None] * 4
+    section = data_of(write_page(finished(keep=False)))["models"][0]["gallery"]
+    assert "ddim at 4 steps: its images were not kept." in section["notes"]
+    assert section["items"][0]["images"][0] is not None
+    assert section["items"][0]["images"][1:] == [None] * 4
 
 
 def test_a_lost_reference_and_a_lost_shard_are_said(finished: Finished, tmp_path: Path):
@@ -194,9 +194,11 @@ def test_a_broken_picture_file_does_not_stop_the_page(finished: Finished):
 def test_pictures_of_other_noise_are_left_out(finished: Finished, monkeypatch: pytest.MonkeyPatch):
     run = finished()
     monkeypatch.setattr(gallery, "mispaired", lambda a, b: a[0].index == 0)
-    found = data_of(write_page(run))["models"][0]["gallery"]
-    assert "ddim at 4 steps: images that started from other noise were left out." in found["notes"]
-    assert found["extremes"][0][0][0]["images"][1] is None
+    section = data_of(write_page(run))["models"][0]["gallery"]
+    assert (
+        "ddim at 4 steps: images that started from other noise were left out." in section["notes"]
+    )
+    assert section["extremes"][0][0][0]["images"][1] is None
 
 
 @pytest.mark.parametrize(("images", "seeds"), [(1, 1), (6, 3), (64, 1), (300, 2), (30000, 3)])
@@ -325,9 +327,9 @@ def drive(page: Path, folder: Path, width: int = 1200) -> dict[str, Any]:
     copy = folder / "driven.html"
     copy.write_text(text.replace("</body>", DRIVE + "</body>"), encoding="utf-8")
     document, _ = browse(copy, folder / f"profile-{width}", width)
-    found = re.search(r'<pre id="said">([^<]+)</pre>', document)
-    assert found is not None, document[-2000:]
-    return json.loads(base64.b64decode(found[1]))
+    match = re.search(r'<pre id="said">([^<]+)</pre>', document)
+    assert match is not None, document[-2000:]
+    return json.loads(base64.b64decode(match[1]))
 
 
 #: In CI a missing browser is a failure, not a skip.

@@ -51,25 +51,28 @@ def texts(pipeline: Any, tmp_path: Path) -> dict[str, torch.Tensor]:
     return TextCache(pipeline, tmp_path).block(words)
 
 
-def made(pipeline: Any, texts: dict[str, torch.Tensor], indices: range) -> Any:
+def generated_images(pipeline: Any, texts: dict[str, torch.Tensor], indices: range) -> Any:
     method = registry.method("ddim")
     sampler = method.prepare(pipeline, SampleSettings(2, 3.0))
     return generate(CELL, pipeline, sampler, ROWS, indices, texts)
 
 
 def test_pictures_are_uint8_with_the_noise_of_prompt_and_seed(pipeline: Any, texts: Any):
-    got = made(pipeline, texts, range(6))
-    assert got.images.shape == (6, 3, 16, 16)
-    assert got.images.dtype == torch.uint8
+    generated = generated_images(pipeline, texts, range(6))
+    assert generated.images.shape == (6, 3, 16, 16)
+    assert generated.images.dtype == torch.uint8
     ids = [ImageId(f"p{i // 2}", (5, 9)[i % 2]) for i in range(6)]
     noises = [torch.randn((4, 8, 8), generator=image_generator(i)) for i in ids]
-    assert got.noise_hashes == [noise_hash(z) for z in noises]
-    assert got.nfe == 4
-    assert min(got.sample_seconds, got.decode_seconds) > 0
+    assert generated.noise_hashes == [noise_hash(z) for z in noises]
+    assert generated.nfe == 4
+    assert min(generated.sample_seconds, generated.decode_seconds) > 0
 
 
 def test_a_part_of_the_indices_gives_the_same_pictures(pipeline: Any, texts: Any):
-    whole, part = made(pipeline, texts, range(6)), made(pipeline, texts, range(3, 5))
+    whole, part = (
+        generated_images(pipeline, texts, range(6)),
+        generated_images(pipeline, texts, range(3, 5)),
+    )
     assert part.noise_hashes == whole.noise_hashes[3:5]
     gap = (part.images.int() - whole.images[3:5].int()).abs()
     assert int(gap.max()) <= 1
@@ -77,7 +80,7 @@ def test_a_part_of_the_indices_gives_the_same_pictures(pipeline: Any, texts: Any
 
 def test_pictures_are_those_of_the_plain_pipeline(pipeline: Any, texts: Any):
     """diffusers' own decoding and rounding, whole images."""
-    got = made(pipeline, texts, range(6))
+    generated = generated_images(pipeline, texts, range(6))
     noises = [
         torch.randn((4, 8, 8), generator=image_generator(ImageId(f"p{i // 2}", (5, 9)[i % 2])))
         for i in range(6)
@@ -91,10 +94,10 @@ def test_pictures_are_those_of_the_plain_pipeline(pipeline: Any, texts: Any):
         output_type="np",
     ).images
     expected = torch.from_numpy((plain * 255).round()).permute(0, 3, 1, 2)
-    gap = (got.images.float() - expected).abs()
+    gap = (generated.images.float() - expected).abs()
     assert float(gap.max()) <= 1  # text was encoded in another batch
     assert float(gap.mean()) < 0.01
-    assert got.images.float().std() > 5
+    assert generated.images.float().std() > 5
 
 
 def test_decoding_undoes_scale_and_shift(pipeline: Any):
@@ -157,11 +160,11 @@ def test_what_overflows_in_float16_is_decoded_in_float32(monkeypatch: pytest.Mon
     vae.half()
     before = {k: v.clone() for k, v in vae.state_dict().items()}
     sizes = decoded_sizes(vae, monkeypatch)
-    got = decode_latents(plain, latents)
+    decoded = decode_latents(plain, latents)
     assert sizes == [3, 2]
     assert vae.dtype == torch.float16
     assert all(torch.equal(v, before[k]) for k, v in vae.state_dict().items())
-    assert int((got[[0, 2]].int() - expected[[0, 2]].int()).abs().max()) <= 2
+    assert int((decoded[[0, 2]].int() - expected[[0, 2]].int()).abs().max()) <= 2
     latents[0] = float("nan")
     with pytest.raises(NotFinite, match="decoded images are not finite"):
         decode_latents(plain, latents)
@@ -185,5 +188,5 @@ def test_counter_counts_rows_calls_and_nothing_after_it(pipeline: Any, tiny: Mod
 def test_resolution_of_the_cell_is_that_of_the_pictures(pipeline: Any, texts: Any):
     sampler = registry.method("ddim").prepare(pipeline, SampleSettings(1, 1.0))
     wide = replace(CELL, resolution=32, guidance_scale=1.0, steps=1)
-    got = generate(wide, pipeline, sampler, ROWS, range(1), texts)
-    assert got.images.shape == (1, 3, 32, 32)
+    generated = generate(wide, pipeline, sampler, ROWS, range(1), texts)
+    assert generated.images.shape == (1, 3, 32, 32)

@@ -61,8 +61,8 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {f.name: f.read_bytes() for f in folder.iterdir() if not f.name.endswith(".broken")}
 
 
-def same_images(given: list[ShardRow], expected: list[ShardRow]) -> bool:
-    pairs = zip(given, expected, strict=True)
+def same_images(rows: list[ShardRow], expected: list[ShardRow]) -> bool:
+    pairs = zip(rows, expected, strict=True)
     return all(np.array_equal(a.image, b.image) for a, b in pairs)  # type: ignore[arg-type]
 
 
@@ -77,10 +77,10 @@ def test_rows_pixels_and_features_come_back_to_the_bit(tmp_path: Path) -> None:
         assert all(r.image is None for r in store.read_rows(index))
         assert same_images(store.read_rows(index, images=True), rows_of(index))
         for name, array in features_of(index).items():
-            found = store.read_features(index, name)
-            assert found is not None
-            assert found.dtype == array.dtype
-            assert np.array_equal(found, array)
+            stored = store.read_features(index, name)
+            assert stored is not None
+            assert stored.dtype == array.dtype
+            assert np.array_equal(stored, array)
         assert store.read_features(index, "inception") is None
 
 
@@ -94,8 +94,8 @@ def test_datasets_opens_the_pictures(tmp_path: Path) -> None:
     expected = [*rows_of(0), *rows_of(1)]
     assert data["index"][:] == [r.index for r in expected]
     assert data["black"][:] == [r.black for r in expected]
-    for found, row in zip(data, expected, strict=True):
-        assert np.array_equal(np.asarray(found["image"]), row.image)
+    for record, row in zip(data, expected, strict=True):
+        assert np.array_equal(np.asarray(record["image"]), row.image)
 
 
 def test_datasets_opens_shards_without_pictures(tmp_path: Path) -> None:
@@ -114,9 +114,9 @@ def test_features_are_added_and_replaced(tmp_path: Path) -> None:
     store = cell(tmp_path / "c", 1)
     for value in (1.0, 2.0):
         store.add_features(0, "open-clip/ViT-g-14/x", np.full((ROWS, 2), value))
-        found = CellStore.open(store.folder).read_features(0, "open-clip/ViT-g-14/x")
-        assert found is not None
-        assert np.array_equal(found, np.full((ROWS, 2), value))
+        stored = CellStore.open(store.folder).read_features(0, "open-clip/ViT-g-14/x")
+        assert stored is not None
+        assert np.array_equal(stored, np.full((ROWS, 2), value))
     assert store.feature_names(0) == ["open-clip/ViT-g-14/x", "perceptual[zoo-clip]", "zoo-clip"]
     with pytest.raises(ValueError, match=r"expected \(3, \.\.\.\)"):
         store.add_features(0, "short", np.zeros(2))
@@ -126,8 +126,8 @@ def test_names_that_look_alike_as_files_stay_apart(tmp_path: Path) -> None:
     store = cell(tmp_path / "c", 1)
     for value, name in enumerate(["a/b", "a[b", "a-b", "A-b"]):
         store.add_features(0, name, np.full(ROWS, value))
-    found = [store.read_features(0, n) for n in ("a/b", "a[b", "a-b", "A-b")]
-    assert [f[0] for f in found if f is not None] == [0, 1, 2, 3]
+    stored = [store.read_features(0, n) for n in ("a/b", "a[b", "a-b", "A-b")]
+    assert [f[0] for f in stored if f is not None] == [0, 1, 2, 3]
 
 
 def test_another_cell_in_the_folder_is_refused(tmp_path: Path) -> None:
@@ -413,14 +413,14 @@ def test_killed_at_any_moment_only_whole_shards_are_there(
     for _ in range(4):
         _kill_while_writing(folder, rng.random() * 0.02)
         store = CellStore(folder, CONTENT)
-        found = store.shards()
-        assert found == list(range(len(found)))
-        assert found
-        for index in found:
+        shards = store.shards()
+        assert shards == list(range(len(shards)))
+        assert shards
+        for index in shards:
             assert store.has_shard(index)
             assert same_images(store.read_rows(index, images=True), rows_of(index))
     assert "moved aside" not in caplog.text
-    last = len(found)
+    last = len(shards)
     store.write_shard(last, rows_of(last), features_of(last))
     assert store.has_shard(last)
     assert not list(folder.glob(".*.part"))

@@ -61,11 +61,11 @@ def test_rows_come_back_to_the_bit(given_rows: list[ResultRow]) -> None:
         run = RunFolder(Path(folder) / "run")
         run.write_results(Results(tuple(given_rows), (PAIR,)))
         first = run.results_file.read_bytes()
-        found = run.read_results()
-        assert found == given_rows
+        stored = run.read_results()
+        assert stored == given_rows
         assert run.read_results_document().pairs == (PAIR,)
-        assert [str(r) for r in found] == [str(r) for r in given_rows]
-        run.write_results(Results(tuple(found), (PAIR,)))
+        assert [str(r) for r in stored] == [str(r) for r in given_rows]
+        run.write_results(Results(tuple(stored), (PAIR,)))
         assert run.results_file.read_bytes() == first
         assert json.loads(first)["schema_version"] == 3
 
@@ -88,11 +88,11 @@ def test_damaged_results_are_rows_or_one_clear_line(data: st.DataObject) -> None
         at = data.draw(st.integers(0, len(content) - 1))
         content[at : at + data.draw(st.integers(0, 30))] = data.draw(st.binary(max_size=4))
         run.results_file.write_bytes(content)
-        found = rows_or_line(run)
-    if isinstance(found, str):
-        assert "\n" not in found
+        outcome = rows_or_line(run)
+    if isinstance(outcome, str):
+        assert "\n" not in outcome
     else:
-        assert all(isinstance(r, ResultRow) for r in found)
+        assert all(isinstance(r, ResultRow) for r in outcome)
 
 
 def test_results_cut_anywhere_are_refused(tmp_path: Path) -> None:

@@ -55,14 +55,14 @@ def lora(lab: Any, tmp_path: Path) -> dict[str, str]:
 
 
 def request(card: Path, **changes: Any) -> NegativesRequest:
-    given: dict[str, Any] = {
+    defaults: dict[str, Any] = {
         "models": (str(card),),
         "methods": ("ddim", "lcm-lora", "sun"),
         "steps": (2,),
         "images": 4,
         "batch": 3,
     }
-    return NegativesRequest(**{**given, **changes})
+    return NegativesRequest(**{**defaults, **changes})
 
 
 def test_zoo_cases_name_what_the_caption_says_and_what_it_does_not():

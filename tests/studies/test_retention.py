@@ -32,13 +32,13 @@ def row(
 
 
 def test_retention_is_trained_over_plugged():
-    (found,) = retentions([row(value=0.4)], [row(value=0.2)], METRIC)
-    assert found.ratio == pytest.approx(0.5)
-    assert found.low is not None
-    assert found.high is not None
+    (retention,) = retentions([row(value=0.4)], [row(value=0.2)], METRIC)
+    assert retention.ratio == pytest.approx(0.5)
+    assert retention.low is not None
+    assert retention.high is not None
     # both intervals are a factor of 0.9 wide on either side: together sqrt(2) as wide in the log
-    assert np.log(found.high / 0.5) == pytest.approx(-np.log(0.9) * np.sqrt(2))
-    assert np.log(found.low / 0.5) == pytest.approx(np.log(0.9) * np.sqrt(2))
+    assert np.log(retention.high / 0.5) == pytest.approx(-np.log(0.9) * np.sqrt(2))
+    assert np.log(retention.low / 0.5) == pytest.approx(np.log(0.9) * np.sqrt(2))
 
 
 def test_the_interval_covers():
@@ -49,25 +49,25 @@ def test_the_interval_covers():
         plugged, trained = np.exp(rng.normal(np.log([0.4, 0.3]), 0.05))
         wide = np.exp(1.96 * 0.05)
         rows = [row(value=v, low=float(v / wide), high=float(v * wide)) for v in (plugged, trained)]
-        (found,) = retentions(rows[:1], rows[1:], METRIC)
-        assert found.low is not None
-        assert found.high is not None
-        inside += found.low <= 0.75 <= found.high
+        (retention,) = retentions(rows[:1], rows[1:], METRIC)
+        assert retention.low is not None
+        assert retention.high is not None
+        inside += retention.low <= 0.75 <= retention.high
     assert 930 <= inside <= 970
 
 
 def test_without_a_student_trained_there_there_is_no_ratio():
-    (found,) = retentions([row()], [row(model="another")], METRIC)
-    assert (found.ratio, found.trained) == (None, None)
-    assert "| – |" in page([found], METRIC)
+    (retention,) = retentions([row()], [row(model="another")], METRIC)
+    assert (retention.ratio, retention.trained) == (None, None)
+    assert "| – |" in page([retention], METRIC)
 
 
 def test_rows_are_sorted_by_dose_and_drawn():
     rows = [row(model=f"m{k}", value=0.1 * k) for k in (3, 1, 2)]
     doses = {"m1": Dose("m3", 0.25), "m2": Dose("m3", 0.5), "m3": Dose("m3", 1.0)}
-    found = retentions(rows, [], METRIC, doses)
-    assert [r.dose and r.dose.share for r in found] == [0.25, 0.5, 1.0]
-    image = curve(found, METRIC)
+    lines = retentions(rows, [], METRIC, doses)
+    assert [r.dose and r.dose.share for r in lines] == [0.25, 0.5, 1.0]
+    image = curve(lines, METRIC)
     assert image is not None
     assert image.startswith(b"\x89PNG")
     assert curve(retentions(rows, [], METRIC), METRIC) is None
@@ -94,11 +94,11 @@ def of_two_fine_tunes() -> list[Retention]:
 
 
 def test_a_line_joins_checkpoints_of_one_fine_tune_alone():
-    found = curves(of_two_fine_tunes())
-    assert {tune for tune, _, _ in found} == {"emoji-3d", "emoji-line"}
-    assert len(found) == 2 * 6
-    assert [share for share, _ in found["emoji-3d", "sun", 4]] == [0.2, 1.0]
-    assert [v for _, v in found["emoji-line", "sun", 4]] == pytest.approx([0.16, 0.19])
+    curve_points = curves(of_two_fine_tunes())
+    assert {tune for tune, _, _ in curve_points} == {"emoji-3d", "emoji-line"}
+    assert len(curve_points) == 2 * 6
+    assert [share for share, _ in curve_points["emoji-3d", "sun", 4]] == [0.2, 1.0]
+    assert [v for _, v in curve_points["emoji-line", "sun", 4]] == pytest.approx([0.16, 0.19])
 
 
 def test_the_lines_of_all_fine_tunes_begin_at_the_base():
@@ -106,10 +106,10 @@ def test_the_lines_of_all_fine_tunes_begin_at_the_base():
     rows = [row(model=m, value=0.1 + 0.1 * i) for i, m in enumerate(doses)]
     lines = retentions(rows, [], METRIC, doses)
     base = pytest.approx((0.0, 0.6))
-    found = curves(lines)
-    assert {tune for tune, _, _ in found} == {"emoji-3d", "emoji-line", "emoji-flat"}
-    assert all(points[0] == base for points in found.values())
-    assert [share for share, _ in found["emoji-3d", "sun", 4]] == [0.0, 0.2, 1.0]
+    curve_points = curves(lines)
+    assert {tune for tune, _, _ in curve_points} == {"emoji-3d", "emoji-line", "emoji-flat"}
+    assert all(points[0] == base for points in curve_points.values())
+    assert [share for share, _ in curve_points["emoji-3d", "sun", 4]] == [0.0, 0.2, 1.0]
     assert "| emoji | base |" in page(lines, METRIC)
 
 
@@ -138,8 +138,8 @@ def test_the_figure_has_a_panel_per_fine_tune_and_nothing_overlaps():
 
 
 def test_the_page_has_values_seed_units_and_names_as_text():
-    found = retentions([row(model="<b>m|", value=0.4)], [row(model="<b>m|", value=0.2)], METRIC)
-    text = page(found, METRIC, ["sunbench run --models a"])
+    lines = retentions([row(model="<b>m|", value=0.4)], [row(model="<b>m|", value=0.2)], METRIC)
+    text = page(lines, METRIC, ["sunbench run --models a"])
     assert "0.50 [0.43, 0.58] | 0.80 | 0.40 |" in text
     assert "<b>" not in text
     assert "sunbench run --models a" in text

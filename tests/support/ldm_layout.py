@@ -72,7 +72,7 @@ def transformer(name: str, width: int, context: int) -> Layout:
 def unet_layout(config: Mapping[str, Any]) -> Layout:
     widths, layers = config["block_out_channels"], config["layers_per_block"]
     base, time, context = widths[0], 4 * widths[0], config["cross_attention_dim"]
-    found = {
+    layout = {
         **linear(f"{UNET}time_embed.0", base, time),
         **linear(f"{UNET}time_embed.2", time, time),
         **conv(f"{UNET}input_blocks.0.0", config["in_channels"], base),
@@ -80,31 +80,31 @@ def unet_layout(config: Mapping[str, Any]) -> Layout:
     index, now, skips = 1, base, [base]
     for level, width in enumerate(widths):
         for _ in range(layers):
-            found |= unet_residual(f"{UNET}input_blocks.{index}.0", now, width, time)
+            layout |= unet_residual(f"{UNET}input_blocks.{index}.0", now, width, time)
             if "CrossAttn" in config["down_block_types"][level]:
-                found |= transformer(f"{UNET}input_blocks.{index}.1", width, context)
+                layout |= transformer(f"{UNET}input_blocks.{index}.1", width, context)
             index, now = index + 1, width
             skips.append(now)
         if level < len(widths) - 1:
-            found |= conv(f"{UNET}input_blocks.{index}.0.op", now, now)
+            layout |= conv(f"{UNET}input_blocks.{index}.0.op", now, now)
             index += 1
             skips.append(now)
-    found |= unet_residual(f"{UNET}middle_block.0", now, now, time)
-    found |= transformer(f"{UNET}middle_block.1", now, context)
-    found |= unet_residual(f"{UNET}middle_block.2", now, now, time)
+    layout |= unet_residual(f"{UNET}middle_block.0", now, now, time)
+    layout |= transformer(f"{UNET}middle_block.1", now, context)
+    layout |= unet_residual(f"{UNET}middle_block.2", now, now, time)
     index = 0
     for level, width in enumerate(reversed(widths)):
         for layer in range(layers + 1):
             name, part = f"{UNET}output_blocks.{index}", 1
-            found |= unet_residual(f"{name}.0", now + skips.pop(), width, time)
+            layout |= unet_residual(f"{name}.0", now + skips.pop(), width, time)
             if "CrossAttn" in config["up_block_types"][level]:
-                found |= transformer(f"{name}.1", width, context)
+                layout |= transformer(f"{name}.1", width, context)
                 part = 2
             if layer == layers and level < len(widths) - 1:
-                found |= conv(f"{name}.{part}.conv", width, width)
+                layout |= conv(f"{name}.{part}.conv", width, width)
             index, now = index + 1, width
     return {
-        **found,
+        **layout,
         **norm(f"{UNET}out.0", base),
         **conv(f"{UNET}out.2", base, config["out_channels"]),
     }
@@ -122,52 +122,52 @@ def vae_residual(name: str, cin: int, cout: int) -> Layout:
 
 
 def vae_middle(name: str, width: int) -> Layout:
-    found = vae_residual(f"{name}.block_1", width, width) | norm(f"{name}.attn_1.norm", width)
+    layout = vae_residual(f"{name}.block_1", width, width) | norm(f"{name}.attn_1.norm", width)
     for part in ("q", "k", "v", "proj_out"):
-        found |= conv(f"{name}.attn_1.{part}", width, width, 1)
-    return found | vae_residual(f"{name}.block_2", width, width)
+        layout |= conv(f"{name}.attn_1.{part}", width, width, 1)
+    return layout | vae_residual(f"{name}.block_2", width, width)
 
 
 def vae_layout(config: Mapping[str, Any]) -> Layout:
     widths, layers = config["block_out_channels"], config["layers_per_block"]
     latent, colors = config["latent_channels"], config["in_channels"]
     first, last = widths[0], widths[-1]
-    found = conv(f"{VAE}encoder.conv_in", colors, first)
+    layout = conv(f"{VAE}encoder.conv_in", colors, first)
     now = first
     for level, width in enumerate(widths):
         for layer in range(layers):
-            found |= vae_residual(f"{VAE}encoder.down.{level}.block.{layer}", now, width)
+            layout |= vae_residual(f"{VAE}encoder.down.{level}.block.{layer}", now, width)
             now = width
         if level < len(widths) - 1:
-            found |= conv(f"{VAE}encoder.down.{level}.downsample.conv", now, now)
-    found |= vae_middle(f"{VAE}encoder.mid", last) | norm(f"{VAE}encoder.norm_out", last)
-    found |= conv(f"{VAE}encoder.conv_out", last, 2 * latent)
-    found |= conv(f"{VAE}quant_conv", 2 * latent, 2 * latent, 1)
-    found |= conv(f"{VAE}post_quant_conv", latent, latent, 1)
-    found |= conv(f"{VAE}decoder.conv_in", latent, last) | vae_middle(f"{VAE}decoder.mid", last)
+            layout |= conv(f"{VAE}encoder.down.{level}.downsample.conv", now, now)
+    layout |= vae_middle(f"{VAE}encoder.mid", last) | norm(f"{VAE}encoder.norm_out", last)
+    layout |= conv(f"{VAE}encoder.conv_out", last, 2 * latent)
+    layout |= conv(f"{VAE}quant_conv", 2 * latent, 2 * latent, 1)
+    layout |= conv(f"{VAE}post_quant_conv", latent, latent, 1)
+    layout |= conv(f"{VAE}decoder.conv_in", latent, last) | vae_middle(f"{VAE}decoder.mid", last)
     for level in reversed(range(len(widths))):
         for layer in range(layers + 1):
-            found |= vae_residual(f"{VAE}decoder.up.{level}.block.{layer}", now, widths[level])
+            layout |= vae_residual(f"{VAE}decoder.up.{level}.block.{layer}", now, widths[level])
             now = widths[level]
         if level > 0:
-            found |= conv(f"{VAE}decoder.up.{level}.upsample.conv", now, now)
-    found |= norm(f"{VAE}decoder.norm_out", first)
-    return found | conv(f"{VAE}decoder.conv_out", first, colors)
+            layout |= conv(f"{VAE}decoder.up.{level}.upsample.conv", now, now)
+    layout |= norm(f"{VAE}decoder.norm_out", first)
+    return layout | conv(f"{VAE}decoder.conv_out", first, colors)
 
 
 def text_layout(config: Mapping[str, Any]) -> Layout:
     width, inner = config["hidden_size"], config["intermediate_size"]
-    found: Layout = {
+    layout: Layout = {
         f"{TEXT}embeddings.token_embedding.weight": (config["vocab_size"], width),
         f"{TEXT}embeddings.position_embedding.weight": (config["max_position_embeddings"], width),
     }
     for layer in range(config["num_hidden_layers"]):
         name = f"{TEXT}encoder.layers.{layer}"
         for part in ("q_proj", "k_proj", "v_proj", "out_proj"):
-            found |= linear(f"{name}.self_attn.{part}", width, width)
-        found |= norm(f"{name}.layer_norm1", width) | norm(f"{name}.layer_norm2", width)
-        found |= linear(f"{name}.mlp.fc1", width, inner) | linear(f"{name}.mlp.fc2", inner, width)
-    return found | norm(f"{TEXT}final_layer_norm", width)
+            layout |= linear(f"{name}.self_attn.{part}", width, width)
+        layout |= norm(f"{name}.layer_norm1", width) | norm(f"{name}.layer_norm2", width)
+        layout |= linear(f"{name}.mlp.fc1", width, inner) | linear(f"{name}.mlp.fc2", inner, width)
+    return layout | norm(f"{TEXT}final_layer_norm", width)
 
 
 def checkpoint_layout(configs: Path) -> Layout:

@@ -44,8 +44,8 @@ TOKENS = 77
 def config(family: str) -> dict[str, Any]:
     """The U-Net's config of a family, ``sd1`` or ``sd2``."""
     text = (CONFIGS / family / "unet" / "config.json").read_text("utf-8")
-    found: dict[str, Any] = json.loads(text)
-    return {k: v for k, v in found.items() if not k.startswith("_")}
+    settings: dict[str, Any] = json.loads(text)
+    return {k: v for k, v in settings.items() if not k.startswith("_")}
 
 
 def unet(family: str, **changes: Any) -> UNet2DConditionModel:

@@ -21,19 +21,19 @@ from sunbench.sampling.masks import NAMED, check_mask, mask
 def test_an_edge_lies_on_both_sides_of_a_step():
     image = torch.zeros(1, 3, 8, 8, dtype=torch.uint8)
     image[..., 5:] = 255
-    found = edges(image)
-    assert found.shape == (1, 3, 8, 8)
-    assert found.dtype == torch.float32
-    assert found[0, 0].sum(0).tolist() == [0, 0, 0, 0, 8, 8, 0, 0]
-    assert torch.equal(found[:, :1].expand_as(found), found)
-    assert torch.equal(edges(image.mT), found.mT)
+    edge_map = edges(image)
+    assert edge_map.shape == (1, 3, 8, 8)
+    assert edge_map.dtype == torch.float32
+    assert edge_map[0, 0].sum(0).tolist() == [0, 0, 0, 0, 8, 8, 0, 0]
+    assert torch.equal(edge_map[:, :1].expand_as(edge_map), edge_map)
+    assert torch.equal(edges(image.mT), edge_map.mT)
 
 
-@pytest.mark.parametrize(("step", "found"), [(25, False), (27, True)])
-def test_the_threshold_is_a_tenth_of_the_range(step: int, found: bool):
+@pytest.mark.parametrize(("step", "is_edge"), [(25, False), (27, True)])
+def test_the_threshold_is_a_tenth_of_the_range(step: int, is_edge: bool):
     image = torch.full((1, 3, 8, 8), 100, dtype=torch.uint8)
     image[..., 4:] += step
-    assert bool(edges(image).any()) is found
+    assert bool(edges(image).any()) is is_edge
 
 
 def test_flat_pictures_and_borders_have_no_edges():
@@ -42,10 +42,10 @@ def test_flat_pictures_and_borders_have_no_edges():
 
 @pytest.mark.parametrize("name", NAMED)
 def test_named_masks(name: str):
-    made = mask(name, 64)
-    assert set(made.unique().tolist()) == {0.0, 1.0}
-    assert float(made.mean()) == (0.25 if name == "center" else 0.5)
-    eighths = made.reshape(8, 8, 8, 8).mean((1, 3))  # whole latents of 8 pixels
+    painted = mask(name, 64)
+    assert set(painted.unique().tolist()) == {0.0, 1.0}
+    assert float(painted.mean()) == (0.25 if name == "center" else 0.5)
+    eighths = painted.reshape(8, 8, 8, 8).mean((1, 3))  # whole latents of 8 pixels
     assert set(eighths.unique().tolist()) == {0.0, 1.0}
 
 
@@ -60,8 +60,8 @@ def test_a_mask_from_a_picture(tmp_path: Path):
     pixels = np.zeros((8, 8), np.uint8)
     pixels[:, 6:] = 200
     Image.fromarray(pixels).save(tmp_path / "mask.png")
-    made = mask(str(tmp_path / "mask.png"), 4)
-    assert made[2].tolist() == [0, 0, 0, 1]
+    painted = mask(str(tmp_path / "mask.png"), 4)
+    assert painted[2].tolist() == [0, 0, 0, 1]
 
 
 def test_wrong_masks_are_told_in_one_line(tmp_path: Path):

@@ -95,10 +95,10 @@ def test_latents_are_plain_diffusers(
     pipe = pipe_for(kind)
     wanted = SampleSettings(steps, 5.0, task_of(kind), strength)
     sampler = registry.method(name).prepare(pipe, wanted)
-    got = sampler.sample(batch_of(tiny))
+    latents = sampler.sample(batch_of(tiny))
     expected = plainly(kind, pipe, tiny, ASKED[steps, strength], strength)
     size = float(expected.abs().max())
-    torch.testing.assert_close(got, expected, atol=1e-5 * size, rtol=0)
+    torch.testing.assert_close(latents, expected, atol=1e-5 * size, rtol=0)
     assert sampler.nfe == 2 * steps
 
 
@@ -111,7 +111,7 @@ def test_a_stochastic_solvers_later_draws_are_plain_diffusers_too(
 ):
     settings_ = SampleSettings(4, 5.0, kind, 0.5)
     sampler = registry.method("lcm-lora-cfg", weights=weights).prepare(pipe_for(kind), settings_)
-    got = sampler.sample(batch_of(tiny))
+    latents = sampler.sample(batch_of(tiny))
     own = type(pipe_for(kind))(
         **{**pipe_for(kind).components, "unet": sampler.pipeline.unet},
         requires_safety_checker=False,
@@ -132,7 +132,7 @@ def test_a_stochastic_solvers_later_draws_are_plain_diffusers_too(
         **(paint if kind == "inpaint" else {}),
     ).images
     size = float(expected.abs().max())
-    torch.testing.assert_close(got, expected, atol=1e-5 * size, rtol=0)
+    torch.testing.assert_close(latents, expected, atol=1e-5 * size, rtol=0)
 
 
 # ------------------------------------------------------------------------------ every method
@@ -223,8 +223,8 @@ def test_a_pipeline_of_another_task_is_a_reason(pipe_for: PipeFor):
 def test_a_controlnet_for_another_unet_is_a_reason(pipe_for: PipeFor, tiny: ModuleType, tmp_path):
     wide = tiny.pipeline(tmp_path, block_out_channels=(16, 48))
     parts = {**wide.components, "controlnet": pipe_for("controlnet").controlnet}
-    made = diffusers.StableDiffusionControlNetPipeline(**parts, requires_safety_checker=False)
-    assert "block_out_channels" in (misfit(made, "controlnet") or "")
+    pipe = diffusers.StableDiffusionControlNetPipeline(**parts, requires_safety_checker=False)
+    assert "block_out_channels" in (misfit(pipe, "controlnet") or "")
     assert misfit(pipe_for("controlnet"), "controlnet") is None
 
 
@@ -291,8 +291,8 @@ def test_text_pipeline_shares_the_networks(pipe_for: PipeFor):
 def test_inpainting_leaves_the_known_latents_as_they_were(pipe_for: PipeFor, tiny: ModuleType):
     pipe = pipe_for("inpaint")
     out = registry.method("ddim").prepare(pipe, SampleSettings(3, 4.0, "inpaint"))
-    got = out.sample(batch_of(tiny))
+    latents = out.sample(batch_of(tiny))
     known = encode(pipe, sources().float() / 127.5 - 1)
     inside = PAINTED[::2, ::2].bool()
-    torch.testing.assert_close(got[..., ~inside], known[..., ~inside])
-    assert not torch.allclose(got[..., inside], known[..., inside], atol=0.01)
+    torch.testing.assert_close(latents[..., ~inside], known[..., ~inside])
+    assert not torch.allclose(latents[..., inside], known[..., inside], atol=0.01)

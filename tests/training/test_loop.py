@@ -307,8 +307,8 @@ def test_unknown_setting_is_named():
 
 
 def test_settings_from_a_table():
-    made = LoopSettings.from_table({"steps": 3, "betas": [0.8, 0.9]})
-    assert made == LoopSettings(steps=3, betas=(0.8, 0.9))
+    settings = LoopSettings.from_table({"steps": 3, "betas": [0.8, 0.9]})
+    assert settings == LoopSettings(steps=3, betas=(0.8, 0.9))
 
 
 @pytest.mark.parametrize(

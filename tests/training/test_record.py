@@ -48,9 +48,9 @@ class Task:
 
 
 def linear() -> nn.Linear:
-    made = nn.Linear(2, 1, bias=False)
-    nn.init.zeros_(made.weight)
-    return made
+    layer = nn.Linear(2, 1, bias=False)
+    nn.init.zeros_(layer.weight)
+    return layer
 
 
 # ------------------------------------------------------------------------------ cost
@@ -170,8 +170,10 @@ class Mine:
 
 
 def test_a_table_becomes_settings():
-    made = from_table(Mine, {"share": 1, "sizes": [4, 2], "loop": {"steps": 9}}, "setting of mine")
-    assert made == Mine(share=1, sizes=(4, 2), loop=replace(LOOP, steps=9))
+    settings = from_table(
+        Mine, {"share": 1, "sizes": [4, 2], "loop": {"steps": 9}}, "setting of mine"
+    )
+    assert settings == Mine(share=1, sizes=(4, 2), loop=replace(LOOP, steps=9))
     assert from_table(Mine, {"scale": 3}, "setting of mine").scale == 3
 
 

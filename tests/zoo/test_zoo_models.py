@@ -96,8 +96,8 @@ def test_methods_weights_are_of_the_committed_recipes(method: str, cls: type[Tra
     unsaid = {"file_dtype"} if method == "guided-distill" else set()  # differences have no dtype
     for side in weights().rglob(f"{method}.json"):
         again = RECIPES / f"{method}-finetune.toml" if "own" in side.parts else None
-        made = settings_for(method, cls, again, zoo=True)
-        asked = json.loads(json.dumps({**made.content(), "loop": asdict(made.loop)}))
+        settings = settings_for(method, cls, again, zoo=True)
+        asked = json.loads(json.dumps({**settings.content(), "loop": asdict(settings.loop)}))
         told = json.loads(side.read_text())
         same = {k: told.get(k) for k, v in asked.items() if v is not None and k not in unsaid}
         assert same == {k: asked[k] for k in same}, side.name

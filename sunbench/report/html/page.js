@@ -139,7 +139,8 @@
     if (model.reference !== null) svg.append(...reference(x(model.reference), same === null ? null : y(same), edge.top, height - edge.bottom));
     if (metric.floor !== null) {
       svg.append(draw("line", { class: "floor", x1: edge.left, x2: width - edge.right, y1: y(metric.floor), y2: y(metric.floor) }));
-      svg.append(draw("text", { x: width - edge.right - 4, y: y(metric.floor) - 5, "text-anchor": "end" }, "floor: reference, other seeds"));
+      const end = model.reference === null ? width - edge.right : x(model.reference); // beside its line
+      svg.append(draw("text", { x: Math.max(end - 6, edge.left + 190), y: y(metric.floor) - 5, "text-anchor": "end" }, "floor: reference, other seeds"));
     }
     for (const name of methods()) {
       const own = points.filter((p) => p.method === name).sort((a, b) => a.steps - b.steps);

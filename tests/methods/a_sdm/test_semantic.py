@@ -49,9 +49,9 @@ def test_the_loss_by_hand():
 
     loss = SemanticLoss(schedule, lambda z: z, levels)
     x = torch.full((1, 4, 2, 2), 2.0)
-    made = loss(x, torch.tensor([0]), 3 * torch.ones_like(x), torch.ones_like(x))
+    computed_loss = loss(x, torch.tensor([0]), 3 * torch.ones_like(x), torch.ones_like(x))
     gap = 2 + 2 / 3
-    assert float(made) == pytest.approx(0.36 * (gap**2 + (2 * gap) ** 2), rel=1e-5)
+    assert float(computed_loss) == pytest.approx(0.36 * (gap**2 + (2 * gap) ** 2), rel=1e-5)
 
 
 def test_vgg16_is_read_from_a_file(tmp_path: Path):
@@ -60,21 +60,21 @@ def test_vgg16_is_read_from_a_file(tmp_path: Path):
     file = tmp_path / "vgg16.safetensors"
     save_file(net.state_dict(), file)
     levels, x = vgg16(str(file)), torch.rand(1, 3, 32, 32) * 2 - 1
-    found = levels(x)
-    assert [f.shape[1] for f in found] == [64, 128, 256, 512]
+    features = levels(x)
+    assert [f.shape[1] for f in features] == [64, 128, 256, 512]
     seen = (x / 2 + 0.5 - levels.mean) / levels.std
     with torch.no_grad():
-        torch.testing.assert_close(found[1], net.features[:9](seen))
+        torch.testing.assert_close(features[1], net.features[:9](seen))
 
 
 def test_the_zoos_reader_is_read_from_a_file(tmp_path: Path):
     reader, file = Reader(), tmp_path / "model.safetensors"
     save_file(reader.state_dict(), file)
     x = torch.rand(1, 3, 64, 64) * 2 - 1
-    found = zoo_reader(str(file))(x)
-    assert len(found) == len(reader.body)
+    features = zoo_reader(str(file))(x)
+    assert len(features) == len(reader.body)
     with torch.no_grad():
-        torch.testing.assert_close(found[-1], reader.body(x))
+        torch.testing.assert_close(features[-1], reader.body(x))
 
 
 @pytest.mark.parametrize("kind", [vgg16, zoo_reader])

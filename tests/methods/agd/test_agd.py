@@ -18,19 +18,19 @@ from sunbench.methods.common.training import TrainingJob
 from sunbench.training.diffusion import ddim_step
 
 
-def given(tiny: ModuleType) -> tuple[torch.Tensor, ...]:
+def inputs(tiny: ModuleType) -> tuple[torch.Tensor, ...]:
     g = torch.Generator().manual_seed(1)
     return torch.randn(2, 4, 8, 8, generator=g), torch.randn(2, 24, tiny.WIDTH, generator=g)
 
 
 def test_an_untrained_adapter_is_the_base(pipeline: Any, tiny: ModuleType):
-    x, text = given(tiny)
+    x, text = inputs(tiny)
     unet = AgdUNet(pipeline.unet, AgdAdapter(pipeline.unet, 8), 5.0)
     assert torch.equal(unet(x, 500, text)[0], pipeline.unet(x, 500, text).sample)
 
 
 def test_scale_time_and_text_act(pipeline: Any, tiny: ModuleType, weights: dict[str, str]):
-    x, text = given(tiny)
+    x, text = inputs(tiny)
     unet = AgdUNet(pipeline.unet, load_agd(Path(weights["agd"]), pipeline.unet), 5.0)
     one = unet(x, 500, text)[0]
     assert torch.equal(unet(x, 500, text, guidance=torch.tensor([5.0, 5.0]))[0], one)

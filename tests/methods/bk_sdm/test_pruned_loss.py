@@ -64,15 +64,17 @@ def loss(**weights: float) -> PrunedLoss:
 
 def test_every_term_by_hand():
     """x = 0.6 + 1.6 = 2.2: the teacher says 8.2, the student 14.2; stages are 1 and 6 apart."""
-    made = loss(task=1, output=1, feature=1, mid=1)(0)
+    terms = loss(task=1, output=1, feature=1, mid=1)(0)
     expected = {"task": 12.2**2, "output": 36, "feature": 1 + 36, "mid": 9}
-    assert {k: float(v.detach()) for k, v in made.items() if k != "loss"} == pytest.approx(expected)
-    assert float(made["loss"].detach()) == pytest.approx(sum(expected.values()))
+    assert {k: float(v.detach()) for k, v in terms.items() if k != "loss"} == pytest.approx(
+        expected
+    )
+    assert float(terms["loss"].detach()) == pytest.approx(sum(expected.values()))
 
 
 def test_weights_are_each_terms_own():
-    made = loss(task=0.5, feature=2, mid=0.25)(0)
-    assert float(made["loss"].detach()) == pytest.approx(0.5 * 12.2**2 + 2 * 37 + 0.25 * 9)
+    terms = loss(task=0.5, feature=2, mid=0.25)(0)
+    assert float(terms["loss"].detach()) == pytest.approx(0.5 * 12.2**2 + 2 * 37 + 0.25 * 9)
     assert "mid" not in loss(task=1)(0)
     assert "feature" not in loss(task=1)(0)
 
@@ -91,9 +93,9 @@ def test_the_semantic_term_has_both_predictions():
         seen.append((float(x[0, 0, 0, 0]), float(aim.mean()), float(out.detach().mean())))
         return out.mean()
 
-    made = replace(loss(semantic=3.0), semantic=semantic)(0)
+    terms = replace(loss(semantic=3.0), semantic=semantic)(0)
     assert seen[0] == pytest.approx((2.2, 8.2, 14.2))
-    assert float(made["loss"].detach()) == pytest.approx(3 * 14.2, rel=1e-5)
+    assert float(terms["loss"].detach()) == pytest.approx(3 * 14.2, rel=1e-5)
 
 
 def test_a_share_of_the_captions_is_empty():

@@ -60,15 +60,15 @@ def test_experts_change_nothing_at_first(cut: str, deep: Any):
 
 def test_second_experts_are_the_pruned_layers_convolutions(deep: Any):
     teacher = deep.unet.state_dict()
-    made = Layout("base", 2).initial(deep.unet)
-    own, sibling = made["down_blocks.0.resnets.0.conv1.experts"].chunk(2)
+    initial = Layout("base", 2).initial(deep.unet)
+    own, sibling = initial["down_blocks.0.resnets.0.conv1.experts"].chunk(2)
     assert torch.equal(own, teacher["down_blocks.0.resnets.0.conv1.weight"])
     assert torch.equal(sibling, teacher["down_blocks.0.resnets.1.conv1.weight"])
-    own, sibling = made["up_blocks.3.resnets.1.conv2.experts"].chunk(2)
+    own, sibling = initial["up_blocks.3.resnets.1.conv2.experts"].chunk(2)
     assert torch.equal(own, teacher["up_blocks.3.resnets.2.conv2.weight"])
     assert torch.equal(sibling, teacher["up_blocks.3.resnets.1.conv2.weight"])
     # shapes do not match: 24 inputs in the first layer, 16 in the pruned one
-    own, other = made["up_blocks.3.resnets.0.conv1.experts"].chunk(2)
+    own, other = initial["up_blocks.3.resnets.0.conv1.experts"].chunk(2)
     assert torch.equal(own, teacher["up_blocks.3.resnets.0.conv1.weight"])
     assert float(other.abs().max()) <= own[0].numel() ** -0.5
     again = Layout("base", 2).initial(deep.unet)["up_blocks.3.resnets.0.conv1.experts"]
@@ -103,9 +103,9 @@ def trained(unet: Any, layout: Layout, form: str = "whole") -> PrunedStudent:
 def test_whole_weights_are_read_as_they_were_trained(layout: Layout, deep: Any, tmp_path: Path):
     trainee, path = trained(deep.unet, layout), tmp_path / "s.safetensors"
     trainee.write(path, {}, torch.float32)
-    found = load_pruned(path, deep.unet, layout.cut)
+    student = load_pruned(path, deep.unet, layout.cut)
     with torch.no_grad():
-        assert torch.allclose(found(*inputs()).sample, trainee.unet(*inputs()).sample, atol=1e-6)
+        assert torch.allclose(student(*inputs()).sample, trainee.unet(*inputs()).sample, atol=1e-6)
 
 
 def test_differences_make_another_student_of_a_fine_tune(
@@ -220,9 +220,9 @@ def test_published_weights_come_from_the_hub(
     ready: Any = registry.method(method, weights={method: repository})
     assert ready.skip(deep, SETTINGS) is None
     assert not any("text_encoder" in name for name in hub.downloads())
-    found = ready.network(deep, SETTINGS)
+    network = ready.network(deep, SETTINGS)
     with torch.no_grad():
-        torch.testing.assert_close(found(*inputs()).sample, student(*inputs()).sample)
+        torch.testing.assert_close(network(*inputs()).sample, student(*inputs()).sample)
 
 
 #: What Stable Diffusion 1's U-Net is known by.
@@ -246,10 +246,10 @@ def test_a_card_is_fetched_at_its_revision_and_found(
     assert set(download.sizes) == {"unet/config.json", FILE}
     assert download.license == "creativeml-openrail-m"
     bring(download, lambda file, size: None)
-    found = method.weights.find(SD1)
-    assert method.weights.label(found) == {"of": card["of"]}
+    path = method.weights.find(SD1)
+    assert method.weights.label(path) == {"of": card["of"]}
     assert registry.METHODS[name].weights == name
-    check_student(found, deep.unet, card["cut"])
+    check_student(path, deep.unet, card["cut"])
 
 
 def test_the_license_stands_in_the_requirements(deep: Any, deep_weights: dict[str, str]):

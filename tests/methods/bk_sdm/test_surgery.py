@@ -65,11 +65,11 @@ def test_the_full_unet_has_the_published_size(sd1: Any) -> None:
 def test_surgery_gives_the_published_configurations(name: str, sd1: Any) -> None:
     """As the authors' own (Nota-NetsPresso/BK-SDM, src/unet_config)."""
     own = {k: v for k, v in sd1.config.items() if not k.startswith("_")}
-    made, expected = pruned_config(sd1.config, CUTS[name.lower()]), {**own, **BK[name]}
-    assert made.keys() == expected.keys()
+    pruned, expected = pruned_config(sd1.config, CUTS[name.lower()]), {**own, **BK[name]}
+    assert pruned.keys() == expected.keys()
     for key, value in expected.items():
         plain = list(value) if isinstance(value, tuple) else value
-        assert (list(made[key]) if isinstance(made[key], tuple) else made[key]) == plain, key
+        assert (list(pruned[key]) if isinstance(pruned[key], tuple) else pruned[key]) == plain, key
 
 
 @pytest.mark.parametrize("name", PUBLISHED)

@@ -37,9 +37,9 @@ def normal(*shape: int, seed: int = 0) -> torch.Tensor:
 
 
 def lcm_scheduler() -> Any:
-    made = SOLVER.build({"num_train_timesteps": 1000, **SD})
-    made.set_timesteps(GRID)
-    return made
+    scheduler = SOLVER.build({"num_train_timesteps": 1000, **SD})
+    scheduler.set_timesteps(GRID)
+    return scheduler
 
 
 # ------------------------------------------------------------------------------ LCM
@@ -223,8 +223,8 @@ def test_halving_again_and_again_approaches_the_exact_ode():
     exact = toy.ode(x, t, s)
     errors = []
     for steps in (2, 4, 8, 16, 32):
-        made = step(x, halved(x, t, s, EXACT, toy, steps), t, s)
-        errors.append(float((made - exact).square().mean().sqrt()))
+        estimate = step(x, halved(x, t, s, EXACT, toy, steps), t, s)
+        errors.append(float((estimate - exact).square().mean().sqrt()))
     ratios = [b / a for a, b in pairwise(errors)]
     assert all(0.4 < r < 0.6 for r in ratios), ratios
     assert errors[-1] < 0.01 * float(exact.std())
@@ -248,7 +248,7 @@ def test_a_student_that_says_the_target_has_no_loss_and_walks_the_teachers_path(
     loss = stage2(job, job.begin({}), Earlier(None), WholeStudent(job.pipeline.unet).unet, 2).loss
     assert isinstance(loss, HalvingLoss)
     a = loss.aim(0)
-    object.__setattr__(loss, "student", lambda *given: a.target)
+    object.__setattr__(loss, "student", lambda *inputs: a.target)
     assert float(loss(0)["loss"]) == 0
 
 
@@ -307,9 +307,9 @@ def test_training_and_sampling_feed_the_same_w(make: Callable[..., Any], train: 
 @pytest.mark.parametrize("g", [0.0, 1.0])
 def test_w_of_zero_and_below_is_never_fed(pipe: Any, g: float):
     student = Conditioned(WholeStudent(pipe.unet).unet, pipe)
-    given = torch.tensor([5.0, g])
+    scales = torch.tensor([5.0, g])
     with pytest.raises(UserError, match=f"given guidance_scale {g:g}, expected more than 1"):
-        student(normal(2, 4, 8, 8), torch.tensor([9, 9]), texts(pipe), given)
+        student(normal(2, 4, 8, 8), torch.tensor([9, 9]), texts(pipe), scales)
     with pytest.raises(UserError, match="expected more than 1"):
         Guidance(g, 5.0)
 
@@ -328,8 +328,8 @@ def test_at_first_no_w_changes_anything(pipe: Any):
     with torch.no_grad():
         expected = Plain(pipe.unet)(x, index, texts(pipe), torch.ones(2))
         for g in (1.5, 9.0):
-            made = student(x, index, texts(pipe), torch.full((2,), g))
-            assert torch.equal(made, expected)
+            prediction = student(x, index, texts(pipe), torch.full((2,), g))
+            assert torch.equal(prediction, expected)
 
 
 def test_stage_1_learns_every_timestep_and_scale(make: Callable[..., Any]):

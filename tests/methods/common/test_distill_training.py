@@ -176,9 +176,9 @@ def test_students_as_differences(make: Make, train: Train):
     folder = train(guided)
     names = [f"{n}.safetensors" for n in (1, 2, 3)]
     assert sorted(p.name for p in folder.iterdir()) == names
-    found = Earlier.named(str(guided.out))
-    assert [found.round(n) for n in (1, 2, 3)] == [folder / name for name in names]
-    assert found.stage1() == guided.out / "stage1" / "student.safetensors"
+    earlier = Earlier.named(str(guided.out))
+    assert [earlier.round(n) for n in (1, 2, 3)] == [folder / name for name in names]
+    assert earlier.stage1() == guided.out / "stage1" / "student.safetensors"
     base = guided.pipeline.unet.state_dict()
     for n in (1, 2, 3):  # of the base, though students teach students
         read = load_student(folder / f"{n}.safetensors", guided.pipeline.unet).state_dict()
@@ -225,18 +225,18 @@ def test_files_load_in_the_sampler_and_change_its_images(method: str, make: Make
     size = float(base.abs().max())
     first = stages(make(method, "first"))[-1]
     first.write()
-    made = {"first": first.target, "trained": train(job)}
+    paths = {"first": first.target, "trained": train(job)}
     if method == "guided-distill":
-        made["first"] = first.target.parent
-    found = {}
-    for name, path in made.items():
+        paths["first"] = first.target.parent
+    latents = {}
+    for name, path in paths.items():
         chosen = registry.method(method, weights={method: str(path)})
         assert chosen.skip(job.pipeline, SampleSettings(steps, 5.0)) is None
-        found[name] = chosen.prepare(job.pipeline, SampleSettings(steps, 5.0)).sample(
+        latents[name] = chosen.prepare(job.pipeline, SampleSettings(steps, 5.0)).sample(
             batch(job.pipeline)
         )
-    torch.testing.assert_close(found["first"], base, atol=1e-4 * size, rtol=0)
-    assert float((found["trained"] - base).abs().max()) > 1e-3 * size
+    torch.testing.assert_close(latents["first"], base, atol=1e-4 * size, rtol=0)
+    assert float((latents["trained"] - base).abs().max()) > 1e-3 * size
 
 
 @pytest.mark.parametrize("method", ["lcm-lora", "boostdiff-lora", "boostdiff-bitfit"])
@@ -505,15 +505,15 @@ def test_a_round_is_taught_by_twice_its_steps_or_by_stage_1():
 @pytest.mark.parametrize("method", [*METHODS, *FITTED])
 def test_recipes_of_the_zoo(method: str):
     """They hold what the cards ask for and no strange key."""
-    made = settings_for(method, {**CLASSES, **FITTED}[method], None, zoo=True)
+    settings = settings_for(method, {**CLASSES, **FITTED}[method], None, zoo=True)
     zoo = [card for card in cards().values() if card.source == "zoo"]
     assert len(zoo) == 4
     for card in zoo:
-        g = made.guidance(card.guidance_scale)  # type: ignore[attr-defined]
+        g = settings.guidance(card.guidance_scale)  # type: ignore[attr-defined]
         assert g.low <= card.guidance_scale <= g.high
         assert g.single in (None, card.guidance_scale)
-    assert made.loop.dtype == "float32"  # bfloat16's rounding is a third of these losses
-    assert set(zoo_recipe(method)) <= {f.name for f in fields(made)}
+    assert settings.loop.dtype == "float32"  # bfloat16's rounding is a third of these losses
+    assert set(zoo_recipe(method)) <= {f.name for f in fields(settings)}
 
 
 def test_a_file_stands_over_the_recipe(tmp_path: Path):

@@ -80,11 +80,11 @@ def test_students_are_plain_diffusers(
             **SD, timestep_spacing="trailing", clip_sample=False, set_alpha_to_one=False
         )
     )
-    given = batch(tiny.WIDTH)
+    inputs = batch(tiny.WIDTH)
     expected = plain(
-        prompt_embeds=given.prompt_embeds,
-        latents=given.latents,
-        generator=given.generators,
+        prompt_embeds=inputs.prompt_embeds,
+        latents=inputs.latents,
+        generator=inputs.generators,
         num_inference_steps=4,
         guidance_scale=4.0,
         output_type="latent",

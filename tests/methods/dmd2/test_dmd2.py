@@ -79,10 +79,10 @@ def test_the_gradient_is_the_difference_of_scores():
         logs = Normal(at.alpha * mean, size).log_prob(x_t).sum()
         (scores[name],) = torch.autograd.grad(logs, x_t)
         means[name] = denoised(x_t.detach(), Gaussian(mean)(x_t.detach(), t, x_0, x_0), at)
-    found = matching_gradient(x_0, means["real"], means["fake"])
+    gradient = matching_gradient(x_0, means["real"], means["fake"])
     change = at.sigma.square() / at.alpha * (scores["fake"] - scores["real"])
     weight = (x_0 - means["real"]).abs().mean(dim=(1, 2, 3), keepdim=True)
-    torch.testing.assert_close(found, change / weight)
+    torch.testing.assert_close(gradient, change / weight)
 
 
 def test_nothing_is_left_to_match_where_both_scores_agree():

@@ -93,9 +93,9 @@ def test_round_trip(layout: str, add_pos: bool, pipe: Any, randomly: Randomly, t
     assert (again.norm, again.add_pos) == ("token", add_pos)
     assert about_adapter(path) == (adapter.form, "token")
     assert read_adapter(path, pipe.unet, norm="batch").norm == "batch"
-    want, got = adapter.state_dict(), again.state_dict()
-    assert want.keys() == got.keys()
-    assert all(torch.equal(want[k], got[k]) for k in want)
+    want, restored = adapter.state_dict(), again.state_dict()
+    assert want.keys() == restored.keys()
+    assert all(torch.equal(want[k], restored[k]) for k in want)
 
 
 def test_a_file_in_the_released_layout_lands_on_its_layers(

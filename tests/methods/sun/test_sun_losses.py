@@ -83,11 +83,11 @@ def test_eq_9_is_one_step_of_diffusers_ddim():
 
 
 def test_sub_steps_divide_each_stage_evenly():
-    made = sub_steps(times(1.0, 0.6), times(0.75, 0.0), 5)
-    assert made.shape == (6, 2)
-    torch.testing.assert_close(made[0], times(1.0, 0.6))
-    torch.testing.assert_close(made[-1], times(0.75, 0.0), atol=1e-6, rtol=0)
-    torch.testing.assert_close(made.diff(dim=0)[:, 0], torch.full((5,), -0.05))
+    sub_times = sub_steps(times(1.0, 0.6), times(0.75, 0.0), 5)
+    assert sub_times.shape == (6, 2)
+    torch.testing.assert_close(sub_times[0], times(1.0, 0.6))
+    torch.testing.assert_close(sub_times[-1], times(0.75, 0.0), atol=1e-6, rtol=0)
+    torch.testing.assert_close(sub_times.diff(dim=0)[:, 0], torch.full((5,), -0.05))
 
 
 def test_a_teacher_that_knows_the_noise_stays_on_its_line():
@@ -97,8 +97,8 @@ def test_a_teacher_that_knows_the_noise_stays_on_its_line():
     x_t = noised(x_0, eps, SCHEDULE.level(t))
     x_s = trajectory(x_t, sub_steps(t, s, 6), SCHEDULE, lambda x, index: eps)
     torch.testing.assert_close(x_s, noised(x_0, eps, SCHEDULE.level(s)), atol=1e-4, rtol=1e-4)
-    found = eps_step(x_t, x_s, SCHEDULE.level(t), SCHEDULE.level(s))
-    torch.testing.assert_close(found, eps, atol=1e-4, rtol=1e-4)
+    estimate = eps_step(x_t, x_s, SCHEDULE.level(t), SCHEDULE.level(s))
+    torch.testing.assert_close(estimate, eps, atol=1e-4, rtol=1e-4)
 
 
 def test_replacement_needs_a_stage_before_t():

@@ -105,7 +105,7 @@ def test_latents_are_those_of_a_pipeline_with_sun(
     write_adapter(randomly(pipe.unet, add_pos=True), path)
     method, own = registry.method(name), pipe.scheduler
     sampler = method.prepare(pipe, SETTINGS)
-    made = sampler.sample(batch())
+    latents = sampler.sample(batch())
     assert sampler.nfe == 4
     assert pipe.scheduler is own
     method.release(pipe)
@@ -119,7 +119,7 @@ def test_latents_are_those_of_a_pipeline_with_sun(
         num_inference_steps=4,
         output_type="latent",
     ).images
-    assert torch.equal(made, expected)
+    assert torch.equal(latents, expected)
 
 
 def test_content_knows_weights_form_norm_and_solver(pipe: Any, randomly: Randomly, tmp_path: Path):

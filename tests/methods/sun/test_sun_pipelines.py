@@ -64,9 +64,9 @@ def build(kind: str, tiny: ModuleType, folder: Path) -> tuple[Any, dict[str, Any
     parts = dict(base.components)
     if controlled:
         parts["controlnet"] = control_net(base.unet)
-    made = getattr(diffusers, name)(**parts, requires_safety_checker=False)
-    made.set_progress_bar_config(disable=True)
-    return made, arguments
+    sd_pipe = getattr(diffusers, name)(**parts, requires_safety_checker=False)
+    sd_pipe.set_progress_bar_config(disable=True)
+    return sd_pipe, arguments
 
 
 def run(pipe: Any, arguments: dict[str, Any], **more: Any) -> torch.Tensor:
@@ -133,8 +133,8 @@ def test_embeddings_batches_and_several_images_per_prompt(pipe: Any, randomly: R
     assert whole.shape == (4, 4, 8, 8)
     positive, negative = pipe.encode_prompt(words, "cpu", 1, False, against)
     embeds = {"prompt_embeds": positive, "negative_prompt_embeds": negative}
-    given = run(pipe, {}, prompt=None, negative_prompt=None, **embeds, **call)
-    assert torch.equal(given, whole)
+    from_embeds = run(pipe, {}, prompt=None, negative_prompt=None, **embeds, **call)
+    assert torch.equal(from_embeds, whole)
     single = run(pipe, {}, prompt=words[1], negative_prompt=against[1], latents=noise[3:])
     torch.testing.assert_close(single[0], whole[3], atol=1e-4, rtol=0)
 
@@ -192,19 +192,19 @@ def test_loras_count_before_and_after(
             pipe.unet.add_adapter(LoraConfig(r=2, target_modules=targets, init_lora_weights=False))
         return pipe
 
-    made = [tiny.pipeline(tmp_path / str(i)) for i in range(3)]
-    adapter = randomly(made[0].unet)
-    load_sun(made[0], adapter)
-    alone = run(made[0], {})
+    pipes = [tiny.pipeline(tmp_path / str(i)) for i in range(3)]
+    adapter = randomly(pipes[0].unet)
+    load_sun(pipes[0], adapter)
+    alone = run(pipes[0], {})
     if not late:
-        with_lora(made[1])
-    load_sun(made[1], adapter)
-    beside = run(made[1] if not late else with_lora(made[1]), {})
-    with_lora(made[2]).unet.fuse_lora()
-    load_sun(made[2], adapter)
-    torch.testing.assert_close(beside, run(made[2], {}), atol=1e-3, rtol=1e-4)
+        with_lora(pipes[1])
+    load_sun(pipes[1], adapter)
+    beside = run(pipes[1] if not late else with_lora(pipes[1]), {})
+    with_lora(pipes[2]).unet.fuse_lora()
+    load_sun(pipes[2], adapter)
+    torch.testing.assert_close(beside, run(pipes[2], {}), atol=1e-3, rtol=1e-4)
     assert float((beside - alone).abs().max()) > 0.05
-    half = run(made[1], {}, cross_attention_kwargs={"scale": 0.5})
+    half = run(pipes[1], {}, cross_attention_kwargs={"scale": 0.5})
     assert float((half - beside).abs().max()) > 0.01
 
 
@@ -252,10 +252,12 @@ def test_the_signature_stays(pipe: Any, randomly: Randomly):
 
 def ip_processors(unet: Any) -> None:
     cross = cross_attentions(unet)
-    made = dict(unet.attn_processors)
+    processors = dict(unet.attn_processors)
     for name, attn in cross.items():
-        made[f"{name}.processor"] = IPAdapterAttnProcessor2_0(attn.inner_dim, 32, num_tokens=(4,))
-    unet.set_attn_processor(made)
+        processors[f"{name}.processor"] = IPAdapterAttnProcessor2_0(
+            attn.inner_dim, 32, num_tokens=(4,)
+        )
+    unet.set_attn_processor(processors)
 
 
 def test_ip_adapter_before_is_refused(pipe: Any, randomly: Randomly):
@@ -311,6 +313,6 @@ def test_widths_that_differ(pipe: Any, randomly: Randomly):
 
 
 def test_guidance_as_an_input_is_refused(tiny: ModuleType, tmp_path: Path, randomly: Randomly):
-    made = tiny.pipeline(tmp_path, time_cond_proj_dim=8)
+    guided_pipe = tiny.pipeline(tmp_path, time_cond_proj_dim=8)
     with pytest.raises(UserError, match="guidance as an input"):
-        load_sun(made, randomly(made.unet))
+        load_sun(guided_pipe, randomly(guided_pipe.unet))

@@ -62,12 +62,12 @@ def plain(color: str, size: tuple[int, int] = (24, 20)) -> Image.Image:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    made = tmp_path / "pets"
-    made.mkdir()
+    pets = tmp_path / "pets"
+    pets.mkdir()
     for color in COLORS:
-        plain(color).save(made / f"{color}.png")
-        (made / f"{color}.txt").write_text(f"a {color} cat\n")
-    return made
+        plain(color).save(pets / f"{color}.png")
+        (pets / f"{color}.txt").write_text(f"a {color} cat\n")
+    return pets
 
 
 @pytest.fixture
@@ -87,7 +87,7 @@ def trained(loaded: LoadedModel, folder: Path, out: Path, settings: SunTraining 
 
 def test_a_training_writes_what_it_promises(loaded: LoadedModel, folder: Path, tmp_path: Path):
     before = {k: v.clone() for k, v in loaded.pipeline.unet.state_dict().items()}
-    made = trained(loaded, folder, tmp_path / "out")
+    path = trained(loaded, folder, tmp_path / "out")
     names = sorted(p.name for p in (tmp_path / "out").iterdir())
     assert names == [
         "checkpoint.safetensors",
@@ -98,7 +98,7 @@ def test_a_training_writes_what_it_promises(loaded: LoadedModel, folder: Path, t
         "sun.safetensors",
         "training.json",
     ]
-    with safe_open(made, "pt") as file:
+    with safe_open(path, "pt") as file:
         about = file.metadata()
     assert about["form"] == "add_pos"
     assert json.loads(about["base_sha256"]) == {"unet": "0" * 64}
@@ -128,9 +128,9 @@ def test_an_adapter_can_be_written_in_half_precision(loaded: LoadedModel, folder
 
 
 def test_the_file_holds_the_averaged_weights(loaded: LoadedModel, folder: Path, tmp_path: Path):
-    made = read_adapter(trained(loaded, folder, tmp_path / "out"), loaded.pipeline.unet)
+    adapter = read_adapter(trained(loaded, folder, tmp_path / "out"), loaded.pipeline.unet)
     checkpoint = load_file(tmp_path / "out/checkpoint.safetensors")
-    for key, value in made.state_dict().items():
+    for key, value in adapter.state_dict().items():
         assert torch.equal(value, checkpoint[f"ema/{key}"])
         assert not torch.equal(value, checkpoint[f"model/{key}"])
 
@@ -148,8 +148,8 @@ def test_a_few_steps_lower_each_loss(
     settings = replace(settings, loop=replace(settings.loop, steps=16, checkpoint_every=16, ema=0))
     fresh = SunAdapter.for_unet(loaded.pipeline.unet, add_pos=True)
     before = measured(loaded, folder, settings, fresh)
-    made = trained(loaded, folder, tmp_path / "out", settings)
-    after = measured(loaded, folder, settings, read_adapter(made, loaded.pipeline.unet))
+    path = trained(loaded, folder, tmp_path / "out", settings)
+    after = measured(loaded, folder, settings, read_adapter(path, loaded.pipeline.unet))
     assert set(before) == {"loss"} | ({"l_cfg"} if l_cfg else set()) | (
         {"l_msc"} if l_step else set()
     )
@@ -211,10 +211,11 @@ def test_every_trial_of_the_audit_is_a_file(tmp_path: Path):
         "empty_negatives = 0.4\np = 0.0\npool = 100\nadd_pos = false\nlam = 3.0\n"
         'times = "continuous"\n[loop]\nsteps = 700\nlearning_rate = 1e-3\nema = 0.995\n'
     )
-    made = read_settings(file, zoo=True)
-    assert (made.alpha0, made.l_cfg, made.lam, made.add_pos) == (0.0, False, 3.0, False)
-    assert (made.empty_negatives, made.pool, made.substeps, made.earliest) == (0.4, 100, 4, 0.03)
-    assert (made.loop.steps, made.loop.ema) == (700, 0.995)
+    trial = read_settings(file, zoo=True)
+    assert (trial.alpha0, trial.l_cfg, trial.lam, trial.add_pos) == (0.0, False, 3.0, False)
+    assert (trial.empty_negatives, trial.pool) == (0.4, 100)
+    assert (trial.substeps, trial.earliest) == (4, 0.03)
+    assert (trial.loop.steps, trial.loop.ema) == (700, 0.995)
 
 
 class Killed(Exception):
@@ -251,8 +252,8 @@ def test_other_settings_are_refused_in_a_begun_folder(
     loaded: LoadedModel, folder: Path, tmp_path: Path
 ):
     settings = replace(TINY, sheet=0, loop=replace(TINY.loop, steps=1))
-    made = trained(loaded, folder, tmp_path / "out", settings)
-    data = made.read_bytes()
+    path = trained(loaded, folder, tmp_path / "out", settings)
+    data = path.read_bytes()
     with pytest.raises(UserError, match=r"begun with p = 0\.5, asked 0\.1; .*another folder"):
         trained(loaded, folder, tmp_path / "out", replace(settings, p=0.1))
     loop = replace(settings.loop, learning_rate=1.0)
@@ -261,7 +262,7 @@ def test_other_settings_are_refused_in_a_begun_folder(
     other = LoadedModel(loaded.pipeline, loaded.card, {"unet": "1" * 64}, "own")
     with pytest.raises(UserError, match="begun with base_sha256"):
         trained(other, folder, tmp_path / "out", settings)
-    assert made.read_bytes() == data
+    assert path.read_bytes() == data
 
 
 def test_loss_that_is_not_finite_is_one_line(
@@ -329,8 +330,8 @@ def test_latents_are_what_the_pipeline_decodes(pipeline: Any):
     x = torch.rand(2, 3, 16, 16, generator=torch.Generator().manual_seed(0)) * 2 - 1
     with torch.no_grad():
         z = pipeline.vae.encode(x).latents
-    made = encode_images(pipeline, x, torch.Generator())
-    torch.testing.assert_close(made / pipeline.vae.config.scaling_factor, z)
+    latents = encode_images(pipeline, x, torch.Generator())
+    torch.testing.assert_close(latents / pipeline.vae.config.scaling_factor, z)
 
 
 # ------------------------------------------------------------------------------ images
@@ -348,8 +349,8 @@ def test_shortest_side_is_resized_and_the_center_kept(size: tuple[int, int]):
 
 
 def test_what_is_transparent_is_white():
-    made = squared(Image.new("RGBA", (8, 8), (255, 0, 0, 0)), 8)
-    assert torch.equal(made, torch.ones(3, 8, 8))
+    square = squared(Image.new("RGBA", (8, 8), (255, 0, 0, 0)), 8)
+    assert torch.equal(square, torch.ones(3, 8, 8))
 
 
 def captions(listed: Listed) -> set[str]:
@@ -357,17 +358,17 @@ def captions(listed: Listed) -> set[str]:
 
 
 def test_folders_with_texts_beside(folder: Path):
-    made = from_folder(folder, 16)
-    assert captions(made) == {"a red cat", "a green cat", "a blue cat"}
-    x, texts = made.draw(12, torch.Generator().manual_seed(0))
+    images = from_folder(folder, 16)
+    assert captions(images) == {"a red cat", "a green cat", "a blue cat"}
+    x, texts = images.draw(12, torch.Generator().manual_seed(0))
     assert x.shape == (12, 3, 16, 16)
     for pixel, text in zip(x[:, :, 0, 0], texts, strict=True):
         strongest = list(COLORS)[int(pixel.argmax())]
         assert text == f"a {strongest} cat"
-    again, same = made.draw(12, torch.Generator().manual_seed(0))
+    again, same = images.draw(12, torch.Generator().manual_seed(0))
     assert torch.equal(x, again)
     assert texts == same
-    assert str(folder.parent) not in made.name
+    assert str(folder.parent) not in images.name
 
 
 def test_folders_with_a_table(folder: Path):
@@ -427,9 +428,9 @@ def test_images_of_a_table_are_decoded_once_and_named(folder: Path, tmp_path: Pa
     for data in cases.values():
         images = [{"bytes": data, "path": None}] * 2
         file = parquet(tmp_path / "x.parquet", image=images, text=["a cat", "a dog"])
-        made = open_training_images(str(file), "any", 16, zoo=False)
+        training_images = open_training_images(str(file), "any", 16, zoo=False)
         with pytest.raises(UserError, match=r"x\.parquet: image [12] cannot be read"):
-            made.draw(4, torch.Generator().manual_seed(0))
+            training_images.draw(4, torch.Generator().manual_seed(0))
 
 
 def parquet(path: Path, **columns: Any) -> Path:
@@ -448,8 +449,8 @@ def test_parquet_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     images = [{"bytes": encoded(c), "path": None} for c in COLORS]
     texts = [f"a {c} cat" for c in COLORS]
     file = parquet(tmp_path / "pets.parquet", image=images, text=texts)
-    made = open_training_images(str(file), "tiny", 16, zoo=False)
-    x, said = made.draw(6, torch.Generator().manual_seed(0))
+    training_images = open_training_images(str(file), "tiny", 16, zoo=False)
+    x, said = training_images.draw(6, torch.Generator().manual_seed(0))
     assert [f"a {list(COLORS)[int(p.argmax())]} cat" for p in x[:, :, 0, 0]] == said
     file = parquet(tmp_path / "bare.parquet", thing=texts, text=texts)
     with pytest.raises(UserError, match="given columns thing, text; expected one of image"):
@@ -481,9 +482,9 @@ def art(file: Path, **changes: torch.Tensor | None) -> Path:
 @pytest.mark.parametrize("changes", [{}, {"noto": None}, {"noto": torch.zeros(1)}])
 def test_art_of_another_recipe_is_one_line(changes: dict[str, Any], tmp_path: Path):
     file = art(tmp_path / "sprites.safetensors", **changes)
-    for given in (file, tmp_path):
+    for source in (file, tmp_path):
         with pytest.raises(UserError, match="given art of another recipe") as caught:
-            open_training_images(str(given), "emoji", 64, zoo=True)
+            open_training_images(str(source), "emoji", 64, zoo=True)
         assert "\n" not in str(caught.value)
 
 
@@ -509,8 +510,8 @@ def test_every_trainer_says_so(
 def test_the_zoos_pictures(sprites: Any):
     from sunbench.zoo.world.captions import CLASS_WORDS, SIZES, things
 
-    made = ZooImages(sprites, (0, 2))
-    x, texts = made.draw(16, torch.Generator().manual_seed(3))
+    images = ZooImages(sprites, (0, 2))
+    x, texts = images.draw(16, torch.Generator().manual_seed(3))
     assert x.shape == (16, 3, 64, 64)
     assert -1 <= float(x.min()) < float(x.max()) <= 1
     subjects = {thing.name for thing in things()} | {*CLASS_WORDS}
@@ -518,7 +519,7 @@ def test_the_zoos_pictures(sprites: Any):
         words = text.split(", ")[-1].split(" on ")[0].split(" in ")[0].split(" at ")[0].split()
         assert " ".join(w for w in words[1:] if w not in SIZES) in subjects
     assert any(" style, " in t for t in texts)
-    again, same = made.draw(16, torch.Generator().manual_seed(3))
+    again, same = images.draw(16, torch.Generator().manual_seed(3))
     assert torch.equal(x, again)
     assert texts == same
 
@@ -546,12 +547,12 @@ def test_data_that_is_not_there(
 def test_negative_prompts_hold_0_to_most_phrases_each_once():
     words = Vocabulary((tuple("abcdef"),), 4)
     rng = random.Random("test")
-    made = [negative_prompt(rng, words).split(", ") for _ in range(4000)]
-    counts = Counter(0 if row == [""] else len(row) for row in made)
+    rows = [negative_prompt(rng, words).split(", ") for _ in range(4000)]
+    counts = Counter(0 if row == [""] else len(row) for row in rows)
     assert sorted(counts) == [0, 1, 2, 3, 4]
     assert all(abs(n / 4000 - 0.2) < 0.03 for n in counts.values())
-    assert all(len(set(row)) == len(row) for row in made)
-    phrases = Counter(p for row in made for p in row if p)
+    assert all(len(set(row)) == len(row) for row in rows)
+    phrases = Counter(p for row in rows for p in row if p)
     assert max(phrases.values()) < 1.15 * min(phrases.values())
 
 
@@ -594,9 +595,9 @@ def test_settings_from_a_file(tmp_path: Path):
     file.write_text(
         'delta = 0.125\nlam = 2\nnorm = "token"\n[loop]\nsteps = 7\nbetas = [0.8, 0.9]\n'
     )
-    made = read_settings(file)
+    settings = read_settings(file)
     loop = replace(LOOP, steps=7, betas=(0.8, 0.9))
-    assert made == SunTraining(delta=0.125, lam=2, norm="token", loop=loop)
+    assert settings == SunTraining(delta=0.125, lam=2, norm="token", loop=loop)
 
 
 @pytest.mark.parametrize(

@@ -63,19 +63,19 @@ def columns_of_subject(image: Tensor) -> tuple[int, int]:
 
 def test_a_plain_background_is_the_named_color() -> None:
     color = torch.arange(len(colors()))
-    made = backgrounds(color, torch.zeros_like(color), still(len(color)))
+    pictures = backgrounds(color, torch.zeros_like(color), still(len(color)))
     wanted = torch.tensor([c for _, c in colors()]) / 255
-    torch.testing.assert_close(made[:, :, 5, 9], wanted)
-    assert made.flatten(2).std(2).max() == 0
+    torch.testing.assert_close(pictures[:, :, 5, 9], wanted)
+    assert pictures.flatten(2).std(2).max() == 0
 
 
 @pytest.mark.parametrize("pattern", [1, 2, 3])
 def test_a_pattern_has_two_colors_and_a_phase(pattern: int) -> None:
     v = still(2)
     moved = replace(v, phase=torch.tensor([[0, 0], [3, 5]]), slant=torch.tensor([True, True]))
-    made = backgrounds(torch.tensor([4, 4]), torch.tensor([pattern, pattern]), moved)
-    assert len(made[0].flatten(1).unique(dim=1).T) == 2
-    assert not torch.equal(made[0], made[1])
+    pictures = backgrounds(torch.tensor([4, 4]), torch.tensor([pattern, pattern]), moved)
+    assert len(pictures[0].flatten(1).unique(dim=1).T) == 2
+    assert not torch.equal(pictures[0], pictures[1])
 
 
 def test_a_subject_stands_where_its_scene_says(squares: Sprites) -> None:
