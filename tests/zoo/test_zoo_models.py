@@ -155,5 +155,5 @@ def test_images_follow_edges_where_captions_leave_them_open(name):
     """The ControlNet was trained on the base alone."""
     images = follow(name, 12)
     alone, steered = images.agreements()
-    assert steered > alone + 0.1
+    assert steered > alone + 0.2
     assert (images.alone != images.steered).any()
