@@ -116,7 +116,8 @@ class Runner:
         turns = Turns(self.shared, self.handle(planned), self.keep_images, wait=False)
         if reference is not None:
             turns.ready = reference.store.has_shard
-        self._make(turns.handle, reference, turns, before_reference=before_reference)
+        turns.early = before_reference and turns.images
+        self._make(turns.handle, reference, turns)
         return len(turns.left)
 
     def handle(self, planned: PlannedCell) -> CellHandle:
@@ -127,21 +128,10 @@ class Runner:
             self._handles[planned.place] = CellHandle(planned, store)
         return self._handles[planned.place]
 
-    def _make(
-        self,
-        handle: CellHandle,
-        reference: CellHandle | None,
-        turns: Turns,
-        *,
-        before_reference: bool = False,
-    ) -> None:
-        ready = turns.ready
+    def _make(self, handle: CellHandle, reference: CellHandle | None, turns: Turns) -> None:
         missing = [k for k in range(handle.cell.shards) if not turns.available(k)]
         if missing:
-            if before_reference and turns.images:
-                turns.ready = lambda k: True
             self._sample(handle, reference, missing, turns)
-            turns.ready = ready
         lacking = partial(self._lacking, handle, reference)
         left = list(turns.left)
         whole = [k for k in range(handle.cell.shards) if k not in left and lacking(k)]
@@ -165,7 +155,7 @@ class Runner:
     def _sample(
         self, handle: CellHandle, reference: CellHandle | None, shards: list[int], turns: Turns
     ) -> None:
-        mine = turns.of(shards, turns.available)
+        mine = turns.of(shards, turns.available, early=turns.early)
         with turns:
             if (first := next(mine, None)) is None:
                 return

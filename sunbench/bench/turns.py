@@ -19,8 +19,8 @@ class Turns:
     """The shards of one cell, each claimed before it is made and published after.
 
     images: whether a shard must hold its images. wait: for shards that others are making; without
-    it they are named in ``left``. ready: whether what a shard depends on is there.
-    taken: those that this process sampled.
+    it they are named in ``left``. ready: whether what a shard depends on is there. early: whether
+    one may be sampled before that, to be completed later. taken: those that this process sampled.
     """
 
     def __init__(
@@ -29,6 +29,7 @@ class Turns:
         self.shared, self.handle, self.wait = shared, handle, wait
         self.images = images or handle.role in ("reference", "source")
         self.ready: Callable[[int], bool] = lambda k: True
+        self.early = False
         self.left: list[int] = []
         self.taken: list[int] = []
 
@@ -80,15 +81,20 @@ class Turns:
         """Writes shards whose claims stand, and publishes them."""
         return ShardWriter(self.handle.store, self.names, self.holds, self.publish)
 
-    def of(self, shards: list[int], done: Callable[[int], bool]) -> Iterator[int]:
-        """Those shards that are this process's to make, claimed, until all are done."""
+    def of(
+        self, shards: list[int], done: Callable[[int], bool], *, early: bool = False
+    ) -> Iterator[int]:
+        """Those shards that are this process's to make, claimed, until all are done.
+
+        early: whether or not they are ready.
+        """
         left = list(shards)
         while left:
             waiting = []
             for k in left:
                 if done(k):
                     continue
-                if self.ready(k) and self.shared.claims.take(self.names[k]):
+                if (early or self.ready(k)) and self.shared.claims.take(self.names[k]):
                     if done(k):
                         self.release(k)
                     else:

@@ -5,8 +5,9 @@
 
 A worker takes the first shard that is neither there nor claimed and whose reference is there, the
 longest cells first, and where there is none, one that is paired later, as `sunbench.bench.work`
-does; it samples it, then writes it through a disk that serves one writer at a time. Workers die at random; the claim of a dead one is free again after its expiry, and the worker
-comes back after a restart.
+does; it samples it, then writes it through a disk that serves one writer at a time. Workers die at
+random; the claim of a dead one is free again after its expiry, and the worker comes back after a
+restart.
 """
 
 from __future__ import annotations

@@ -203,15 +203,20 @@ class HeldOutPrompt:
         return self.scene.caption(self.mention)
 
 
-@cache
 def held_out_prompts(limit: int | None = None) -> tuple[HeldOutPrompt, ...]:
     """One prompt per held-out scene, of all levels, no text twice; limit: the first so many."""
-    return tuple(_distinct_prompts(limit))
+    every = len(scenes()[1])
+    return _first_prompts(every if limit is None else min(limit, every))
 
 
-def _distinct_prompts(limit: int | None) -> Iterator[HeldOutPrompt]:
+@cache
+def _first_prompts(n: int) -> tuple[HeldOutPrompt, ...]:
+    return tuple(_distinct_prompts(n))
+
+
+def _distinct_prompts(n: int) -> Iterator[HeldOutPrompt]:
     texts: set[str] = set()
-    for k, scene in enumerate(scenes()[1][:limit]):
+    for k, scene in enumerate(scenes()[1][:n]):
         g = torch.Generator().manual_seed(1_000_003 * k + 7)
         prompt = HeldOutPrompt(scene, sample_mention(scene, g))
         for _ in range(30):
