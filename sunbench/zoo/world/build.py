@@ -169,15 +169,19 @@ class Builder:
             net.encoder.save_pretrained(out / "text_encoder")
 
     def _start(self, model: JsonObject) -> tuple[UNet2DConditionModel | None, CLIPTextModel]:
-        if "base" not in model and self._updates(model["name"]) == 0:
+        """What a model's training goes on from; a fine-tune's text encoder is its base's."""
+        unfinished = self._unfinished(model["name"])
+        base = self.finished(model["base"]) if "base" in model else unfinished
+        if base is None:
             return None, text_tower(self.finished("encoder"))
-        if "base" in model:
-            base = self.finished(model["base"])
-        else:
-            assert self.begin is not None
-            base = self.begin / model["name"] / "model"
         encoder = CLIPTextModel.from_pretrained(base / "text_encoder", dtype=torch.float32)
-        return UNet2DConditionModel.from_pretrained(base), encoder
+        return UNet2DConditionModel.from_pretrained(unfinished or base), encoder
+
+    def _unfinished(self, stage: str) -> Path | None:
+        """The unfinished network that the stage's training goes on from, if any."""
+        if self.begin is None or self._updates(stage) == 0:
+            return None
+        return self.begin / stage / "model"
 
     def _updates(self, stage: str) -> int:
         """Updates that a stage of ``begin`` has behind it."""
@@ -218,11 +222,11 @@ class Builder:
         def encode(images: Tensor) -> Tensor:
             return vae.encode(images).latents.float() * vae.config.scaling_factor
 
-        if behind := self._updates(CONTROLNET):
-            assert self.begin is not None
-            control = ControlNetModel.from_pretrained(self.begin / CONTROLNET / "model")
+        if (unfinished := self._unfinished(CONTROLNET)) is not None:
+            control = ControlNetModel.from_pretrained(unfinished)
         else:
             control = new_controlnet(unet, recipe()["controlnet"]["embedding"])
+        behind = self._updates(CONTROLNET)
         net = Controlled(control, unet, encoder)
         trained = train_controlnet(self.sprites, encode, net, place, self.device, behind)
         trained.save_pretrained(out)

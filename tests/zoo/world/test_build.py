@@ -134,3 +134,22 @@ def test_a_controlnet_goes_on_from_the_weights_that_a_build_begins_with(
     build.Builder(tmp_path / "build", begin=begin).run("controlnet-edges")
     assert trained == [recipe()["controlnet"]["loop"]["steps"] - 400]
     assert (tmp_path / "build/controlnet-edges/model/config.json").exists()
+
+
+def test_a_fine_tune_goes_on_from_the_weights_that_a_build_begins_with(tmp_path: Path) -> None:
+    begin = tmp_path / "begin"
+    base: Any = StableDiffusionPipeline.from_pretrained(zoo.folder("emoji"))
+    base.unet.save_pretrained(begin / "emoji/model")
+    base.text_encoder.save_pretrained(begin / "emoji/model/text_encoder")
+    tuned: Any = StableDiffusionPipeline.from_pretrained(zoo.folder("emoji-3d"))
+    tuned.unet.save_pretrained(begin / "emoji-3d/model")
+    (begin / "emoji-3d" / build.UPDATES).write_text('{"updates": 100}')
+    builder = build.Builder(tmp_path / "build", begin=begin)
+    model = next(m for m in recipe()["models"] if m["name"] == "emoji-3d")
+    unet, encoder = builder._start(model)
+    assert unet is not None
+    for now, was in ((unet, tuned.unet), (encoder, base.text_encoder)):
+        for name, weight in was.float().state_dict().items():
+            torch.testing.assert_close(now.state_dict()[name], weight)
+    with pytest.raises(AssertionError):
+        torch.testing.assert_close(unet.conv_out.weight, base.unet.float().conv_out.weight)
