@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import textwrap
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -72,11 +73,11 @@ def tables(title: str, head: list[str], lines: list[list[str]], fixed: int) -> l
     return parts
 
 
-def metric_head(metric: str) -> str:
-    """A metric's column head in two lines, its direction in the first: narrower."""
-    name, bracket, rest = metric.partition("[")
+def column_head(head: str) -> str:
+    """A column head in two lines, a metric's direction in the first: narrower."""
+    name, bracket, rest = head.partition("[")
     features, _, arrow = rest.rpartition(" ")
-    return f"{name} {arrow}\n[{features}" if bracket else metric
+    return f"{name} {arrow}\n[{features}" if bracket else textwrap.fill(head, 14)
 
 
 def literal_help(command: Callable[..., Any]) -> str:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from sunbench.cli import options as o
-from sunbench.cli.console import metric_head, out, print_json, rich_table, say, tables
+from sunbench.cli.console import column_head, out, print_json, rich_table, say, tables
 
 if TYPE_CHECKING:
     from sunbench.report.answer import Pick
@@ -30,7 +30,7 @@ def print_tables(folder: Path) -> None:
         head, lines = headline(rows, model, short_text, times, data.win_rates, data.set_pairs)
         title = f"{model}, {rows[0].n} images per row"
         lines = [["other seeds" if line[0] == FLOOR else line[0], *line[1:]] for line in lines]
-        for part in tables(title, [*map(metric_head, head)], lines, fixed=3):
+        for part in tables(title, [*map(column_head, head)], lines, fixed=3):
             out.print(part)
         for note in notes(data, model):
             say(note)

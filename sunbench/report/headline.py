@@ -27,8 +27,8 @@ def headline(
 ) -> Table:
     """One model's table: a line per method and steps, a column per metric.
 
-    The distance relative to a new seed leads where the run has it; its possible ranks and the
-    end-to-end speed-up stand beside it where comparisons and times are passed. A distance of sets
+    The end-to-end speed-up leads where times are passed, then the distance relative to a new seed
+    where the run has it, with its possible ranks where comparisons are passed. A distance of sets
     whose order with another method depends on N is marked.
     """
     mine = [r for r in rows if r.model == model]
@@ -39,18 +39,18 @@ def headline(
     marked = unordered([p for p in set_pairs if p.model == model])
     head = (
         ["method", "steps", "NFE"]
+        + [SPEED_UP] * bool(gains)
         + [RELATIVE] * relative
         + [RANK_NFE if equal_work(pairs) == "NFE" else RANK] * bool(ranks)
     )
-    head += [SPEED_UP] * bool(gains)
     lines = []
     for (role, method, steps), own in cells_of(mine).items():
         place = (role, method, steps)
         first = next(iter(own.values()))
         line = [printed_name(first), str(steps), nfe_text(own.values())]
+        line += [gains.get(place, "–")] if gains else []
         line += [percent_text(own.get(main or ""))] if relative else []
         line += [ranks.get(place[1:], "–") if role == "candidate" else "–"] if ranks else []
-        line += [gains.get(place, "–")] if gains else []
         marks = {m for m in metrics if role == "candidate" and (method, steps, m) in marked}
         lines.append([*line, *(text(own.get(m)) + ORDER * (m in marks) for m in metrics)])
     return [*head, *map(with_arrow, metrics)], lines

@@ -151,7 +151,7 @@ def test_a_table_wider_than_the_screen_is_several(width: int, monkeypatch):
 
     screen = Console(width=width, record=True, file=io.StringIO())
     monkeypatch.setattr(console, "out", screen)
-    metrics = [console.metric_head(f"metric{i}[zoo-clip] ↓") for i in range(8)]
+    metrics = [console.column_head(f"metric{i}[zoo-clip] ↓") for i in range(8)]
     head = ["method", "steps", *metrics]
     lines = [["ddim", "4", *(f"{i}.25\n±0.125" for i in range(8))]]
     for table in console.tables("emoji", head, lines, fixed=2):
