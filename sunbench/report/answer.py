@@ -35,8 +35,12 @@ def _list(parts: Sequence[str]) -> str:
     return parts[0] if len(parts) == 1 else ", ".join(parts[:-1]) + " and " + parts[-1]
 
 
+def _measured(p: Point) -> str:
+    return f"({number(p.ms)} ms, {p.nfe_text}, {cell_text(p.row)})"
+
+
 def _facts(p: Point) -> str:
-    return f"{p.name} ({number(p.ms)} ms, {p.nfe_text}, {cell_text(p.row)})"
+    return f"{p.name} {_measured(p)}"
 
 
 def gain_text(p: Point) -> str:
@@ -47,11 +51,15 @@ def gain_text(p: Point) -> str:
     return f"{p.gain.end_to_end:.1f} times as fast as the reference{doubt}"
 
 
-def relative_text(p: Point) -> str:
-    """How far its images move relative to a new seed, in words, or nothing."""
-    if p.row.relative is None:
-        return ""
-    return f"moves images by {percent(p.row.relative)} of what a new seed does"
+def effect_text(p: Point) -> str:
+    """Its speed-up and relative distance in words, as far as they were measured."""
+    gain, told = gain_text(p), list[str]()
+    if gain:
+        told.append(f"makes images {gain}")
+    if p.row.relative is not None:
+        what = "them" if gain else "images"
+        told.append(f"moves {what} by {percent(p.row.relative)} of what a new seed does")
+    return " and ".join(told)
 
 
 def _front_sentence(candidates: list[Point], line: list[Point], metric: str) -> str:
@@ -82,11 +90,10 @@ def _same_work(line: list[Point]) -> list[str]:
 
 
 def recommendation_sentence(one: Recommendation) -> str:
-    """The recommendation with its rule, speed-up and relative distance."""
+    """What the recommended method does, what was measured, and the rule that chose it."""
     p = one.point
-    facts = [text for text in (gain_text(p), relative_text(p)) if text]
-    text = f"Recommended, {one.rule}: {_facts(p)}"
-    return text + (f", {'; '.join(facts)}." if facts else ".")
+    told = " ".join(t for t in (p.name, effect_text(p), _measured(p)) if t)
+    return f"{told}. Recommended: {one.rule}."
 
 
 def _limit_text(metric: str, limit: float) -> str:

@@ -83,8 +83,9 @@ def test_methods_at_equal_nfe_are_told_apart_where_the_run_compares_them():
 
 def test_an_answer_names_the_recommended_the_front_and_that_all_is_clear():
     assert answer(ROWS, TIMES, CLEAR) == [
-        "tiny: Recommended, the best balance of latency and distance on the front: dpm++ at 4 steps"
-        " (16.10 ms, 8 NFE, 0.2500 [0.2300, 0.2700]), 6.2 times as fast as the reference.",
+        "tiny: dpm++ at 4 steps makes images 6.2 times as fast as the reference"
+        " (16.10 ms, 8 NFE, 0.2500 [0.2300, 0.2700])."
+        " Recommended: the best balance of latency and distance on the front.",
         "tiny: On the front of latency against perceptual[zoo-clip]: "
         "dpm++ at 4 steps (16.10 ms, 8 NFE, 0.2500 [0.2300, 0.2700]) and "
         "dpm++ at 8 steps (32.20 ms, 16 NFE, 0.1000 [0.08000, 0.1200]). "
