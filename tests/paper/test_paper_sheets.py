@@ -117,7 +117,7 @@ def test_figure_7_compares_two_adapters(lab, sun, pipeline):
 
     asked = options(lab, lab.cards[0], images=2, ablations=folder, weights=sun)
     (sheet,) = make_figure(find_entry("sun-fig-7"), asked, lab.root / "run", NoProgress())
-    assert [s.name for s in sheet.strips] == ["without MSC (p = 0)", "with MSC (p = 0.1)"]
+    assert [s.name for s in sheet.strips] == ["no MSC (p = 0)", "with MSC (p = 0.1)"]
     assert len(sheet.columns) == 2 * (3 + 1)
     a, b = (s.images for s in sheet.strips)
     assert not np.array_equal(a[0], b[0])
