@@ -74,10 +74,13 @@ def tables(title: str, head: list[str], lines: list[list[str]], fixed: int) -> l
 
 
 def column_head(head: str) -> str:
-    """A column head in two lines, a metric's direction in the first: narrower."""
+    """A column head in lines of few letters, an arrow beside what it belongs to."""
     name, bracket, rest = head.partition("[")
     features, _, arrow = rest.rpartition(" ")
-    return f"{name} {arrow}\n[{features}" if bracket else textwrap.fill(head, 14)
+    if bracket:
+        return f"{name} {arrow}\n[{features}"
+    kept = re.sub(" (?=[↑↓])", "\N{NO-BREAK SPACE}", head)
+    return textwrap.fill(kept, 15, break_long_words=False, break_on_hyphens=False)
 
 
 def literal_help(command: Callable[..., Any]) -> str:

@@ -143,6 +143,22 @@ def test_numbers_say_what_they_were_for():
         numbers("1;2", "seeds")
 
 
+@pytest.mark.parametrize(
+    ("head", "lines"),
+    [
+        ("moves, % of a new seed ↓", ["moves, % of a", "new seed ↓"]),
+        ("rank at its steps", ["rank at its", "steps"]),
+        ("fd[zoo-clip] ↓", ["fd ↓", "[zoo-clip]"]),
+        ("unmasked_psnr ↑", ["unmasked_psnr ↑"]),
+        ("zero_shot_inception_score ↑", ["zero_shot_inception_score ↑"]),
+    ],
+)
+def test_a_column_head_is_narrow_and_whole(head: str, lines: list[str]):
+    from sunbench.cli import console
+
+    assert console.column_head(head).replace("\N{NO-BREAK SPACE}", " ").splitlines() == lines
+
+
 @pytest.mark.parametrize("width", [60, 80, 300])
 def test_a_table_wider_than_the_screen_is_several(width: int, monkeypatch):
     from rich.console import Console
