@@ -43,21 +43,22 @@ def _facts(p: Point) -> str:
     return f"{p.name} {_measured(p)}"
 
 
-def gain_text(p: Point) -> str:
-    """Its end-to-end speed-up in words, or nothing."""
+def gain_text(p: Point, mark: str = "") -> str:
+    """Its end-to-end speed-up in words, or nothing; one in doubt with the mark, else the reason."""
     if p.gain is None:
         return ""
-    doubt = f" (in doubt: {p.gain.flag})" if p.gain.flag else ""
-    return f"{p.gain.end_to_end:.1f} times as fast as the reference{doubt}"
+    doubt = f" (in doubt: {p.gain.flag})" if p.gain.flag and not mark else ""
+    sign = mark if p.gain.flag else ""
+    return f"{p.gain.end_to_end:.1f}{sign} times as fast as the reference{doubt}"
 
 
-def effect_text(p: Point) -> str:
-    """Its speed-up and relative distance in words, as far as they were measured."""
-    gain, told = gain_text(p), list[str]()
+def effect_text(p: Point, images: str = "images", mark: str = "") -> str:
+    """Its speed-up (as `gain_text`) and relative distance, as far as they were measured."""
+    gain, told = gain_text(p, mark), list[str]()
     if gain:
-        told.append(f"makes images {gain}")
+        told.append(f"makes {images} {gain}")
     if p.row.relative is not None:
-        what = "them" if gain else "images"
+        what = "them" if gain else images
         told.append(f"moves {what} by {percent(p.row.relative)} of what a new seed does")
     return " and ".join(told)
 

@@ -6,14 +6,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
-from sunbench.report.answer import model_answer
+from sunbench.report.answer import effect_text, model_answer
 from sunbench.report.choice import Point, Recommendation, default_distance, points, recommend
 from sunbench.report.data import RunData, reference_time
 from sunbench.report.formats import Table
 from sunbench.report.headline import best_lines, headline
 from sunbench.report.tables import notes, requirements_table
 from sunbench.report.texts import cell_text, number, percent, percent_text
-from sunbench.report.times import flags, throughput_table, time_table
+from sunbench.report.times import FLAG, flags, throughput_table, time_table
 from sunbench.store import PairRow
 
 #: Shades of a heatmap, from 0 (never closer) to this (always closer).
@@ -60,14 +60,11 @@ def _sentence(model: str, best: Recommendation | None, candidates: list[Point]) 
     if best is None:
         return _nearest(model, candidates)
     p = best.point
-    mark = "†" if p.gain is not None and p.gain.flag else ""
-    gain = (
-        "" if p.gain is None else f" {p.gain.end_to_end:.1f}{mark} times as fast as the reference"
-    )
-    moved = f", {p.row.metric} {number(p.row.value or 0.0)} from the reference's"
-    if p.row.relative is not None:
-        moved = f" and moves them by {percent(p.row.relative)} of what a new seed does"
-    return f"{p.row.method} at {p.row.steps} steps makes {model} images{gain}{moved}."
+    told = effect_text(p, f"{model} images", FLAG.strip())
+    if p.row.relative is None:
+        told = told or f"makes {model} images"
+        told += f", {p.row.metric} {number(p.row.value or 0.0)} from the reference's"
+    return f"{p.name} {told}."
 
 
 def _nearest(model: str, candidates: list[Point]) -> str:
